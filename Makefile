@@ -1,0 +1,67 @@
+# Perigee's targets. `make demo` is the only command a new machine needs; `make test` never installs anything.
+# Names and closing lines are fixed by docs/DESIGN.md section 14.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := build
+
+# One target directory for everything: the tests start the binaries that `build` left in its release folder.
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+RELEASE := $(CARGO_TARGET_DIR)/release
+
+# One feature set for build, lint and test, so that nothing is compiled twice. The system's OpenSSL where its headers are,
+# else the one built from source, which needs nothing but the C compiler and perl of build-essential.
+FEATURES := $(shell pkg-config --atleast-version=1.1.1 openssl 2>/dev/null \
+	|| echo --features satellite/vendored-openssl,tests/vendored-openssl)
+CARGO_FLAGS := --release --locked --workspace $(FEATURES)
+# Node is wanted at 20.19 or newer (vite's floor); without it the master serves a page that says `make web`.
+NODE_OK := $(shell node -e 'const [a, b] = process.versions.node.split(".").map(Number); \
+	process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)' 2>/dev/null && echo yes)
+WEB := master/web
+WEB_SOURCES := $(shell test -f $(WEB)/package.json && find $(WEB) \( -name node_modules -o -name dist \) -prune -o -type f -print)
+
+.PHONY: deps build web lint test proof demo demo-smoke bench
+
+# Debian packages the tests want: real daemons, real stores, and the tools that watch them. Root, idempotent.
+deps:
+	@tests/deps.sh
+
+build: $(if $(and $(NODE_OK),$(WEB_SOURCES)),$(WEB)/dist/index.html)
+	@$(if $(NODE_OK),:,echo "make build: no Node >= 20.19, the web front-end is left out (install Node, then: make web)" >&2)
+	cargo build $(CARGO_FLAGS) --bins
+
+web:
+	@test -n "$(NODE_OK)" || { echo "make web: needs Node >= 20.19 and npm" >&2; exit 1; }
+	@test -f $(WEB)/package.json || { echo "make web: $(WEB)/package.json is missing" >&2; exit 1; }
+	@$(MAKE) --no-print-directory $(WEB)/dist/index.html
+
+$(WEB)/dist/index.html: $(WEB_SOURCES)
+	cd $(WEB) && npm ci --no-audit --no-fund >&2
+	cd $(WEB) && npm run build >&2
+	@touch $@
+
+lint:
+	cargo fmt --all --check
+	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+	@if command -v cargo-deny >/dev/null; then cargo deny --all-features check bans licenses sources; \
+	 else echo "SKIPPED: cargo-deny is missing (cargo install cargo-deny): licences, bans and sources unchecked" >&2; fi
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run tests/*.sh; \
+	 elif test "$${CI:-}" = true; then echo "shellcheck is missing (make deps)" >&2; exit 1; \
+	 else echo "SKIPPED: shellcheck is missing (make deps): shell scripts unchecked" >&2; fi
+
+test: build
+	@tests/run.sh $(CARGO_FLAGS)
+
+# The long proofs, resumable: BUDGET=minutes stops before a claim that would begin later. Rewrites docs/proof.md.
+proof: build
+	@tests/proof.sh
+
+demo: build
+	@$(RELEASE)/perigee-demo
+
+demo-smoke: build
+	@$(RELEASE)/perigee-demo --smoke
+
+bench: build
+	@$(RELEASE)/perigee-bench

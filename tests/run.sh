@@ -1,0 +1,51 @@
+#!/bin/bash
+# Runs every test of the workspace with the cargo flags given, and counts. Progress and logs go to stderr; stdout gets the
+# two closing lines: `N passed, N failed, N skipped` and the same as JSON. A skipped test is one that wrote to the list
+# named by PERIGEE_SKIPPED (tests/src/missing.rs); cargo itself counts it as passed, so it is taken off there.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 2
+
+began=$SECONDS
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export PERIGEE_SKIPPED="$work/skipped"
+: >"$PERIGEE_SKIPPED"
+
+if command -v cargo-nextest >/dev/null; then
+  cargo nextest run --no-fail-fast "$@" 2>&1 | tee "$work/log" >&2
+  result=${PIPESTATUS[0]}
+  # "     Summary [  12.3s] 134 tests run: 132 passed (1 slow), 2 failed, 1 timed out, 0 skipped"
+  summary=$(sed 's/\x1b\[[0-9;]*m//g' "$work/log" | grep -E '^ +Summary \[' | tail -1)
+  count() { grep -oE "[0-9]+ $1" <<<"$summary" | grep -oE '^[0-9]+' || echo 0; }
+  passed=$(count passed)
+  failed=$(($(count failed) + $(count 'timed out') + $(count 'exec failed')))
+  skipped=0
+else
+  cargo test --no-fail-fast "$@" 2>&1 | tee "$work/log" >&2
+  result=${PIPESTATUS[0]}
+  # "test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out", one line a test program
+  read -r passed failed skipped < <(awk '/^test result:/ {
+    for (i = 2; i <= NF; i++) {
+      if ($i ~ /^passed/) p += $(i - 1)
+      if ($i ~ /^failed/) f += $(i - 1)
+      if ($i ~ /^ignored/) s += $(i - 1)
+    }
+  } END { print p + 0, f + 0, s + 0 }' "$work/log")
+fi
+
+loud=$(sort -u "$PERIGEE_SKIPPED")
+if [[ -n $loud ]]; then
+  echo "Not run on this machine:" >&2
+  cut -f 2 <<<"$loud" | sort | uniq -c | sed 's/^/  /' >&2
+  tests_skipped=$(cut -f 1 <<<"$loud" | sort -u | wc -l)
+  passed=$((passed - tests_skipped))
+  skipped=$((skipped + tests_skipped))
+fi
+if ((result != 0 && failed == 0)); then
+  echo "make test: cargo ended with exit $result before the tests could be counted" >&2
+fi
+echo "$passed passed, $failed failed, $skipped skipped"
+printf '{"passed":%d,"failed":%d,"skipped":%d,"seconds":%d}\n' "$passed" "$failed" "$skipped" $((SECONDS - began))
+if ((result == 0 && failed == 0 && passed > 0)); then exit 0; fi
+((result != 0)) || result=1
+exit "$result"
