@@ -1,4 +1,16 @@
-//! What both programs must agree on; nothing else.
-pub mod perfdata;
-pub mod range;
+//! The contract between master and satellites: names, times, checks and their results, state, schedule, assignment, messages and
+//! delivery. Pure: no socket, no file, no clock. A change in here is a change of protocol or of meaning.
+
+pub mod time;
+pub mod name;
 pub mod unit;
+pub mod range;
+pub mod perfdata;
+pub mod check;
+pub mod state;
+pub mod result;
+pub mod schedule;
+pub mod item;
+pub mod delivery;
+pub mod assignment;
+pub mod message;
