@@ -30,7 +30,7 @@ pub fn missing(what: &str, package: &str) {
 }
 
 fn note(what: &str, package: &str) -> String {
-    format!("SKIPPED: {what} is missing, install {package} (make deps)")
+    format!("SKIPPED: {what} is missing, install {package}")
 }
 
 /// Only the word `true` counts, as CI services set it.
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn a_note_names_what_is_missing_and_what_to_install() {
         let note = note("/usr/sbin/nrpe", "nagios-nrpe-server");
-        assert_eq!(note, "SKIPPED: /usr/sbin/nrpe is missing, install nagios-nrpe-server (make deps)");
+        assert_eq!(note, "SKIPPED: /usr/sbin/nrpe is missing, install nagios-nrpe-server");
     }
 
     #[test]
