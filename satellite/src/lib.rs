@@ -1,4 +1,2 @@
-//! Perigee's satellite, as rooms: the brain that decides, and the shells around it. `docs/ARCHITECTURE.md` is the map.
-//! Knows nothing of the master but the contract in `shared`.
-
-pub mod link;
+//! stub
+pub mod probe;

@@ -26,14 +26,11 @@ const SHARED: &Table = &[
     ("delivery", &["item", "name", "result", "time"]),
     ("assignment", &["check", "delivery", "name", "state"]),
     ("message", &["assignment", "item", "name", "time"]),
-    ("frame", &["message"]),
-    ("refusal", &["time"]),
-    ("identity", &["name", "refusal", "time"]),
 ];
 
-const SATELLITE: &Table = &[("link", &[])];
+const SATELLITE: &Table = &[("probe", &[])];
 
-const MASTER: &Table = &[("trust", &[]), ("link", &["trust"])];
+const MASTER: &Table = &[];
 
 const TABLES: [(&str, &Table); 3] = [("shared/src", SHARED), ("satellite/src", SATELLITE), ("master/src", MASTER)];
 

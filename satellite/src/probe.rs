@@ -1,0 +1,222 @@
+//! Runs one check within its timeout and says what was seen. Decides how many connections may be open at once, to one host and
+//! in all, and turns what a probe found into an outcome. Knows nothing of schedules, attempts or delivery.
+//!
+//! The surprise: waiting for a free connection costs a check nothing of its timeout, but may last no longer than it. A stock
+//! NRPE daemon has a backlog of five; a sixth connection would stall for ten seconds and more.
+#![expect(clippy::disallowed_methods, reason = "a shell room: it stamps outcomes and measures their duration")]
+
+pub mod dial;
+pub mod nrpe;
+pub mod tcp;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use shared::check::{Check, Exit, NrpeCheck, NrpeTls, Outcome, State};
+use shared::perfdata;
+use shared::time::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+use self::nrpe::endpoint::Endpoint;
+use self::nrpe::error::{Class, Fault, Phase};
+use self::nrpe::packet::Version;
+use self::nrpe::{Client, Query, Reply};
+
+/// Connections to one host at once; further checks of it wait in order of arrival.
+pub const CONNECTIONS_PER_HOST: usize = 3;
+/// Connections of the whole satellite at once; further checks wait in order of arrival. Half of the 1024 file descriptors that
+/// a process usually has.
+pub const CONNECTIONS: usize = 512;
+
+/// Runs checks. One for the whole satellite: it remembers daemons and counts connections.
+#[derive(Debug)]
+pub struct Prober {
+    nrpe: Client,
+    hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
+    all: Arc<Semaphore>,
+}
+
+/// A place among the connections of a host and of the satellite, given back when dropped.
+#[derive(Debug)]
+struct Place<'a> {
+    prober: &'a Prober,
+    host: String,
+    lane: Arc<Semaphore>,
+    permits: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
+}
+
+impl Prober {
+    /// A prober without memories.
+    ///
+    /// # Errors
+    /// The TLS library cannot be set up.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { nrpe: Client::new()?, hosts: Mutex::default(), all: Arc::new(Semaphore::new(CONNECTIONS)) })
+    }
+
+    /// The NRPE client, for its counters.
+    #[must_use]
+    pub fn nrpe(&self) -> &Client {
+        &self.nrpe
+    }
+
+    /// Runs `check` for `object` (named in the log only). Returns within twice `timeout`: once to wait for a free connection,
+    /// once to run. The outcome's start and duration are those of the run.
+    pub async fn probe(&self, object: &str, check: &Check, timeout: Duration) -> Outcome {
+        let host = match check {
+            Check::Nrpe(check) => &check.address,
+            Check::Tcp(check) => &check.address,
+        };
+        let asked = Began::now();
+        let place = self.place(host, asked.at + timeout).await;
+        let outcome = match (place, check) {
+            (Some(_place), Check::Nrpe(check)) => self.nrpe_outcome(Began::now(), check, timeout).await,
+            (Some(_place), Check::Tcp(check)) => {
+                let began = Began::now();
+                let found = tcp::connect(check, timeout).await;
+                began.told(found.exit, found.state, &found.text)
+            }
+            (None, Check::Nrpe(check)) => {
+                let fault = queued_in_vain(check, timeout);
+                self.nrpe.counters().failed(&fault.class);
+                fault_outcome(asked, check, &[], &fault)
+            }
+            (None, Check::Tcp(check)) => {
+                let text = format!(
+                    "TCP CRITICAL - {} port {}: {} all of its {:.3} s",
+                    check.address,
+                    check.port,
+                    Phase::Queue,
+                    timeout.as_secs_f64()
+                );
+                asked.told(Exit::Error("queue-timeout".to_owned()), State::Critical, &text)
+            }
+        };
+        tracing::debug!(object, state = %outcome.state, exit = ?outcome.exit, output = outcome.output, "checked");
+        outcome
+    }
+
+    async fn nrpe_outcome(&self, began: Began, check: &NrpeCheck, timeout: Duration) -> Outcome {
+        let query = query_of(check);
+        match self.nrpe.ask(&query, timeout).await {
+            Ok(reply) => reply_outcome(began, &reply),
+            Err(fault) => fault_outcome(began, check, &query.text, &fault),
+        }
+    }
+
+    /// A place for one connection, or none until `deadline`. First the host's, then the satellite's: checks that wait for a
+    /// slow host keep nobody else from being run.
+    async fn place(&self, host: &str, deadline: Instant) -> Option<Place<'_>> {
+        let lane = {
+            let mut hosts = self.hosts();
+            Arc::clone(hosts.entry(host.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(CONNECTIONS_PER_HOST))))
+        };
+        // Made before the wait, so that a lane in which everybody gave up is removed as well.
+        let mut place = Place { prober: self, host: host.to_owned(), lane: Arc::clone(&lane), permits: None };
+        let own = timeout_at(deadline, lane.acquire_owned()).await.ok()?.ok()?;
+        let common = timeout_at(deadline, Arc::clone(&self.all).acquire_owned()).await.ok()?.ok()?;
+        place.permits = Some((own, common));
+        Some(place)
+    }
+
+    fn hosts(&self) -> MutexGuard<'_, HashMap<String, Arc<Semaphore>>> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.permits = None;
+        let mut hosts = self.prober.hosts();
+        // The map's and ours: nobody else is in this lane, and nobody can enter while the map is locked.
+        if Arc::strong_count(&self.lane) == 2 {
+            hosts.remove(&self.host);
+        }
+    }
+}
+
+/// The moment a check began, by both clocks.
+#[derive(Debug, Clone, Copy)]
+struct Began {
+    wall: Timestamp,
+    at: Instant,
+}
+
+impl Began {
+    fn now() -> Self {
+        let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        Self { wall: Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX)), at: Instant::now() }
+    }
+
+    /// The outcome of a check that ends now with this plugin text.
+    fn told(self, exit: Exit, state: State, text: &str) -> Outcome {
+        let parts = perfdata::split_output(text);
+        let metrics = perfdata::parse(&parts.perfdata).metrics;
+        let mut outcome = Outcome::text(self.wall, self.at.elapsed(), exit, state, parts.output);
+        outcome.long_output = parts.long_output;
+        if parts.truncated {
+            outcome.long_output.push_str("\n[cut off: the plugin printed more than Perigee keeps]");
+        }
+        outcome.perfdata = parts.perfdata;
+        outcome.metrics = metrics;
+        outcome
+    }
+}
+
+fn query_of(check: &NrpeCheck) -> Query {
+    let mut text = check.command.clone();
+    for argument in &check.args {
+        text.push('!');
+        text.push_str(argument);
+    }
+    Query {
+        endpoint: Endpoint { address: check.address.clone(), port: check.port, tls: check.tls == NrpeTls::Anonymous },
+        text: text.into_bytes(),
+        version: check.version.and_then(|number| Version::of_number(number.into())),
+    }
+}
+
+fn queued_in_vain(check: &NrpeCheck, timeout: Duration) -> Fault {
+    Fault {
+        class: Class::Timeout { phase: Phase::Queue, after: timeout },
+        endpoint: format!("{}:{}", check.address, check.port),
+        peer: None,
+        source: None,
+    }
+}
+
+fn reply_outcome(began: Began, reply: &Reply) -> Outcome {
+    let code = i32::from(reply.answer.code);
+    let mut outcome = if reply.answer.text.is_empty() {
+        // A plugin without output is reported by nrpe itself, in words; no words at all is no result, whatever the code.
+        let text = format!("NRPE {}: the daemon answered without any text (result code {code})", reply.peer);
+        began.told(Exit::Ran(code), State::Unknown, &text)
+    } else {
+        began.told(Exit::Ran(code), State::of_exit(code), &readable(&reply.answer.text))
+    };
+    // Neither plain nor anonymous connections prove anything about the peer.
+    outcome.authenticated = Some(false);
+    outcome
+}
+
+fn fault_outcome(began: Began, check: &NrpeCheck, request: &[u8], fault: &Fault) -> Outcome {
+    // A command that did not end is not the transport's failure, but nobody can say more about its state either.
+    let exit = match &fault.class {
+        Class::Timeout { phase: Phase::Answer, .. } => Exit::TimedOut,
+        class => Exit::Error(class.kind().into_owned()),
+    };
+    let mut outcome = Outcome::text(began.wall, began.at.elapsed(), exit, check.on_transport_error, fault.to_string());
+    if let Some(hint) = fault.hint(request, check.tls == NrpeTls::Plain) {
+        outcome.long_output = hint;
+    }
+    outcome
+}
+
+/// The text of a plugin for people: what is no UTF-8 is replaced, and control characters other than line feed and tab, which
+/// terminals obey and pages do not show, are left out.
+fn readable(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).chars().filter(|&char| !char.is_control() || matches!(char, '\n' | '\t')).collect()
+}

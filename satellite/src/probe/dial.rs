@@ -1,0 +1,139 @@
+//! Opens a TCP connection to a name or an address before a deadline: name service, then every address in turn. Knows nothing of
+//! what is said on it.
+//!
+//! The surprise: each address gets its share of the time that is left, so that one that swallows packets does not keep the next
+//! from being tried.
+#![expect(clippy::disallowed_methods, reason = "a shell room: it shares out real time between addresses")]
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout_at};
+
+/// Addresses of one name that are tried; further ones are left alone.
+pub const MAX_ADDRESSES: usize = 4;
+
+/// Why there is no connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Cause {
+    /// The name has no address.
+    #[error("the name cannot be resolved: {0}")]
+    Dns(String),
+    /// The name service did not answer in time.
+    #[error("no answer from the name service")]
+    DnsTimeout,
+    /// Nobody listens on the port.
+    #[error("connection refused")]
+    Refused,
+    /// The network knows no way.
+    #[error("{0}")]
+    Unreachable(String),
+    /// Any other failure, ours included (no file descriptors, no free port).
+    #[error("{0}")]
+    Failed(String),
+    /// No address answered in time.
+    #[error("no TCP connection")]
+    Timeout,
+}
+
+/// No connection: why, and which address was tried last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotReached {
+    /// Why.
+    pub cause: Cause,
+    /// The address tried last, if it came to that.
+    pub peer: Option<SocketAddr>,
+}
+
+/// Connects to `address` (a name or an IP address) before `deadline`. Nagle's delay is off.
+///
+/// # Errors
+/// The failure of the address tried last.
+pub async fn dial(address: &str, port: u16, deadline: Instant) -> Result<TcpStream, NotReached> {
+    let addresses = resolve(address, port, deadline).await.map_err(|cause| NotReached { cause, peer: None })?;
+    let mut last = NotReached { cause: Cause::Dns("it has no address".to_owned()), peer: None };
+    let count = addresses.len().min(MAX_ADDRESSES);
+    for (number, peer) in addresses.into_iter().take(MAX_ADDRESSES).enumerate() {
+        let now = Instant::now();
+        let share = deadline.saturating_duration_since(now) / u32::try_from(count - number).unwrap_or(1);
+        match timeout_at(now + share, TcpStream::connect(peer)).await {
+            Ok(Ok(stream)) => {
+                // Without it a delay is all that is lost; the check itself can go on.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last = NotReached { cause: cause_of(&error), peer: Some(peer) },
+            Err(_) => last = NotReached { cause: Cause::Timeout, peer: Some(peer) },
+        }
+    }
+    Err(last)
+}
+
+async fn resolve(address: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, Cause> {
+    if let Ok(ip) = address.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    match timeout_at(deadline, lookup_host((address, port))).await {
+        Ok(Ok(found)) => Ok(found.collect()),
+        Ok(Err(error)) => {
+            let text = error.to_string();
+            // The C library's sentence is what people search for; the standard library puts its own in front.
+            Err(Cause::Dns(text.rsplit_once(": ").map_or(text.as_str(), |(_, reason)| reason).to_owned()))
+        }
+        Err(_) => Err(Cause::DnsTimeout),
+    }
+}
+
+fn cause_of(error: &io::Error) -> Cause {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Cause::Refused,
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => Cause::Unreachable(plain(error)),
+        io::ErrorKind::TimedOut => Cause::Timeout,
+        _ => Cause::Failed(plain(error)),
+    }
+}
+
+/// The system's sentence without the `(os error 113)` behind it.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split_once(" (os error").map_or(text.as_str(), |(sentence, _)| sentence).to_owned()
+}
+
+/// A deadline `after` from now.
+#[must_use]
+pub fn deadline_in(after: Duration) -> Instant {
+    // An hour stands for a time too long to be added up: no check waits longer.
+    let now = Instant::now();
+    now.checked_add(after).unwrap_or(now + Duration::from_secs(3600))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_closed_port_is_refused_and_an_open_one_is_reached() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let reached = dial("localhost", port, deadline_in(Duration::from_secs(5))).await.unwrap();
+        assert_eq!(reached.peer_addr().unwrap().port(), port);
+        drop(listener);
+        let refused = dial("127.0.0.1", port, deadline_in(Duration::from_secs(5))).await.unwrap_err();
+        assert_eq!((refused.cause, refused.peer.unwrap().port()), (Cause::Refused, port));
+    }
+
+    #[tokio::test]
+    async fn a_name_that_cannot_exist_is_a_failure_of_the_name_service() {
+        let missing = dial("no-such-host.invalid", 5666, deadline_in(Duration::from_secs(20))).await.unwrap_err();
+        assert!(matches!(missing.cause, Cause::Dns(_) | Cause::DnsTimeout), "{missing:?}");
+        assert_eq!(missing.peer, None);
+    }
+
+    #[tokio::test]
+    async fn a_deadline_that_has_passed_ends_the_attempt() {
+        let late = dial("127.0.0.1", 9, Instant::now()).await.unwrap_err();
+        assert!(matches!(late.cause, Cause::Timeout | Cause::Refused), "{late:?}");
+    }
+}

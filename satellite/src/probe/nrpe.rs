@@ -1,0 +1,388 @@
+//! Asks NRPE daemons: one request, one answer, one deadline for everything in between. Decides when a failed attempt may be
+//! followed by another — a different packet version, a different cipher list, no ticket — and lets what was learned decide the
+//! next time. Knows nothing of checks, states or how many connections a host may have.
+//!
+//! The surprise: a second attempt is made only while nothing of an answer has come. After the first byte the daemon has run the
+//! command, and asking again would run it twice.
+#![expect(clippy::disallowed_methods, reason = "a shell room: it reads the clock for what is remembered of endpoints")]
+
+pub mod counters;
+pub mod endpoint;
+pub mod error;
+pub mod packet;
+pub mod tls;
+pub mod wire;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use shared::time::Monotonic;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, timeout_at};
+
+use self::counters::Counters;
+use self::endpoint::{Endpoint, Endpoints, Suites};
+use self::error::{Class, Fault, Phase};
+use self::packet::{Answer, Progress, Trailer, Version};
+use self::tls::{Agreed, Secure, Tls};
+use self::wire::{Budget, Wire};
+use super::dial::{self, Cause};
+
+/// TLS connections that one attempt may open: with a ticket, without, with all suites.
+const MAX_HANDSHAKES: usize = 3;
+/// The command that the daemon answers itself, with its version.
+pub const VERSION_COMMAND: &str = "_NRPE_CHECK";
+
+/// What to ask whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    /// The daemon.
+    pub endpoint: Endpoint,
+    /// `command!arg1!arg2`; empty asks for [`VERSION_COMMAND`].
+    pub text: Vec<u8>,
+    /// The only version to use; `None`: find out and remember.
+    pub version: Option<Version>,
+}
+
+/// What came back, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The answer, as the daemon sent it.
+    pub answer: Answer,
+    /// What TLS agreed on; `None` for plain.
+    pub agreed: Option<Agreed>,
+    /// The address that answered.
+    pub peer: SocketAddr,
+}
+
+/// Asks daemons and remembers them. One for the whole satellite.
+#[derive(Debug)]
+pub struct Client {
+    tls: Tls,
+    endpoints: Mutex<Endpoints>,
+    counters: Counters,
+    origin: Instant,
+}
+
+/// One request on its way: what every step of it needs.
+struct Attempt<'a> {
+    query: &'a Query,
+    budget: Budget,
+    deadline: Instant,
+    limit: Duration,
+}
+
+/// A connection that is ready for the request.
+struct Open {
+    stream: Stream,
+    agreed: Option<Agreed>,
+    peer: SocketAddr,
+    source: Option<IpAddr>,
+}
+
+impl Client {
+    /// A client that knows no endpoint yet.
+    ///
+    /// # Errors
+    /// The TLS library cannot be set up.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            tls: Tls::new()?,
+            endpoints: Mutex::default(),
+            counters: Counters::default(),
+            origin: Instant::now(),
+        })
+    }
+
+    /// What has been counted since the start.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Asks within `limit`, which covers name service, connection, TLS, every further attempt, and the answer.
+    ///
+    /// # Errors
+    /// Why there is no answer: the fault of the last attempt.
+    pub async fn ask(&self, query: &Query, limit: Duration) -> Result<Reply, Fault> {
+        let attempt = Attempt { query, budget: Budget::default(), deadline: dial::deadline_in(limit), limit };
+        let asked = self.in_versions(&attempt).await;
+        match &asked {
+            Ok(_) => self.counters.answered(),
+            Err(fault) => self.counters.failed(&fault.class),
+        }
+        asked
+    }
+
+    async fn in_versions(&self, attempt: &Attempt<'_>) -> Result<Reply, Fault> {
+        let Query { endpoint, version: fixed, .. } = attempt.query;
+        let versions = match *fixed {
+            Some(version) => vec![version],
+            None => self.endpoints().versions(endpoint, self.now()),
+        };
+        let mut silent: Vec<Version> = Vec::new();
+        let mut last = None;
+        let mut versions = versions.into_iter();
+        while let Some(version) = versions.next() {
+            if last.is_some() {
+                self.counters.fell_back();
+            }
+            match self.in_version(attempt, version).await {
+                Ok(reply) if version != Version::V2 && refuses_version(&reply.answer) => {
+                    // NSClient++ says so in a version 2 packet without having run anything.
+                    silent.push(version);
+                    versions = if fixed.is_none() && !silent.contains(&Version::V2) {
+                        vec![Version::V2].into_iter()
+                    } else {
+                        return Ok(reply);
+                    };
+                    last = Some(Fault { class: Class::ClosedBeforeAnswer, ..attempt.fault_at(reply.peer) });
+                }
+                Ok(reply) => {
+                    if fixed.is_none() {
+                        self.learn(endpoint, version, &silent, &reply);
+                    }
+                    return Ok(reply);
+                }
+                Err(fault) if fault.class == Class::ClosedBeforeAnswer => {
+                    silent.push(version);
+                    last = Some(fault);
+                }
+                // A request too long for an older version does not hide why the newer ones got no answer.
+                Err(Fault { class: Class::Request(_), .. }) if last.is_some() => {}
+                Err(fault) => {
+                    if matches!(fault.class, Class::Protocol(_) | Class::NotTls(_)) {
+                        self.endpoints().estranged(endpoint, self.now());
+                    }
+                    return Err(fault);
+                }
+            }
+        }
+        self.endpoints().refused(endpoint, self.now());
+        Err(last.unwrap_or_else(|| attempt.fault(Class::ClosedBeforeAnswer)))
+    }
+
+    fn learn(&self, endpoint: &Endpoint, asked: Version, silent: &[Version], reply: &Reply) {
+        let mut endpoints = self.endpoints();
+        let before = endpoints.version(endpoint);
+        // A version 2 answer to a later request (SNClient) came over a daemon that takes the later request.
+        endpoints.answered(endpoint, asked, silent, self.now());
+        let known = endpoints.version(endpoint);
+        drop(endpoints);
+        if before != known {
+            let security = reply.agreed.as_ref().map_or_else(
+                || "plain".to_owned(),
+                |agreed| format!("{} {}, not authenticated", agreed.protocol, agreed.cipher),
+            );
+            tracing::info!(
+                endpoint = %format_args!("{}:{}", endpoint.address, endpoint.port),
+                version = %asked,
+                security,
+                "NRPE daemon learned"
+            );
+        }
+    }
+
+    async fn in_version(&self, attempt: &Attempt<'_>, version: Version) -> Result<Reply, Fault> {
+        let query = attempt.query;
+        let text = if query.text.is_empty() { VERSION_COMMAND.as_bytes() } else { &query.text };
+        let trailer = if query.endpoint.tls { Trailer::Sent } else { Trailer::Counted };
+        let request =
+            packet::encode_query(version, text, trailer).map_err(|too_long| attempt.fault(Class::Request(too_long)))?;
+        let Open { mut stream, agreed, peer, source } = self.open(attempt).await?;
+        let exchanged = exchange(&mut stream, &request, attempt).await;
+        tls::close(&mut stream).await;
+        match exchanged {
+            Ok(answer) => Ok(Reply { answer, agreed, peer }),
+            Err(class) => Err(Fault { class, source, ..attempt.fault_at(peer) }),
+        }
+    }
+
+    async fn open(&self, attempt: &Attempt<'_>) -> Result<Open, Fault> {
+        let endpoint = &attempt.query.endpoint;
+        if !endpoint.tls {
+            let (wire, peer) = attempt.connect().await?;
+            let source = wire.source();
+            return Ok(Open { stream: Stream::Plain(wire), agreed: None, peer, source });
+        }
+        let mut plan = self.endpoints().plan(endpoint, self.now());
+        let mut ticket_hurt = false;
+        let mut handshakes = 0;
+        loop {
+            handshakes += 1;
+            let (wire, peer) = attempt.connect().await?;
+            let source = wire.source();
+            let class = match timeout_at(attempt.deadline, self.tls.shake_hands(wire, &plan)).await {
+                Ok(Ok((stream, agreed))) => {
+                    self.counters.shook_hands(agreed.resumed);
+                    let mut endpoints = self.endpoints();
+                    endpoints.shook_hands(endpoint, &plan, agreed.resumed, self.now());
+                    if ticket_hurt {
+                        endpoints.bar_tickets(endpoint, self.now());
+                    }
+                    drop(endpoints);
+                    return Ok(Open { stream: Stream::Secure(Box::pin(stream)), agreed: Some(agreed), peer, source });
+                }
+                Ok(Err(_)) if attempt.budget.is_spent() => Class::TooMuch(wire::MAX_READ),
+                Ok(Err(class)) => class,
+                Err(_) => attempt.timeout(Phase::Tls),
+            };
+            let again = handshakes < MAX_HANDSHAKES && !matches!(class, Class::Timeout { .. } | Class::TooMuch(_));
+            let offered = plan.offered;
+            if !matches!(class, Class::Timeout { .. }) {
+                self.endpoints().handshake_failed(endpoint, &plan, self.now());
+            }
+            if again && offered {
+                // Daemons that ask for client certificates answer any ticket with internal_error.
+                ticket_hurt = matches!(class, Class::Alert { number: 80, .. });
+                let suites = plan.suites;
+                plan = self.endpoints().plan(endpoint, self.now());
+                plan.suites = suites;
+                continue;
+            }
+            if again && plan.suites == Suites::Fast && matches!(class, Class::Alert { number: 40 | 70 | 71, .. }) {
+                plan = self.endpoints().plan(endpoint, self.now());
+                plan.suites = Suites::All;
+                plan.offered = false;
+                continue;
+            }
+            return Err(Fault { class, source, ..attempt.fault_at(peer) });
+        }
+    }
+
+    fn now(&self) -> Monotonic {
+        Monotonic(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    fn endpoints(&self) -> MutexGuard<'_, Endpoints> {
+        // What a panicking thread left is still a memory; at worst it is wrong, and wrong memories expire.
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Attempt<'_> {
+    async fn connect(&self) -> Result<(Wire, SocketAddr), Fault> {
+        let Endpoint { address, port, .. } = &self.query.endpoint;
+        let failed = |class, peer| Fault { class, peer, ..self.fault(Class::Refused) };
+        let tcp = dial::dial(address, *port, self.deadline).await.map_err(|missed| {
+            let class = match missed.cause {
+                Cause::Dns(reason) => Class::Dns(reason),
+                Cause::DnsTimeout => self.timeout(Phase::Dns),
+                Cause::Refused => Class::Refused,
+                Cause::Unreachable(reason) => Class::Unreachable(reason),
+                Cause::Failed(reason) => Class::Connect(reason),
+                Cause::Timeout => self.timeout(Phase::Connect),
+            };
+            failed(class, missed.peer)
+        })?;
+        let peer = tcp.peer_addr().map_err(|error| failed(Class::Connect(error.to_string()), None))?;
+        Ok((Wire::new(tcp, self.budget.clone()), peer))
+    }
+
+    fn timeout(&self, phase: Phase) -> Class {
+        Class::Timeout { phase, after: self.limit }
+    }
+
+    fn fault(&self, class: Class) -> Fault {
+        let Endpoint { address, port, .. } = &self.query.endpoint;
+        Fault { class, endpoint: format!("{address}:{port}"), peer: None, source: None }
+    }
+
+    fn fault_at(&self, peer: SocketAddr) -> Fault {
+        Fault { peer: Some(peer), ..self.fault(Class::ClosedBeforeAnswer) }
+    }
+}
+
+/// Sends the request in one write and reads until the answer is complete; what follows it is left unread.
+async fn exchange(stream: &mut Stream, request: &[u8], attempt: &Attempt<'_>) -> Result<Answer, Class> {
+    match timeout_at(attempt.deadline, async {
+        stream.write_all(request).await?;
+        stream.flush().await
+    })
+    .await
+    {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(broken(&error, 0, attempt)),
+        Err(_) => return Err(attempt.timeout(Phase::Send)),
+    }
+    let mut received = Vec::with_capacity(2048);
+    loop {
+        match timeout_at(attempt.deadline, stream.read_buf(&mut received)).await {
+            Ok(Ok(0)) if received.is_empty() => return Err(Class::ClosedBeforeAnswer),
+            Ok(Ok(0)) => {
+                return match packet::decode(&received, true) {
+                    Ok(Progress::Complete(answer)) => Ok(answer),
+                    Ok(Progress::More) => Err(Class::BrokenOff("closed by the peer".to_owned())),
+                    Err(why) => Err(Class::Protocol(why)),
+                };
+            }
+            Ok(Ok(_)) => match packet::decode(&received, false) {
+                Ok(Progress::Complete(answer)) => return Ok(answer),
+                Ok(Progress::More) => {}
+                Err(why) => return Err(Class::Protocol(why)),
+            },
+            Ok(Err(error)) => return Err(broken(&error, received.len(), attempt)),
+            Err(_) => return Err(attempt.timeout(Phase::Answer)),
+        }
+    }
+}
+
+/// The class of a failed read or write, `received` bytes into the answer.
+fn broken(error: &io::Error, received: usize, attempt: &Attempt<'_>) -> Class {
+    if attempt.budget.is_spent() {
+        return Class::TooMuch(wire::MAX_READ);
+    }
+    match tls::class_of_io(error) {
+        Some(class) => class,
+        None if received == 0 => Class::ClosedBeforeAnswer,
+        None => Class::BrokenOff(error.to_string()),
+    }
+}
+
+/// NSClient++ answers a later version with a version 2 packet that says so.
+fn refuses_version(answer: &Answer) -> bool {
+    const SAYS: [&[u8]; 2] = [b"Invalid packet version", b"Invalid packet length"];
+    answer.version == Version::V2 && SAYS.iter().any(|says| answer.text.windows(says.len()).any(|part| part == *says))
+}
+
+/// A connection with or without TLS.
+enum Stream {
+    Plain(Wire),
+    Secure(Pin<Box<Secure>>),
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(wire) => Pin::new(wire).poll_read(cx, buf),
+            Self::Secure(secure) => secure.as_mut().poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(wire) => Pin::new(wire).poll_write(cx, buf),
+            Self::Secure(secure) => secure.as_mut().poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(wire) => Pin::new(wire).poll_flush(cx),
+            Self::Secure(secure) => secure.as_mut().poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(wire) => Pin::new(wire).poll_shutdown(cx),
+            Self::Secure(secure) => secure.as_mut().poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! What is remembered of each NRPE endpoint: packet version, cipher list, ticket, and for how long each is believed. Decides
+//! which versions to try and in which order. Pure: time comes in, connections and tickets themselves are elsewhere (`tls`).
+//!
+//! The surprise: nothing here is configuration. Every memory expires, because a daemon may be replaced under the same address,
+//! and every failure shortens it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use shared::time::Monotonic;
+
+use super::packet::Version;
+
+/// How long a learned version or cipher list is believed. After it the endpoint is asked as if it were new: that is how a host
+/// wrongly taken for a 2.x daemon gets its long output back.
+pub const BELIEVED_FOR: Duration = Duration::from_secs(3600);
+/// At most one search through all versions per endpoint in this time, once a version is known: a request that the daemon dislikes
+/// looks like a wrong version, and would cost three connections at every check.
+pub const SEARCH_EVERY: Duration = Duration::from_secs(60);
+/// So many version 3 requests in a row may vanish before version 3 is given up: 3.0–3.2 daemons drop about one in a hundred.
+pub const DROPS_BELIEVED: u8 = 3;
+/// After so many tickets in a row that were not honoured none is offered for [`BELIEVED_FOR`] (inetd: new keys per connection).
+pub const MISSES_BELIEVED: u8 = 3;
+/// Endpoints remembered. Beyond it those not asked for the longest time are forgotten; they are then asked as if new.
+pub const MAX_ENDPOINTS: usize = 65_536;
+
+/// What names an endpoint. Two transports of one daemon are two endpoints: they must not share a ticket.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// Host name or address as configured.
+    pub address: String,
+    /// TCP port.
+    pub port: u16,
+    /// Whether TLS is used.
+    pub tls: bool,
+}
+
+/// Which cipher list is offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suites {
+    /// Elliptic curves only: a tenth of the cost of anonymous DH, and all that most daemons need.
+    Fast,
+    /// Everything there is, down to TLS 1.0: for daemons that answered the first with an alert.
+    All,
+}
+
+/// Names a ticket of an endpoint; the next generation of it is another ticket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TicketName {
+    /// Number of the endpoint.
+    pub endpoint: u64,
+    /// Counts the tickets that were given up.
+    pub generation: u64,
+}
+
+/// How to open the next TLS connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// Cipher list.
+    pub suites: Suites,
+    /// Under which name a ticket is kept; `None`: this daemon must not be offered one.
+    pub ticket: Option<TicketName>,
+    /// Whether there is one under that name, as far as is known.
+    pub offered: bool,
+}
+
+#[derive(Debug)]
+struct Memory {
+    used: Monotonic,
+    version: Option<(Version, Monotonic)>,
+    drops: u8,
+    searched: Option<Monotonic>,
+    all_suites: Option<Monotonic>,
+    ticket: TicketName,
+    has_ticket: bool,
+    misses: u8,
+    no_tickets: Option<Monotonic>,
+}
+
+/// The memory of all endpoints of one prober.
+#[derive(Debug, Default)]
+pub struct Endpoints {
+    known: HashMap<Endpoint, Memory>,
+    numbered: u64,
+}
+
+impl Endpoints {
+    /// The versions to try for the next request, in order. Never empty.
+    pub fn versions(&mut self, endpoint: &Endpoint, now: Monotonic) -> Vec<Version> {
+        use Version::{V2, V3, V4};
+        let memory = self.memory(endpoint, now);
+        let search = memory.searched.is_none_or(|searched| now.since(searched) >= SEARCH_EVERY);
+        let known = memory.version.filter(|&(_, learned)| now.since(learned) < BELIEVED_FOR);
+        let mut versions = match known {
+            None => return vec![V4, V3, V2],
+            Some((V4, _)) => vec![V4, V3, V2],
+            // A 3.x daemon drops a request now and then; in version 2 it gets through.
+            Some((V3, _)) => vec![V3, V2, V4],
+            Some((V2, _)) => vec![V2, V4, V3],
+        };
+        if !search {
+            versions.truncate(if versions.first() == Some(&V3) { 2 } else { 1 });
+        }
+        versions
+    }
+
+    /// A request in `version` got an answer, after those in `refused` got none.
+    pub fn answered(&mut self, endpoint: &Endpoint, version: Version, refused: &[Version], now: Monotonic) {
+        let memory = self.memory(endpoint, now);
+        if !refused.is_empty() && memory.version.is_some() {
+            memory.searched = Some(now);
+        }
+        let known = memory.version.map(|(known, _)| known);
+        if known == Some(Version::V3) && refused == [Version::V3] && version == Version::V2 {
+            memory.drops = memory.drops.saturating_add(1);
+            if memory.drops < DROPS_BELIEVED {
+                return;
+            }
+        }
+        memory.drops = 0;
+        // A version confirmed again keeps its age, so that a better one is looked for in time.
+        if known != Some(version) || memory.version.is_some_and(|(_, at)| now.since(at) >= BELIEVED_FOR) {
+            memory.version = Some((version, now));
+        }
+    }
+
+    /// No version got an answer: the daemon dislikes the request, or is not what it was.
+    pub fn refused(&mut self, endpoint: &Endpoint, now: Monotonic) {
+        self.memory(endpoint, now).searched = Some(now);
+    }
+
+    /// What came back was no NRPE at all: whoever listens there now is a stranger.
+    pub fn estranged(&mut self, endpoint: &Endpoint, now: Monotonic) {
+        let memory = self.memory(endpoint, now);
+        memory.version = None;
+        memory.all_suites = None;
+        memory.drop_ticket();
+    }
+
+    /// How to open the next TLS connection.
+    pub fn plan(&mut self, endpoint: &Endpoint, now: Monotonic) -> Plan {
+        let memory = self.memory(endpoint, now);
+        let believed = |since: Option<Monotonic>| since.is_some_and(|since| now.since(since) < BELIEVED_FOR);
+        let barred = believed(memory.no_tickets);
+        Plan {
+            suites: if believed(memory.all_suites) { Suites::All } else { Suites::Fast },
+            ticket: (!barred).then_some(memory.ticket),
+            offered: !barred && memory.has_ticket,
+        }
+    }
+
+    /// A handshake by `plan` succeeded; `resumed` says that the daemon honoured a ticket.
+    pub fn shook_hands(&mut self, endpoint: &Endpoint, plan: &Plan, resumed: bool, now: Monotonic) {
+        let memory = self.memory(endpoint, now);
+        if plan.suites == Suites::All && memory.all_suites.is_none_or(|at| now.since(at) >= BELIEVED_FOR) {
+            memory.all_suites = Some(now);
+        }
+        if plan.ticket != Some(memory.ticket) {
+            return;
+        }
+        if plan.offered && !resumed {
+            // The daemon has new keys. The old ticket is worth nothing, and would be the first one offered again.
+            memory.drop_ticket();
+            memory.misses = memory.misses.saturating_add(1);
+            if memory.misses >= MISSES_BELIEVED {
+                memory.no_tickets = Some(now);
+                memory.misses = 0;
+            }
+            return;
+        }
+        if resumed {
+            memory.misses = 0;
+        }
+        memory.has_ticket = true;
+    }
+
+    /// A handshake by `plan` failed; an offered ticket may be the reason and is dropped.
+    pub fn handshake_failed(&mut self, endpoint: &Endpoint, plan: &Plan, now: Monotonic) {
+        let memory = self.memory(endpoint, now);
+        if plan.suites == Suites::All {
+            memory.all_suites = None;
+        }
+        if plan.ticket == Some(memory.ticket) {
+            memory.drop_ticket();
+        }
+    }
+
+    /// The daemon cannot bear tickets (it asks for client certificates): none is offered until this is forgotten.
+    pub fn bar_tickets(&mut self, endpoint: &Endpoint, now: Monotonic) {
+        let memory = self.memory(endpoint, now);
+        memory.drop_ticket();
+        memory.no_tickets = Some(now);
+    }
+
+    /// The version an endpoint is taken to speak, if it has answered.
+    #[must_use]
+    pub fn version(&self, endpoint: &Endpoint) -> Option<Version> {
+        self.known.get(endpoint).and_then(|memory| memory.version).map(|(version, _)| version)
+    }
+
+    fn memory(&mut self, endpoint: &Endpoint, now: Monotonic) -> &mut Memory {
+        if !self.known.contains_key(endpoint) && self.known.len() >= MAX_ENDPOINTS {
+            self.forget_the_oldest();
+        }
+        let numbered = &mut self.numbered;
+        let memory = self.known.entry(endpoint.clone()).or_insert_with(|| {
+            *numbered += 1;
+            Memory {
+                used: now,
+                version: None,
+                drops: 0,
+                searched: None,
+                all_suites: None,
+                ticket: TicketName { endpoint: *numbered, generation: 0 },
+                has_ticket: false,
+                misses: 0,
+                no_tickets: None,
+            }
+        });
+        memory.used = now;
+        memory
+    }
+
+    /// Half of them at once, so that a fleet just beyond the limit does not sort its endpoints at every check.
+    fn forget_the_oldest(&mut self) {
+        let mut uses: Vec<Monotonic> = self.known.values().map(|memory| memory.used).collect();
+        let middle = uses.len() / 2;
+        let (_, &mut median, _) = uses.select_nth_unstable(middle);
+        self.known.retain(|_, memory| memory.used > median);
+    }
+}
+
+impl Memory {
+    fn drop_ticket(&mut self) {
+        self.has_ticket = false;
+        self.ticket.generation += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use Version::{V2, V3, V4};
+
+    use super::*;
+
+    fn at(seconds: u64) -> Monotonic {
+        Monotonic(seconds * 1_000_000_000)
+    }
+
+    fn endpoint(address: &str) -> Endpoint {
+        Endpoint { address: address.to_owned(), port: 5666, tls: true }
+    }
+
+    #[test]
+    fn a_new_endpoint_is_asked_in_the_newest_version_first() {
+        let mut endpoints = Endpoints::default();
+        assert_eq!(endpoints.versions(&endpoint("a"), at(0)), [V4, V3, V2]);
+        assert_eq!(endpoints.version(&endpoint("a")), None);
+    }
+
+    #[test]
+    fn what_was_answered_is_asked_first_until_it_is_forgotten() {
+        let mut endpoints = Endpoints::default();
+        let old = endpoint("old");
+        endpoints.answered(&old, V2, &[V4, V3], at(0));
+        assert_eq!(endpoints.versions(&old, at(10)), [V2, V4, V3]);
+        let later = BELIEVED_FOR.as_secs();
+        endpoints.answered(&old, V2, &[], at(later - 1));
+        assert_eq!(endpoints.versions(&old, at(later)), [V4, V3, V2], "confirming it does not make it younger");
+    }
+
+    #[test]
+    fn a_disliked_request_searches_all_versions_once_a_minute_only() {
+        let mut endpoints = Endpoints::default();
+        let host = endpoint("h");
+        endpoints.answered(&host, V4, &[], at(0));
+        assert_eq!(endpoints.versions(&host, at(1)), [V4, V3, V2]);
+        endpoints.refused(&host, at(1));
+        assert_eq!(endpoints.versions(&host, at(2)), [V4]);
+        assert_eq!(endpoints.versions(&host, at(1 + SEARCH_EVERY.as_secs())), [V4, V3, V2]);
+    }
+
+    #[test]
+    fn a_replaced_daemon_is_learned_anew() {
+        let mut endpoints = Endpoints::default();
+        let host = endpoint("h");
+        endpoints.answered(&host, V4, &[], at(0));
+        endpoints.answered(&host, V2, &[V4, V3], at(5));
+        assert_eq!(endpoints.version(&host), Some(V2));
+        assert_eq!(endpoints.versions(&host, at(6)), [V2], "and the search just made is not repeated at once");
+    }
+
+    #[test]
+    fn single_drops_of_version_3_do_not_make_a_host_version_2() {
+        let mut endpoints = Endpoints::default();
+        let host = endpoint("three");
+        endpoints.answered(&host, V3, &[V4], at(0));
+        for drop in 1..DROPS_BELIEVED {
+            endpoints.answered(&host, V2, &[V3], at(u64::from(drop)));
+            assert_eq!(endpoints.versions(&host, at(u64::from(drop)))[..2], [V3, V2]);
+        }
+        endpoints.answered(&host, V3, &[], at(10));
+        for drop in 0..DROPS_BELIEVED {
+            endpoints.answered(&host, V2, &[V3], at(20 + u64::from(drop)));
+        }
+        assert_eq!(endpoints.version(&host), Some(V2), "in a row they do");
+    }
+
+    #[test]
+    fn a_ticket_is_offered_after_the_first_handshake_and_dropped_when_not_honoured() {
+        let mut endpoints = Endpoints::default();
+        let host = endpoint("h");
+        let first = endpoints.plan(&host, at(0));
+        assert!(!first.offered && first.ticket.is_some());
+        endpoints.shook_hands(&host, &first, false, at(0));
+        let second = endpoints.plan(&host, at(1));
+        assert!(second.offered && second.ticket == first.ticket);
+        endpoints.shook_hands(&host, &second, true, at(1));
+        assert!(endpoints.plan(&host, at(2)).offered);
+        endpoints.shook_hands(&host, &second, false, at(3));
+        let after_restart = endpoints.plan(&host, at(4));
+        assert!(!after_restart.offered && after_restart.ticket != second.ticket);
+    }
+
+    #[test]
+    fn a_daemon_that_never_honours_tickets_is_offered_none_for_a_while() {
+        let mut endpoints = Endpoints::default();
+        let inetd = endpoint("inetd");
+        for second in 0..u64::from(2 * MISSES_BELIEVED) {
+            let plan = endpoints.plan(&inetd, at(second));
+            assert!(plan.ticket.is_some(), "second {second}");
+            endpoints.shook_hands(&inetd, &plan, false, at(second));
+        }
+        assert_eq!(endpoints.plan(&inetd, at(10)).ticket, None);
+        assert!(endpoints.plan(&inetd, at(10 + BELIEVED_FOR.as_secs())).ticket.is_some());
+    }
+
+    #[test]
+    fn the_second_cipher_list_is_remembered_until_it_fails() {
+        let mut endpoints = Endpoints::default();
+        let host = endpoint("adh");
+        let fast = endpoints.plan(&host, at(0));
+        let all = Plan { suites: Suites::All, ..fast };
+        endpoints.shook_hands(&host, &all, false, at(0));
+        assert_eq!(endpoints.plan(&host, at(1)).suites, Suites::All);
+        endpoints.handshake_failed(&host, &all, at(2));
+        assert_eq!(endpoints.plan(&host, at(3)).suites, Suites::Fast);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_keeps_those_in_use() {
+        let mut endpoints = Endpoints::default();
+        for number in 0..=MAX_ENDPOINTS {
+            endpoints.plan(&endpoint(&number.to_string()), at(number as u64));
+        }
+        assert!(endpoints.known.len() <= MAX_ENDPOINTS);
+        assert!(endpoints.known.contains_key(&endpoint(&MAX_ENDPOINTS.to_string())));
+        assert!(!endpoints.known.contains_key(&endpoint("0")));
+    }
+}

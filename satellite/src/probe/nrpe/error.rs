@@ -1,0 +1,339 @@
+//! Why an NRPE daemon could not be asked: one class per cause, each with a stable name, a sentence for people, a hint what to do,
+//! and the sentence check_nrpe would have printed. Decides nothing about states. Pure.
+//!
+//! The surprise: most of what a daemon has against a request reaches us as a connection closed without a word, so the hint of
+//! that class is worked out from the request.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::packet::{NotAnAnswer, RequestTooLong};
+
+/// What was being waited for when the time was over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// One of the few connections that a host, or the whole satellite, may have at once.
+    Queue,
+    /// The address of a name.
+    Dns,
+    /// The TCP connection.
+    Connect,
+    /// The TLS handshake.
+    Tls,
+    /// The kernel taking the request.
+    Send,
+    /// The daemon's answer; the command may be running still.
+    Answer,
+}
+
+impl Phase {
+    const fn kind(self) -> &'static str {
+        match self {
+            Self::Queue => "queue-timeout",
+            Self::Dns => "dns-timeout",
+            Self::Connect => "connect-timeout",
+            Self::Tls => "tls-timeout",
+            Self::Send => "send-timeout",
+            Self::Answer => "answer-timeout",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Queue => "waited for a free connection",
+            Self::Dns => "no answer from the name service",
+            Self::Connect => "no TCP connection",
+            Self::Tls => "the TLS handshake did not end",
+            Self::Send => "the request could not be sent",
+            Self::Answer => "no answer from the daemon",
+        })
+    }
+}
+
+/// The cause. Names given by [`Class::kind`] are stable: notifications and dashboards may rely on them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Class {
+    /// The name has no address.
+    Dns(String),
+    /// Nobody listens on the port.
+    Refused,
+    /// The network knows no way.
+    Unreachable(String),
+    /// Any other failure of `connect`, ours included (no file descriptors, no free port).
+    Connect(String),
+    /// The daemon ended the handshake, or later the session, with this TLS alert.
+    Alert {
+        /// Number of the alert (RFC 5246, 8446).
+        number: u8,
+        /// Its name.
+        name: String,
+    },
+    /// The daemon's Diffie-Hellman group is one that no TLS library of today accepts (2.x daemons: 512 bits).
+    DhTooSmall,
+    /// What came back is not TLS.
+    NotTls(String),
+    /// Closed or reset during the handshake.
+    ClosedInHandshake,
+    /// Any other failure of TLS.
+    Tls(String),
+    /// Closed or reset after the request, before any byte of an answer.
+    ClosedBeforeAnswer,
+    /// Broken off in the middle of the answer.
+    BrokenOff(String),
+    /// Bytes came, but no answer.
+    Protocol(NotAnAnswer),
+    /// The peer sent more than one check may cost.
+    TooMuch(usize),
+    /// The request fits no packet; nothing was sent.
+    Request(RequestTooLong),
+    /// The deadline came first.
+    Timeout {
+        /// What was being waited for.
+        phase: Phase,
+        /// The whole time the check had.
+        after: Duration,
+    },
+}
+
+impl Class {
+    /// The stable name of the class.
+    #[must_use]
+    pub fn kind(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::Dns(_) => "dns",
+            Self::Refused => "connect-refused",
+            Self::Unreachable(_) => "connect-unreachable",
+            Self::Connect(_) => "connect-failed",
+            Self::Alert { number, .. } => return Cow::Owned(format!("tls-alert-{number}")),
+            Self::DhTooSmall => "tls-dh-too-small",
+            Self::NotTls(_) => "tls-not-tls",
+            Self::ClosedInHandshake => "tls-closed",
+            Self::Tls(_) => "tls-failed",
+            Self::ClosedBeforeAnswer => "eof-before-response",
+            Self::BrokenOff(_) => "eof-in-response",
+            Self::Protocol(_) => "protocol",
+            Self::TooMuch(_) => "too-much-data",
+            Self::Request(_) => "request-too-long",
+            Self::Timeout { phase, .. } => phase.kind(),
+        })
+    }
+}
+
+/// A failed attempt to ask a daemon: the class, and between whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// What happened.
+    pub class: Class,
+    /// The daemon as configured, `host:port`.
+    pub endpoint: String,
+    /// The address tried last, where it came to that.
+    pub peer: Option<SocketAddr>,
+    /// The address we came from, where it came to that: what `allowed_hosts` must hold.
+    pub source: Option<IpAddr>,
+}
+
+impl Fault {
+    /// The stable name of the class.
+    #[must_use]
+    pub fn kind(&self) -> Cow<'static, str> {
+        self.class.kind()
+    }
+
+    /// What an operator may do about it; `request` is the text that was asked, `plain` whether TLS was switched off.
+    #[must_use]
+    pub fn hint(&self, request: &[u8], plain: bool) -> Option<String> {
+        let source = self.source.map_or_else(|| "this satellite's address".to_owned(), |source| source.to_string());
+        Some(match &self.class {
+            Class::Dns(_) => "give the host an address, or ask the satellite's name service about the name".to_owned(),
+            Class::Refused => "is the daemon running, and does it listen on this address and port?".to_owned(),
+            Class::ClosedInHandshake => {
+                format!("is {source} in the daemon's allowed_hosts? Does the daemon speak TLS at all (nrpe.tls: plain)?")
+            }
+            Class::ClosedBeforeAnswer => {
+                let mut hint = String::new();
+                if let Some(dislike) = dislikes(request) {
+                    hint.push_str(&dislike);
+                    hint.push_str("; otherwise: ");
+                }
+                hint.push_str(&format!("is {source} in the daemon's allowed_hosts? "));
+                if plain {
+                    hint.push_str("Does the daemon expect TLS (nrpe.tls: anonymous)? ");
+                }
+                hint.push_str("The daemon's own log says why it closed");
+                hint
+            }
+            Class::Alert { number: 40 | 70 | 71, .. } => {
+                "the daemon accepts no anonymous suite of ours; it may want certificates".to_owned()
+            }
+            Class::Alert { number: 42..=49 | 116, .. } => {
+                "the daemon wants a client certificate that it can verify (ssl_client_certs)".to_owned()
+            }
+            Class::DhTooSmall => "NRPE 2.x daemons come with a 512-bit Diffie-Hellman group, which no TLS library of today accepts, whatever \
+                the settings: update the daemon, or let it speak plain in a network you trust"
+                .to_owned(),
+            Class::NotTls(_) => "is this the port of an NRPE daemon, and is its TLS on (nrpe.tls: plain)?".to_owned(),
+            Class::Protocol(NotAnAnswer::Foreign { .. }) if plain => {
+                "is this the port of an NRPE daemon, and is its TLS off (nrpe.tls: anonymous)?".to_owned()
+            }
+            Class::Timeout { phase: Phase::Answer, .. } => {
+                "the command takes longer than the check may: raise the check's timeout, or lower command_timeout in the daemon"
+                    .to_owned()
+            }
+            Class::Timeout { phase: Phase::Queue, .. } => {
+                "other checks of this host take long: they keep its few connections busy".to_owned()
+            }
+            _ => return None,
+        })
+    }
+
+    /// The sentence of check_nrpe 4.1 for the same case, for people who search for it. `state` is the word of the state that
+    /// the check takes.
+    #[must_use]
+    pub fn legacy(&self, state: &str) -> String {
+        let (host, port) = self.endpoint.rsplit_once(':').unwrap_or((&self.endpoint, "5666"));
+        let address = self.peer.map_or_else(|| host.to_owned(), |peer| peer.ip().to_string());
+        match &self.class {
+            Class::Dns(reason) => format!("Could not resolve hostname {host}: {reason}"),
+            Class::Refused => format!("connect to address {address} port {port}: Connection refused"),
+            Class::Unreachable(reason) | Class::Connect(reason) => {
+                format!("connect to address {address} port {port}: {reason}")
+            }
+            Class::Alert { .. } | Class::DhTooSmall | Class::NotTls(_) | Class::Tls(_) => {
+                format!("CHECK_NRPE: (ssl_err != 5) Error - Could not complete SSL handshake with {address}: 1")
+            }
+            Class::ClosedInHandshake => {
+                format!("CHECK_NRPE: Error - Could not connect to {address}: Connection reset by peer")
+            }
+            Class::ClosedBeforeAnswer => {
+                "CHECK_NRPE: Receive header underflow - only 0 bytes received (4 expected).".to_owned()
+            }
+            Class::BrokenOff(_) | Class::Protocol(NotAnAnswer::Truncated { .. }) => {
+                "CHECK_NRPE: Receive underflow - only 0 bytes received (4 expected).".to_owned()
+            }
+            Class::Protocol(NotAnAnswer::Checksum(_)) => "CHECK_NRPE: Response packet had invalid CRC32.".to_owned(),
+            Class::Protocol(NotAnAnswer::Foreign { .. }) => {
+                "CHECK_NRPE: Invalid packet version received from server.".to_owned()
+            }
+            Class::Protocol(NotAnAnswer::Length(_) | NotAnAnswer::TooLong) | Class::TooMuch(_) => {
+                "CHECK_NRPE: Response packet had invalid buffer size.".to_owned()
+            }
+            Class::Request(_) => "CHECK_NRPE: Error sending query to host.".to_owned(),
+            Class::Timeout { after, .. } => {
+                format!("CHECK_NRPE STATE {state}: Socket timeout after {} seconds.", after.as_secs())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { class, endpoint, peer, .. } = self;
+        write!(f, "NRPE {endpoint}")?;
+        if let Some(peer) = peer
+            && peer.to_string() != *endpoint
+        {
+            write!(f, " ({})", peer.ip())?;
+        }
+        f.write_str(": ")?;
+        match class {
+            Class::Dns(reason) => write!(f, "the name cannot be resolved: {reason}"),
+            Class::Refused => f.write_str("connection refused"),
+            Class::Unreachable(reason) | Class::Connect(reason) => write!(f, "cannot connect: {reason}"),
+            Class::Alert { number, name } => write!(f, "the daemon broke TLS off with alert {number} ({name})"),
+            Class::DhTooSmall => {
+                f.write_str("the daemon's Diffie-Hellman group is too small for any TLS library of today")
+            }
+            Class::NotTls(reason) => write!(f, "the peer does not speak TLS: {reason}"),
+            Class::ClosedInHandshake => f.write_str("the daemon closed the connection during the TLS handshake"),
+            Class::Tls(reason) => write!(f, "TLS failed: {reason}"),
+            Class::ClosedBeforeAnswer => f.write_str("the daemon closed the connection without an answer"),
+            Class::BrokenOff(reason) => write!(f, "the connection broke off in the middle of the answer: {reason}"),
+            Class::Protocol(why) => write!(f, "{why}"),
+            Class::TooMuch(limit) => write!(f, "the peer sent more than {limit} bytes"),
+            Class::Request(why) => write!(f, "{why}"),
+            Class::Timeout { phase: Phase::Queue, after } => {
+                write!(f, "{} all of its {:.3} s", Phase::Queue, after.as_secs_f64())
+            }
+            Class::Timeout { phase, after } => write!(f, "{phase} within {:.3} s", after.as_secs_f64()),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// What a daemon with default settings has against this request, if anything: the only warning its user will get.
+#[must_use]
+pub fn dislikes(request: &[u8]) -> Option<String> {
+    /// `nasty_metachars` of nrpe 3.x and 4.x, and the double quote of 2.x.
+    const NASTY: &[u8] = b"|`&><'\\[]{};\r\n\"";
+    let mut found = Vec::new();
+    let mut nasty: Vec<u8> = request.iter().copied().filter(|byte| NASTY.contains(byte)).collect();
+    nasty.sort_unstable();
+    nasty.dedup();
+    if !nasty.is_empty() {
+        found.push(format!("the request contains {}, which daemons refuse (nasty_metachars)", nasty.escape_ascii()));
+    }
+    if request.windows(2).any(|pair| pair == b"$(") {
+        found.push("the request contains $(, which daemons refuse (allow_bash_command_substitution)".to_owned());
+    }
+    if request.contains(&b'!') {
+        found.push(
+            "the request has arguments, which daemons refuse unless built for them and told dont_blame_nrpe=1 (Debian's are \
+             not built for them)"
+                .to_owned(),
+        );
+    }
+    (!found.is_empty()).then(|| found.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(class: Class) -> Fault {
+        Fault {
+            class,
+            endpoint: "web01:5666".to_owned(),
+            peer: Some("192.0.2.1:5666".parse().unwrap()),
+            source: Some("192.0.2.9".parse().unwrap()),
+        }
+    }
+
+    #[test]
+    fn a_silent_close_is_explained_by_the_request() {
+        let closed = fault(Class::ClosedBeforeAnswer);
+        assert_eq!(closed.kind(), "eof-before-response");
+        let hint = closed.hint(b"check_disk!/var;rm", false).unwrap();
+        assert!(hint.contains("contains ;") && hint.contains("dont_blame_nrpe"), "{hint}");
+        let innocent = closed.hint(b"check_load", false).unwrap();
+        assert!(innocent.starts_with("is 192.0.2.9 in the daemon's allowed_hosts?"), "{innocent}");
+    }
+
+    #[test]
+    fn the_sentence_names_the_daemon_as_configured_and_the_address_tried() {
+        assert_eq!(fault(Class::Refused).to_string(), "NRPE web01:5666 (192.0.2.1): connection refused");
+        let waited = fault(Class::Timeout { phase: Phase::Queue, after: Duration::from_secs(10) });
+        assert_eq!(waited.to_string(), "NRPE web01:5666 (192.0.2.1): waited for a free connection all of its 10.000 s");
+    }
+
+    #[test]
+    fn check_nrpes_own_words_are_at_hand() {
+        let timeout = fault(Class::Timeout { phase: Phase::Answer, after: Duration::from_secs(10) });
+        assert_eq!(timeout.legacy("CRITICAL"), "CHECK_NRPE STATE CRITICAL: Socket timeout after 10 seconds.");
+        assert_eq!(
+            fault(Class::Refused).legacy("CRITICAL"),
+            "connect to address 192.0.2.1 port 5666: Connection refused"
+        );
+    }
+
+    #[test]
+    fn every_alert_has_its_own_name() {
+        let alert = fault(Class::Alert { number: 40, name: "handshake failure".to_owned() });
+        assert_eq!(alert.kind(), "tls-alert-40");
+        assert!(alert.hint(b"x", false).unwrap().contains("certificates"));
+    }
+}
