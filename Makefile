@@ -55,7 +55,7 @@ test: build
 
 # The long proofs, resumable: BUDGET=minutes stops before a claim that would begin later. Rewrites docs/proof.md.
 proof: build
-	@tests/proof.sh
+	@CARGO_FLAGS="$(CARGO_FLAGS)" tests/proof.sh
 
 demo: build
 	@$(RELEASE)/perigee-demo

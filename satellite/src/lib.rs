@@ -1,2 +1,5 @@
-//! stub
+//! Perigee's satellite, as rooms: the brain that decides, and the shells around it. `docs/ARCHITECTURE.md` is the map.
+//! Knows nothing of the master but the contract in `shared`.
+
+pub mod link;
 pub mod probe;

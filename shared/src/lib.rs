@@ -14,3 +14,6 @@ pub mod item;
 pub mod delivery;
 pub mod assignment;
 pub mod message;
+pub mod frame;
+pub mod refusal;
+pub mod identity;

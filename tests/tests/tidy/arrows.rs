@@ -26,11 +26,14 @@ const SHARED: &Table = &[
     ("delivery", &["item", "name", "result", "time"]),
     ("assignment", &["check", "delivery", "name", "state"]),
     ("message", &["assignment", "item", "name", "time"]),
+    ("frame", &["message"]),
+    ("refusal", &["time"]),
+    ("identity", &["name", "refusal", "time"]),
 ];
 
-const SATELLITE: &Table = &[("probe", &[])];
+const SATELLITE: &Table = &[("probe", &[]), ("link", &[])];
 
-const MASTER: &Table = &[];
+const MASTER: &Table = &[("trust", &[]), ("link", &["trust"])];
 
 const TABLES: [(&str, &Table); 3] = [("shared/src", SHARED), ("satellite/src", SATELLITE), ("master/src", MASTER)];
 

@@ -1,0 +1,94 @@
+#!/bin/bash
+# The proofs behind docs/proof.md, one function a claim, resumable: a claim shown on this commit is not shown again.
+#
+#   make proof [BUDGET=minutes] [CLAIMS="3 4"]
+#
+# BUDGET ends the run before a claim that would begin later. Each claim leaves target/proof/N.log (everything it said) and
+# target/proof/N.json (its closing line); its figure, commit and date go into the claim's row. Ends with one JSON line.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 2
+
+# Set by make: cargo's flags with the feature set of this machine.
+: "${CARGO_FLAGS:?start it with make proof}"
+read -ra cargo_flags <<<"$CARGO_FLAGS"
+budget=${BUDGET:-180}
+read -ra claims <<<"${CLAIMS:-2 3 4 5 6 7 8 1}"
+out="$PWD/target/proof"
+table=docs/proof.md
+# What was proven is named by commit, so the tree must be one. The table itself is what a proof rewrites.
+commit=$(git rev-parse --short HEAD)
+git diff --quiet HEAD -- . ":!$table" || commit+="+"
+began=$SECONDS
+mkdir -p "$out"
+
+say() { echo "proof: $*" >&2; }
+
+# Runs the named test programs of the tests crate. A skip proves nothing, so a missing part is a failure here as in CI.
+programs() {
+  local flags=()
+  for program in "$@"; do flags+=(--test "$program"); done
+  CI=true tests/run.sh "${cargo_flags[@]}" "${flags[@]}"
+}
+
+# The claims, by their row. Each ends with one JSON line on stdout and exits 0 when it held.
+claim_1() { tests/bare-machine.sh; }
+claim_2() { programs nrpe; }
+claim_3() { PERIGEE_OUTAGE_S=60 programs carbon; }
+claim_4() { PERIGEE_ROUNDS=20 programs kill; }
+claim_5() { programs refusals; }
+claim_6() { programs mistakes; }
+claim_7() { programs stream; }
+claim_8() { "${CARGO_TARGET_DIR:-target}/release/perigee-bench"; }
+
+# What stands in the row: what the proof said of itself (tests/src/figure.rs), else its counts.
+figure_of() {
+  local said
+  said=$(awk -F '\t' -v claim="$1" '$1 == claim { all = all (all == "" ? "" : "; ") $2 } END { print all }' "$out/$1.figures")
+  if [[ -n $said ]]; then
+    echo "$said"
+  else
+    sed -E 's/.*"passed":([0-9]+).*/\1 passed/' "$out/$1.json"
+  fi
+}
+
+# Rewrites figure, commit and date of one row and leaves the rest of the table alone.
+record() {
+  awk -v claim="$1" -v figure="$2" -v commit="$commit" -v date="$(date -u +%F)" '
+    BEGIN { FS = OFS = "|" }
+    { key = $2; gsub(/ /, "", key) }
+    NF == 8 && key == claim { $5 = " " figure " "; $6 = " " commit " "; $7 = " " date " " }
+    { print }' "$table" >"$out/table" && cat "$out/table" >"$table"
+}
+
+passed=0 failed=0 skipped=0
+for n in "${claims[@]}"; do
+  if [[ -e $out/$n.done && $(<"$out/$n.done") == "$commit" && $commit != *+ ]]; then
+    say "claim $n: shown on $commit before"
+    passed=$((passed + 1))
+    continue
+  fi
+  if (((SECONDS - began) / 60 >= budget)); then
+    say "claim $n: not begun, the budget of $budget minutes is used up"
+    skipped=$((skipped + 1))
+    continue
+  fi
+  from=$SECONDS result=0
+  say "claim $n"
+  : >"$out/$n.figures"
+  PERIGEE_FIGURES="$out/$n.figures" "claim_$n" > >(tee "$out/$n.out" >&2) 2> >(tee "$out/$n.log" >&2) </dev/null || result=$?
+  # The copies of both streams may still be on their way to the files.
+  wait
+  grep -E '^\{.*\}$' "$out/$n.out" | tail -1 >"$out/$n.json"
+  if ((result == 0)) && [[ -s $out/$n.json ]]; then
+    passed=$((passed + 1))
+    echo "$commit" >"$out/$n.done"
+    record "$n" "$(figure_of "$n")"
+  else
+    failed=$((failed + 1))
+    record "$n" "FAILED (exit $result)"
+  fi
+  say "claim $n: exit $result after $((SECONDS - from)) s, see target/proof/$n.log"
+done
+printf '{"passed":%d,"failed":%d,"skipped":%d,"commit":"%s","seconds":%d}\n' \
+  "$passed" "$failed" "$skipped" "$commit" $((SECONDS - began))
+((failed == 0))
