@@ -1,0 +1,595 @@
+//! Tree → raw objects: which keys there are, of which type, and where each stood. Nothing is resolved here.
+//!
+//! Names every unknown key (with the one that was probably meant), every wrong type and every bound that is broken, and goes on.
+//! What belongs to Perigee but not to this version is said to be just that: never an unknown key, never silently accepted.
+
+pub mod field;
+
+use super::diagnostic::{At, Findings, Place};
+use super::source::Sources;
+use super::yaml::{self, Key, Node};
+use field::{Fields, Later};
+use shared::check::{NrpeTls, State};
+use std::time::Duration;
+
+/// Shortest and longest check or retry interval.
+pub const INTERVAL_BOUNDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(31 * 86_400));
+/// Shortest and longest time one execution may take.
+pub const TIMEOUT_BOUNDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3_600));
+/// Shortest and longest silence after which a slot's hosts move; less than the holder's lease would move them while it still works.
+pub const FAILOVER_BOUNDS: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(86_400));
+/// Most slots of one region.
+pub const SLOTS_MAX: u64 = 1_000;
+/// Most attempts before a state is hard.
+pub const ATTEMPTS_MAX: u64 = 1_000;
+
+/// Objects of a section in the order written, by name. A name may still stand there twice.
+pub type Named<T> = Vec<(At<String>, T)>;
+
+/// All objects of all files, as written.
+#[derive(Debug, Default)]
+pub struct Raw {
+    /// `regions`
+    pub regions: Named<RawRegion>,
+    /// `templates`
+    pub templates: Named<Settings>,
+    /// `hosts`; the names may be ranges.
+    pub hosts: Named<Settings>,
+    /// `services`; the names may hold `{{ … }}`.
+    pub services: Named<RawService>,
+    /// `commands`
+    pub commands: Named<RawProbe>,
+    /// `writers`
+    pub graphite: Vec<(At<String>, RawGraphite)>,
+    /// Texts of files of which a part could not be read: a name that stands in one of them may be defined there.
+    pub broken: Vec<usize>,
+}
+
+/// `regions.NAME`
+#[derive(Debug, Default)]
+pub struct RawRegion {
+    /// Slots expected.
+    pub slots: Option<At<u64>>,
+    /// Ids of join secrets.
+    pub join: Vec<At<String>>,
+    /// Silence before hosts move.
+    pub failover_after: Option<At<Duration>>,
+}
+
+/// What hosts, services and templates may set. `None` and empty: not said here.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Templates, the later overriding the earlier.
+    pub uses: Vec<At<String>>,
+    /// Region of a host.
+    pub region: Option<At<String>>,
+    /// Address of a host.
+    pub address: Option<At<String>>,
+    /// How to speak to its NRPE daemon.
+    pub nrpe: RawEndpoint,
+    /// Groups of a host.
+    pub groups: Vec<At<String>>,
+    /// Free-form data of a host.
+    pub vars: Vec<(At<String>, serde_json::Value)>,
+    /// What to check.
+    pub check: Option<At<RawCheck>>,
+    /// A check was written, but it was a mistake, which has been named.
+    pub check_is_wrong: bool,
+    /// Interval while good or hard.
+    pub check_interval: Option<At<Duration>>,
+    /// Interval while soft.
+    pub retry_interval: Option<At<Duration>>,
+    /// Problems in a row that make a state hard.
+    pub max_check_attempts: Option<At<u64>>,
+    /// Deadline of one execution.
+    pub timeout: Option<At<Duration>>,
+    /// State when the daemon could not be asked.
+    pub on_transport_error: Option<At<State>>,
+}
+
+/// `nrpe: { … }` of a host.
+#[derive(Debug, Clone, Default)]
+pub struct RawEndpoint {
+    /// Transport.
+    pub tls: Option<At<NrpeTls>>,
+    /// TCP port.
+    pub port: Option<At<u64>>,
+    /// Only packet version to use.
+    pub version: Option<At<u64>>,
+}
+
+/// `services.NAME`
+#[derive(Debug, Default)]
+pub struct RawService {
+    /// Name patterns of hosts; `None`: all, if `where` says which.
+    pub hosts: Option<Vec<At<String>>>,
+    /// Expression over a host.
+    pub condition: Option<At<String>>,
+    /// Variables and the lists they go through.
+    pub each: Vec<(At<String>, At<String>)>,
+    /// The rest.
+    pub settings: Settings,
+}
+
+/// What a `check` says.
+#[derive(Debug, Clone)]
+pub enum RawCheck {
+    /// A probe of this program.
+    Probe(RawProbe),
+    /// A command of the `commands` section and its arguments.
+    Command {
+        /// Name of the command.
+        name: At<String>,
+        /// Values for `{{ args.… }}` in it.
+        args: Vec<(At<String>, At<serde_json::Value>)>,
+    },
+}
+
+/// What a satellite can do.
+#[derive(Debug, Clone)]
+pub enum RawProbe {
+    /// Ask an NRPE daemon.
+    Nrpe {
+        /// The daemon's name for the command.
+        command: At<String>,
+        /// Its arguments.
+        args: Vec<At<String>>,
+    },
+    /// Connect to a TCP port; a text, because it may hold `{{ … }}`.
+    Tcp {
+        /// The port.
+        port: At<String>,
+    },
+}
+
+/// `writers.graphite`
+#[derive(Debug, Default)]
+pub struct RawGraphite {
+    /// `host:port`
+    pub address: Option<At<String>>,
+    /// First part of the names.
+    pub prefix: Option<At<String>>,
+    /// Send warn, crit, min, max.
+    pub thresholds: Option<At<bool>>,
+    /// Send state and times.
+    pub metadata: Option<At<bool>>,
+}
+
+const SECTIONS: &[&str] = &["regions", "templates", "hosts", "services", "commands", "writers"];
+const LATER_SECTIONS: Later = &[
+    "contacts",
+    "contact_groups",
+    "notifications",
+    "escalations",
+    "time_periods",
+    "timeperiods",
+    "periods",
+    "dependencies",
+    "groups",
+    "host_groups",
+    "service_groups",
+    "downtimes",
+    "secrets",
+    "dashboards",
+];
+const REGION_KEYS: &[&str] = &["slots", "join", "failover_after"];
+const COMMON_KEYS: &[&str] =
+    &["use", "check", "check_interval", "retry_interval", "max_check_attempts", "timeout", "on_transport_error"];
+const HOST_KEYS: &[&str] = &["region", "address", "nrpe", "groups", "vars"];
+const SERVICE_KEYS: &[&str] = &["hosts", "where", "for"];
+const LATER_OBJECT_KEYS: Later = &[
+    "check_period",
+    "notification_period",
+    "notification_interval",
+    "notifications",
+    "contacts",
+    "contact_groups",
+    "parents",
+    "children",
+    "depends_on",
+    "notes",
+    "notes_url",
+    "action_url",
+    "icon",
+    "display_name",
+    "passive",
+    "freshness",
+    "flapping",
+    "event_handler",
+    "volatile",
+    "enabled",
+    "agent",
+    "secrets",
+];
+const NRPE_KEYS: &[&str] = &["tls", "port", "version"];
+const LATER_NRPE_KEYS: Later = &["ca", "certificate", "key", "name", "ciphers"];
+const CHECK_KINDS: &[&str] = &["nrpe", "tcp", "command"];
+const PROBE_KINDS: &[&str] = &["nrpe", "tcp"];
+const LATER_CHECKS: Later = &[
+    "plugin",
+    "http",
+    "https",
+    "icmp",
+    "ping",
+    "dns",
+    "ssh",
+    "certificate",
+    "passive",
+    "agent",
+    "none",
+    "snmp",
+    "notify",
+];
+const WRITER_KINDS: &[&str] = &["graphite"];
+const LATER_WRITERS: Later =
+    &["influxdb", "influxdb2", "prometheus", "opentsdb", "elasticsearch", "gelf", "otlp", "victoriametrics"];
+const GRAPHITE_KEYS: &[&str] = &["address", "prefix", "thresholds", "metadata"];
+
+/// Reads all objects of all files. Never fails: what is wrong stands in `findings`.
+pub fn parse(sources: &Sources, findings: &mut Findings) -> Raw {
+    findings.extend(sources.findings().clone());
+    let mut parser = Parser { raw: Raw::default(), findings };
+    for (file, (_, text)) in sources.texts().enumerate() {
+        let document = yaml::read(file, text, parser.findings);
+        if document.broken {
+            parser.raw.broken.push(file);
+        }
+        for root in &document.roots {
+            parser.sections(root);
+        }
+    }
+    parser.raw
+}
+
+struct Parser<'a> {
+    raw: Raw,
+    findings: &'a mut Findings,
+}
+
+impl Parser<'_> {
+    fn fields(&mut self) -> Fields<'_> {
+        Fields { findings: self.findings }
+    }
+
+    fn sections(&mut self, root: &Node) {
+        for (key, node) in self.fields().entries(root, "the file") {
+            match key.text.as_str() {
+                "regions" => {
+                    for (name, node) in self.named(node, "regions") {
+                        let region = self.region(node, name.place);
+                        self.raw.regions.push((name, region));
+                    }
+                }
+                "templates" => {
+                    for (name, node) in self.named(node, "templates") {
+                        let settings = self.host_like(node, "a template");
+                        self.raw.templates.push((name, settings));
+                    }
+                }
+                "hosts" => {
+                    for (name, node) in self.named(node, "hosts") {
+                        let settings = self.host_like(node, "a host");
+                        self.raw.hosts.push((name, settings));
+                    }
+                }
+                "services" => {
+                    for (name, node) in self.named(node, "services") {
+                        let service = self.service(node);
+                        self.raw.services.push((name, service));
+                    }
+                }
+                "commands" => {
+                    for (name, node) in self.named(node, "commands") {
+                        if let Some(probe) = self.command(node, name.place) {
+                            self.raw.commands.push((name, probe));
+                        }
+                    }
+                }
+                "writers" => {
+                    for (name, node) in self.named(node, "writers") {
+                        self.writer(&name, node);
+                    }
+                }
+                _ => self.fields().unknown(key, "section", SECTIONS, LATER_SECTIONS),
+            }
+        }
+    }
+
+    /// The objects of a section; an empty section is allowed.
+    fn named<'n>(&mut self, node: &'n Node, what: &str) -> Vec<(At<String>, &'n Node)> {
+        let entries = self.fields().entries(node, &format!("`{what}`"));
+        entries.iter().map(|(key, node)| (At::new(key.text.clone(), key.place), node)).collect()
+    }
+
+    fn region(&mut self, node: &Node, place: Place) -> RawRegion {
+        let mut region = RawRegion::default();
+        let entries = self.fields().entries(node, "a region");
+        if !has(entries, "slots") {
+            let hint = "write slots: and how many satellites are expected, as in slots: 1".to_owned();
+            self.findings.error(place, "the region does not say how many slots it has", hint);
+        }
+        for (key, node) in entries {
+            match key.text.as_str() {
+                "slots" => region.slots = self.fields().integer(node, "slots", 1..=SLOTS_MAX),
+                "join" => region.join = self.fields().texts(node, "join"),
+                "failover_after" => {
+                    region.failover_after = self.fields().interval(node, "failover_after", FAILOVER_BOUNDS);
+                }
+                _ => self.fields().unknown(key, "key of a region", REGION_KEYS, &["networks", "drain"]),
+            }
+        }
+        region
+    }
+
+    fn host_like(&mut self, node: &Node, what: &str) -> Settings {
+        let mut settings = Settings::default();
+        for (key, node) in self.fields().entries(node, what) {
+            if self.common(&mut settings, key, node) {
+                continue;
+            }
+            match key.text.as_str() {
+                "region" => settings.region = self.fields().text(node, "region"),
+                "address" => settings.address = self.fields().text(node, "address"),
+                "nrpe" => settings.nrpe = self.endpoint(node),
+                "groups" => settings.groups = self.fields().texts(node, "groups"),
+                "vars" => {
+                    for (key, node) in self.fields().entries(node, "`vars`") {
+                        settings.vars.push((At::new(key.text.clone(), key.place), node.to_json()));
+                    }
+                }
+                name if SERVICE_KEYS.contains(&name) => {
+                    let message = format!("`{name}` belongs to a service, not to {what}");
+                    let hint = "write it under `services`: a service says which hosts it is for".to_owned();
+                    self.findings.error(key.place, message, hint);
+                }
+                _ => {
+                    let keys = [COMMON_KEYS, HOST_KEYS].concat();
+                    self.fields().unknown(key, &format!("key of {what}"), &keys, LATER_OBJECT_KEYS);
+                }
+            }
+        }
+        settings
+    }
+
+    fn service(&mut self, node: &Node) -> RawService {
+        let mut service = RawService::default();
+        for (key, node) in self.fields().entries(node, "a service") {
+            if self.common(&mut service.settings, key, node) {
+                continue;
+            }
+            match key.text.as_str() {
+                "hosts" => service.hosts = Some(self.fields().texts(node, "hosts")),
+                "where" => service.condition = self.fields().text(node, "where"),
+                "for" => {
+                    for (key, node) in self.fields().entries(node, "`for`") {
+                        if let Some(list) = self.fields().text(node, &key.text) {
+                            service.each.push((At::new(key.text.clone(), key.place), list));
+                        }
+                    }
+                }
+                name if HOST_KEYS.contains(&name) => {
+                    let message = format!("`{name}` belongs to a host, not to a service");
+                    self.findings.error(
+                        key.place,
+                        message,
+                        "write it at the host, or in a template the host uses".to_owned(),
+                    );
+                }
+                _ => {
+                    let keys = [COMMON_KEYS, SERVICE_KEYS].concat();
+                    self.fields().unknown(key, "key of a service", &keys, LATER_OBJECT_KEYS);
+                }
+            }
+        }
+        service
+    }
+
+    /// Reads a key that hosts, services and templates share. False: it is none of them.
+    fn common(&mut self, settings: &mut Settings, key: &Key, node: &Node) -> bool {
+        match key.text.as_str() {
+            "use" => settings.uses = self.fields().texts(node, "use"),
+            "check" => {
+                settings.check = self.check(node);
+                settings.check_is_wrong = settings.check.is_none();
+            }
+            "check_interval" => {
+                settings.check_interval = self.fields().interval(node, "check_interval", INTERVAL_BOUNDS);
+            }
+            "retry_interval" => {
+                settings.retry_interval = self.fields().interval(node, "retry_interval", INTERVAL_BOUNDS);
+            }
+            "max_check_attempts" => {
+                settings.max_check_attempts = self.fields().integer(node, "max_check_attempts", 1..=ATTEMPTS_MAX);
+            }
+            "timeout" => settings.timeout = self.fields().interval(node, "timeout", TIMEOUT_BOUNDS),
+            "on_transport_error" => {
+                let words = [("unknown", State::Unknown), ("critical", State::Critical), ("warning", State::Warning)];
+                settings.on_transport_error = self.fields().word(node, "on_transport_error", &words);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn endpoint(&mut self, node: &Node) -> RawEndpoint {
+        let mut endpoint = RawEndpoint::default();
+        for (key, node) in self.fields().entries(node, "`nrpe`") {
+            match key.text.as_str() {
+                "tls" => {
+                    let words = [("plain", NrpeTls::Plain), ("anonymous", NrpeTls::Anonymous)];
+                    endpoint.tls = if self.fields().is_word(node, "certificate") {
+                        let message = "`tls: certificate` is not in this version";
+                        let hint = "this version speaks `plain` and `anonymous` to NRPE daemons".to_owned();
+                        self.findings.error(node.place, message, hint);
+                        None
+                    } else {
+                        self.fields().word(node, "tls", &words)
+                    };
+                }
+                "port" => endpoint.port = self.fields().integer(node, "port", 1..=65_535),
+                "version" => endpoint.version = self.fields().integer(node, "version", 2..=4),
+                _ => self.fields().unknown(key, "key of `nrpe`", NRPE_KEYS, LATER_NRPE_KEYS),
+            }
+        }
+        endpoint
+    }
+
+    fn check(&mut self, node: &Node) -> Option<At<RawCheck>> {
+        let (kind, value, args) = self.kind_of_check(node, "a check", CHECK_KINDS)?;
+        let check = if kind.text == "command" {
+            let name = self.fields().text(value, "command")?;
+            let mut values = Vec::new();
+            if let Some(args) = args {
+                for (key, node) in self.fields().entries(args, "`args` of a command") {
+                    values.push((At::new(key.text.clone(), key.place), At::new(node.to_json(), node.place)));
+                }
+            }
+            RawCheck::Command { name, args: values }
+        } else {
+            RawCheck::Probe(self.probe(kind, value, args)?)
+        };
+        Some(At::new(check, kind.place))
+    }
+
+    fn command(&mut self, node: &Node, place: Place) -> Option<RawProbe> {
+        if node.is_null() {
+            self.findings.error(place, "the command says nothing", "write nrpe: or tcp: below it".to_owned());
+            return None;
+        }
+        let (kind, value, args) = self.kind_of_check(node, "a command", PROBE_KINDS)?;
+        self.probe(kind, value, args)
+    }
+
+    /// The one key that says what kind of check it is, its value, and `args` beside it.
+    fn kind_of_check<'n>(
+        &mut self,
+        node: &'n Node,
+        what: &str,
+        kinds: &[&str],
+    ) -> Option<(&'n Key, &'n Node, Option<&'n Node>)> {
+        if let Some(word) = self.fields().bare_word(node) {
+            let known = LATER_CHECKS.contains(&word);
+            let hint = if known {
+                advice_for_later_check()
+            } else {
+                format!("write {{ nrpe: {word} }} or {{ command: {word} }}")
+            };
+            let message = if known { later_check(word) } else { format!("{what} is a mapping, not the text `{word}`") };
+            self.findings.error(node.place, message, hint);
+            return None;
+        }
+        let (mut found, mut args, mut wrong) = (None, None, false);
+        for (key, value) in self.fields().entries(node, what) {
+            let text = key.text.as_str();
+            if text == "args" {
+                args = Some(value);
+            } else if kinds.contains(&text) {
+                if found.is_some() {
+                    wrong = true;
+                    let message = format!("{what} is of one kind; `{text}` is a second one");
+                    self.findings.error(key.place, message, "make two services of it".to_owned());
+                } else {
+                    found = Some((key, value));
+                }
+            } else if LATER_CHECKS.contains(&text) {
+                wrong = true;
+                self.findings.error(key.place, later_check(text), advice_for_later_check());
+            } else {
+                wrong = true;
+                self.fields().unknown(key, &format!("kind or key of {what}"), &[kinds, &["args"]].concat(), &[]);
+            }
+        }
+        match found {
+            Some((key, value)) if !wrong => Some((key, value, args)),
+            Some(_) => None,
+            None => {
+                if !wrong && !self.fields().is_wrong_type(node) {
+                    let hint = format!("write one of: {}", kinds.join(", "));
+                    self.findings.error(node.place, format!("{what} does not say what to do"), hint);
+                }
+                None
+            }
+        }
+    }
+
+    fn probe(&mut self, kind: &Key, value: &Node, args: Option<&Node>) -> Option<RawProbe> {
+        if kind.text == "tcp" {
+            if let Some(args) = args {
+                self.findings.error(args.place, "a tcp check takes no `args`", "write tcp: { port: 80 }".to_owned());
+            }
+            let port = if Fields::is_mapping(value) {
+                let mut port = None;
+                let entries = self.fields().entries(value, "`tcp`");
+                if !has(entries, "port") {
+                    self.findings.error(kind.place, "a tcp check needs a port", "write tcp: { port: 80 }".to_owned());
+                }
+                for (key, node) in entries {
+                    match key.text.as_str() {
+                        "port" => port = self.fields().text(node, "port"),
+                        _ => {
+                            self.fields().unknown(key, "key of `tcp`", &["port"], &["send", "expect", "tls", "address"])
+                        }
+                    }
+                }
+                port
+            } else {
+                self.fields().text(value, "tcp")
+            };
+            return port.map(|port| RawProbe::Tcp { port });
+        }
+        let (mut command, mut list) = (None, args);
+        if Fields::is_mapping(value) {
+            let entries = self.fields().entries(value, "`nrpe`");
+            if !has(entries, "command") {
+                let hint = "write nrpe: check_load, or nrpe: { command: check_load }".to_owned();
+                self.findings.error(kind.place, "an nrpe check needs the name of a command", hint);
+            }
+            for (key, node) in entries {
+                match key.text.as_str() {
+                    "command" => command = self.fields().text(node, "command"),
+                    "args" => list = Some(node),
+                    _ => self.fields().unknown(key, "key of an nrpe check", &["command", "args"], &["tls", "port"]),
+                }
+            }
+        } else {
+            command = self.fields().text(value, "nrpe");
+        }
+        let args = list.map(|node| self.fields().texts(node, "args")).unwrap_or_default();
+        command.map(|command| RawProbe::Nrpe { command, args })
+    }
+
+    fn writer(&mut self, name: &At<String>, node: &Node) {
+        if name.value != "graphite" {
+            let key = Key { text: name.value.clone(), place: name.place };
+            return self.fields().unknown(&key, "kind of writer", WRITER_KINDS, LATER_WRITERS);
+        }
+        let mut graphite = RawGraphite::default();
+        let entries = self.fields().entries(node, "`graphite`");
+        if !has(entries, "address") {
+            let hint = "write address: \"127.0.0.1:2003\"".to_owned();
+            self.findings.error(name.place, "the writer needs the `address` of carbon", hint);
+        }
+        for (key, node) in entries {
+            match key.text.as_str() {
+                "address" => graphite.address = self.fields().text(node, "address"),
+                "prefix" => graphite.prefix = self.fields().text(node, "prefix"),
+                "thresholds" => graphite.thresholds = self.fields().truth(node, "thresholds"),
+                "metadata" => graphite.metadata = self.fields().truth(node, "metadata"),
+                _ => self.fields().unknown(key, "key of `graphite`", GRAPHITE_KEYS, &["tags", "tls"]),
+            }
+        }
+        self.raw.graphite.push((name.clone(), graphite));
+    }
+}
+
+fn has(entries: &[(Key, Node)], key: &str) -> bool {
+    entries.iter().any(|(known, _)| known.text == key)
+}
+
+fn later_check(kind: &str) -> String {
+    format!("this version runs nrpe and tcp checks; `{kind}` is not in it yet")
+}
+
+fn advice_for_later_check() -> String {
+    "use nrpe or tcp here, or take it out until then".to_owned()
+}
