@@ -5,3 +5,4 @@ pub mod assign;
 pub mod config;
 pub mod link;
 pub mod trust;
+pub mod writer;

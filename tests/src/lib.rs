@@ -1,5 +1,6 @@
 //! The proving ground: what the tests and the demo need around the two real programs. Only this crate links both of them.
 //! Nothing here is part of the product; what it measures it measures from outside.
 
+pub mod carbon;
 pub mod figure;
 pub mod missing;

@@ -33,7 +33,7 @@ const SHARED: &Table = &[
 
 const SATELLITE: &Table = &[("probe", &[]), ("link", &[])];
 
-const MASTER: &Table = &[("assign", &[]), ("config", &[]), ("trust", &[]), ("link", &["trust"])];
+const MASTER: &Table = &[("assign", &[]), ("config", &[]), ("trust", &[]), ("link", &["trust"]), ("writer", &[])];
 
 const TABLES: [(&str, &Table); 3] = [("shared/src", SHARED), ("satellite/src", SATELLITE), ("master/src", MASTER)];
 
