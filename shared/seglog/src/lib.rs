@@ -19,7 +19,7 @@
 //! record    0      8       16        24      28        32      33        36      40
 //!           ├──────┼───────┼─────────┼───────┼─────────┼───────┼─────────┼───────┼──────────────────┤
 //!           │mark  │index  │published│length │CRC of   │version│reserved │CRC of │payload           │
-//!           │8     │8      │8        │4      │payload 4│1      │3        │0..36 4│`length` bytes    │
+//!           │8     │8      │8        │4      │payload 4│1      │3        │head 4 │`length` bytes    │
 //!           └──────┴───────┴─────────┴───────┴─────────┴───────┴─────────┴───────┴──────────────────┘
 //! ```
 //!
@@ -32,6 +32,8 @@
 //!   segments (names are for people: after a failure a younger segment may begin at an older index), and it stands in
 //!   every record, so that a record is believed only in its own segment: not in a stale block of another file, and not in
 //!   a payload that was made to look like one. It is also what resynchronisation looks for.
+//! - *CRC of head* covers bytes 0..36 and then the record's offset in its file as 8 bytes, so that a record is believed
+//!   only where it was written: not in a page that a disk repeated.
 //! - *published* in a record is the last index that was durable when the record was appended.
 //! - Records follow each other without padding. Indexes rise and may jump; 0 is no index.
 //!
@@ -54,7 +56,8 @@
 //!
 //! Opening reads the headers of all segments and the body of the newest one. What is unfinished at the end of the newest
 //! one is cut. The records behind the last *published* named in it may be in the page cache only (after a failed
-//! write-back Linux marks the pages clean), so they are written over themselves and synced before they count. A newest
+//! write-back Linux marks the pages clean), so they are written over themselves and synced before they count, with the
+//! header if it is in the same doubt. A newest
 //! segment that is damaged, or cannot be cut or confirmed, is left as it is and followed by a new one. Without a successor
 //! the group that failed last cannot be told from one that was never reported: it comes back if it is whole on disk.
 //!
@@ -63,6 +66,10 @@
 
 mod bounds;
 mod error;
+#[cfg(test)]
+mod failures;
+#[cfg(test)]
+mod faults;
 mod log;
 mod medium;
 mod reader;

@@ -65,6 +65,10 @@ pub struct Log {
     current: Option<(Arc<Segment>, File)>,
     /// The newest segment must not be written again; its successor says so.
     given_up: bool,
+    /// Unfinished files that could not be removed yet; at most one more than recovery found.
+    remains: Vec<PathBuf>,
+    /// The last removal of a name is not durable yet.
+    removal_unsynced: bool,
     serial: u32,
     /// Highest index appended; falls back to the published one when a group fails.
     last: u64,
@@ -72,8 +76,7 @@ pub struct Log {
     starts: Vec<usize>,
     group_first: u64,
     random: RandomState,
-    /// Held for as long as the log lives.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Log {
@@ -91,7 +94,7 @@ impl Log {
         let serial = recovered.segments.last().map_or(0, |newest| newest.serial());
         let given_up = !recovered.segments.is_empty() && recovered.current.is_none();
         let bounds = Arc::new(Bounds::new(report.published, recovered.segments, Arc::clone(&medium)));
-        let log = Log {
+        let mut log = Log {
             dir: dir.to_path_buf(),
             options,
             record_limit,
@@ -99,6 +102,9 @@ impl Log {
             bounds,
             current: recovered.current,
             given_up,
+            remains: recovered.remains,
+            // Nobody knows what the process before left undone.
+            removal_unsynced: true,
             serial,
             last: report.published,
             group: Vec::new(),
@@ -107,6 +113,8 @@ impl Log {
             random: RandomState::new(),
             _lock: lock,
         };
+        // If this fails, the next segment or trim tries again and tells.
+        let _ = log.clear_remains();
         Ok((log, report))
     }
 
@@ -132,7 +140,7 @@ impl Log {
         }
         let header = record::Header::of(index, self.published(), payload, length);
         self.starts.push(self.group.len());
-        self.group.extend_from_slice(&header.encode());
+        self.group.extend_from_slice(&header.encode(0));
         self.group.extend_from_slice(payload);
         self.last = index;
         Ok(())
@@ -162,20 +170,16 @@ impl Log {
         let fits = |segment: &Segment| segment.length() + bytes <= self.options.segment_bytes;
         let (segment, file) = match self.current.take() {
             Some((segment, file)) if fits(&segment) => (segment, file),
-            full_or_none => {
-                let next = self.roll();
-                if next.is_err() {
-                    self.current = full_or_none;
-                }
-                next?
-            }
+            // The full one is left for good, even if the next one cannot be made: what remains of that may void anything
+            // written behind its back.
+            _ => self.roll()?,
         };
+        let at = segment.length();
         for &start in &self.starts {
             if let Some(record) = self.group.get_mut(start..) {
-                record::seal(record, segment.mark);
+                record::seal(record, segment.mark, at + start as u64);
             }
         }
-        let at = segment.length();
         let path = &segment.path;
         let written = self
             .medium
@@ -197,6 +201,7 @@ impl Log {
 
     /// Makes the next segment: durable with its name before anything is written to it.
     fn roll(&mut self) -> Result<(Arc<Segment>, File), Error> {
+        self.clear_remains()?;
         // Used up even if the file cannot be made: its remains must not be taken for a later one.
         self.serial = self.serial.checked_add(1).ok_or_else(|| Error::Exhausted { dir: self.dir.clone() })?;
         let mark = u64::from(self.serial) << 32 | (self.random.hash_one(self.serial) & u64::from(u32::MAX));
@@ -216,10 +221,11 @@ impl Log {
             .write(&file, &path, 0, &header.encode())
             .and_then(|()| self.medium.sync(&file, &path))
             .map_err(Error::io(&path, "write the header of"))
-            .and_then(|()| self.medium.sync_directory(&self.dir).map_err(Error::io(&self.dir, "sync directory")));
+            .and_then(|()| self.sync_directory());
         if let Err(refused) = durable {
-            // What stays of it holds no record and is older than every later segment.
-            let _ = self.medium.unlink(&path);
+            self.remains.push(path);
+            // The first error is the one to tell; this one comes again if it lasts.
+            let _ = self.clear_remains();
             return Err(refused);
         }
         let segment = Arc::new(Segment::new(path, name, header.prior, mark, false, segment::HEADER as u64));
@@ -231,14 +237,35 @@ impl Log {
         Ok((segment, file))
     }
 
+    /// Removes what is left of files whose creation failed. They hold nothing, but once their neighbours are trimmed they
+    /// would look like the beginning of a log with a hole.
+    fn clear_remains(&mut self) -> Result<(), Error> {
+        while let Some(path) = self.remains.last() {
+            match self.medium.unlink(path) {
+                Ok(()) => self.removal_unsynced = true,
+                Err(refused) if refused.kind() == std::io::ErrorKind::NotFound => {}
+                Err(refused) => return Err(Error::io(path, "remove")(refused)),
+            }
+            self.remains.pop();
+        }
+        Ok(())
+    }
+
+    fn sync_directory(&mut self) -> Result<(), Error> {
+        self.medium.sync_directory(&self.dir).map_err(Error::io(&self.dir, "sync directory"))?;
+        self.removal_unsynced = false;
+        Ok(())
+    }
+
     /// Removes the last but one segment if nothing in it was ever published, so that a disk that fails for hours does
     /// not gather files. If that fails it is trimmed later.
-    fn remove_void(&self) {
+    fn remove_void(&mut self) {
         let mut segments = self.bounds.segments();
         let Some(place) = segments.len().checked_sub(2) else { return };
         let void = segments.get(place).filter(|segment| segment.limit() <= segment.prior && !segment.headless).cloned();
         if void.is_some_and(|segment| self.medium.unlink(&segment.path).is_ok()) {
             segments.remove(place);
+            self.removal_unsynced = true;
         }
     }
 
@@ -255,12 +282,17 @@ impl Log {
     /// Removes the oldest segments, as long as all their records are at or below `up_to`; never the newest one.
     /// Returns the bytes freed. Readers inside a removed segment finish it undisturbed.
     pub fn trim(&mut self, up_to: u64) -> Result<u64, Error> {
+        self.clear_remains()?;
         let mut freed = 0_u64;
-        let mut removed = false;
         loop {
+            // One at a time: should a crash bring a removed segment back, its successor must still be there, or the log
+            // would seem to have a hole.
+            if self.removal_unsynced {
+                self.sync_directory()?;
+            }
             let mut segments = self.bounds.segments();
             let Some(oldest) = segments.first().filter(|oldest| segments.len() > 1 && oldest.limit() <= up_to) else {
-                break;
+                return Ok(freed);
             };
             // Under the lock of the list: a reader that misses the file finds it off the list as well.
             match self.medium.unlink(&oldest.path) {
@@ -268,13 +300,9 @@ impl Log {
                 Err(refused) if refused.kind() == std::io::ErrorKind::NotFound => {}
                 Err(refused) => return Err(Error::io(&oldest.path, "remove")(refused)),
             }
-            removed = true;
+            self.removal_unsynced = true;
             self.bounds.remove_oldest(&mut segments);
         }
-        if removed {
-            self.medium.sync_directory(&self.dir).map_err(Error::io(&self.dir, "sync directory"))?;
-        }
-        Ok(freed)
     }
 
     /// Bytes on disk, all segments together.
@@ -314,7 +342,18 @@ fn create_directory(dir: &Path, medium: &dyn Medium) -> Result<(), Error> {
     Ok(())
 }
 
-fn lock(dir: &Path) -> Result<File, Error> {
+/// The exclusive hold on a directory.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing alone would not do: a child that is being spawned at this moment holds a copy until its exec.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+fn lock(dir: &Path) -> Result<Lock, Error> {
     let path = dir.join(LOCK);
     let file = OpenOptions::new()
         .create(true)
@@ -323,7 +362,7 @@ fn lock(dir: &Path) -> Result<File, Error> {
         .open(&path)
         .map_err(Error::io(&path, "open the lock file"))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(Error::Locked { dir: dir.to_path_buf() }),
         Err(TryLockError::Error(refused)) => Err(Error::io(&path, "lock")(refused)),
     }

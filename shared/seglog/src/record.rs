@@ -25,7 +25,8 @@ impl Header {
         Header { mark: 0, index, published, length, payload_crc: crc32c::crc32c(payload), version: VERSION }
     }
 
-    pub(crate) fn encode(&self) -> [u8; HEADER] {
+    /// The header as it stands at `offset` of its file.
+    pub(crate) fn encode(&self, offset: u64) -> [u8; HEADER] {
         let mut out = [0; HEADER];
         out[0..8].copy_from_slice(&self.mark.to_le_bytes());
         out[8..16].copy_from_slice(&self.index.to_le_bytes());
@@ -33,15 +34,16 @@ impl Header {
         out[24..28].copy_from_slice(&self.length.to_le_bytes());
         out[28..32].copy_from_slice(&self.payload_crc.to_le_bytes());
         out[32] = self.version;
-        let crc = crc32c::crc32c(&out[..36]);
+        let crc = checksum(&out, offset);
         out[36..40].copy_from_slice(&crc.to_le_bytes());
         out
     }
 
-    /// The header at the start of `bytes`, if it is whole and its checksum holds. Says nothing about the payload.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Header> {
+    /// The header at the start of `bytes`, if it is whole and its checksum holds for this offset in the file. Says nothing
+    /// about the payload.
+    pub(crate) fn decode(bytes: &[u8], offset: u64) -> Option<Header> {
         let bytes = bytes.first_chunk::<HEADER>()?;
-        if crc32c::crc32c(&bytes[..36]) != u32_at(bytes, 36) {
+        if checksum(bytes, offset) != u32_at(bytes, 36) {
             return None;
         }
         Some(Header {
@@ -64,13 +66,18 @@ impl Header {
     }
 }
 
-/// Sets the mark of the record whose header begins `record`, and its header checksum.
-pub(crate) fn seal(record: &mut [u8], mark: u64) {
+/// Sets the mark of the record whose header begins `record`, and its header checksum for `offset`.
+pub(crate) fn seal(record: &mut [u8], mark: u64, offset: u64) {
     if let Some(header) = record.first_chunk_mut::<HEADER>() {
         header[0..8].copy_from_slice(&mark.to_le_bytes());
-        let crc = crc32c::crc32c(&header[..36]);
+        let crc = checksum(header, offset);
         header[36..40].copy_from_slice(&crc.to_le_bytes());
     }
+}
+
+/// Covers the place as well as the bytes: a record that was copied elsewhere in its file is none.
+fn checksum(header: &[u8; HEADER], offset: u64) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&header[..36]), &offset.to_le_bytes())
 }
 
 /// Little-endian word at a fixed offset of a fixed array; `at` is a constant of the layout.
@@ -92,18 +99,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sealed_header_comes_back_and_no_flipped_bit_does() {
+    fn a_sealed_header_comes_back_at_its_place_and_no_flipped_bit_does() {
         let header = Header::of(7, 5, b"payload", 7);
-        let mut bytes = header.encode().to_vec();
-        seal(&mut bytes, 0x0000_0001_dead_beef);
-        let back = Header::decode(&bytes).unwrap();
+        let mut bytes = header.encode(0).to_vec();
+        seal(&mut bytes, 0x0000_0001_dead_beef, 64);
+        let back = Header::decode(&bytes, 64).unwrap();
         assert_eq!(back, Header { mark: 0x0000_0001_dead_beef, ..header });
         assert!(back.fits(b"payload") && !back.fits(b"paylord"));
         for bit in 0..HEADER * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Header::decode(&flipped), None, "bit {bit}");
+            assert_eq!(Header::decode(&flipped, 64), None, "bit {bit}");
         }
-        assert_eq!(Header::decode(&bytes[..HEADER - 1]), None);
+        assert_eq!(Header::decode(&bytes, 65), None);
+        assert_eq!(Header::decode(&bytes[..HEADER - 1], 64), None);
     }
 }

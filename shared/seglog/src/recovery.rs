@@ -7,6 +7,7 @@
 
 use crate::Error;
 use crate::medium::Medium;
+use crate::record;
 use crate::scan::{Scan, Step, Stretch};
 use crate::segment::{self, Header, Segment};
 use std::collections::VecDeque;
@@ -26,7 +27,7 @@ pub struct Damage {
     pub offset: u64,
     /// Unreadable bytes; 0 when the file is simply too short or missing.
     pub bytes: u64,
-    /// Index of the last good record before it; 0 = none.
+    /// Index of the last good record before it, or what the log is known to have held before its first segment; 0 = none.
     pub after: u64,
     /// Index of the next good record; `None` = there is none yet, the number of lost records is unknown.
     pub before: Option<u64>,
@@ -61,7 +62,12 @@ pub(crate) struct Recovered {
     pub(crate) report: Recovery,
     /// The newest segment, open for writing, if it may be written.
     pub(crate) current: Option<(Arc<Segment>, File)>,
+    /// Files whose creation was not finished, to be removed.
+    pub(crate) remains: Vec<PathBuf>,
 }
+
+/// First index and mark.
+type Identity = (u64, u64);
 
 /// A segment file as found.
 struct Found {
@@ -77,9 +83,10 @@ struct Found {
 pub(crate) fn recover(dir: &Path, tag: [u8; 4], medium: &Arc<dyn Medium>) -> Result<Recovered, Error> {
     let mut report = Recovery::default();
     let mut found = list(dir, tag, medium.as_ref(), &mut report)?;
-    remove_torn_creation(dir, &mut found, medium.as_ref(), &mut report);
-    let priors = order(&found, medium, &mut report)?;
+    let remains = take_unfinished(&mut found, &mut report);
+    let priors = order(&found, medium)?;
     let segments = assemble(&found, &priors);
+    name_headless(&segments, medium, &mut report)?;
     count_void(&found, &segments, medium, &mut report)?;
 
     let current = match segments.last() {
@@ -88,14 +95,16 @@ pub(crate) fn recover(dir: &Path, tag: [u8; 4], medium: &Arc<dyn Medium>) -> Res
     };
     report.first = segments.first().map_or(1, |oldest| oldest.prior.saturating_add(1));
     report.highest_seen = report.highest_seen.max(report.published);
-    Ok(Recovered { segments, report, current })
+    Ok(Recovered { segments, report, current, remains })
 }
 
 /// All segments in order of their marks.
 fn list(dir: &Path, tag: [u8; 4], medium: &dyn Medium, report: &mut Recovery) -> Result<Vec<Found>, Error> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(dir).map_err(Error::io(dir, "list"))? {
-        let entry = entry.map_err(Error::io(dir, "list"))?;
+    let entries: Result<Vec<_>, _> = fs::read_dir(dir).and_then(Iterator::collect);
+    let mut entries = entries.map_err(Error::io(dir, "list"))?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
         let name = entry.file_name().to_string_lossy().into_owned();
         let path = entry.path();
         if name == LOCK {
@@ -106,15 +115,13 @@ fn list(dir: &Path, tag: [u8; 4], medium: &dyn Medium, report: &mut Recovery) ->
             report.ignored.push(name);
             continue;
         }
-        let header = read_header(&path, medium)?;
+        let (header, identity) = identify(&path, &name, medium)?;
         if let Some(header) = header {
             refuse_foreign(&path, &header, tag)?;
         }
-        match (header.map(|header| (header.first, header.mark)), segment::parse_name(&name)) {
-            (Some((first, mark)), _) | (None, Some((first, mark))) => {
-                found.push(Found { path, name, header, mark, first, length: metadata.len() });
-            }
-            (None, None) => report.ignored.push(name),
+        match identity {
+            Some((first, mark)) => found.push(Found { path, name, header, mark, first, length: metadata.len() }),
+            None => report.ignored.push(name),
         }
     }
     // Of two files with one mark the better one stands first: header intact, then named as its header says.
@@ -132,14 +139,18 @@ fn list(dir: &Path, tag: [u8; 4], medium: &dyn Medium, report: &mut Recovery) ->
     Ok(found)
 }
 
-/// A header that cannot be read is a damaged one: the body may still be good.
-fn read_header(path: &Path, medium: &dyn Medium) -> Result<Option<Header>, Error> {
+/// The header, and first index and mark: by the header, or else by the first record, or else by the name. A header that
+/// cannot be read is a damaged one: the body may still be good.
+fn identify(path: &Path, name: &str, medium: &dyn Medium) -> Result<(Option<Header>, Option<Identity>), Error> {
     let file = medium.open_to_read(path).map_err(Error::io(path, "open"))?;
-    let mut bytes = [0; segment::HEADER];
-    Ok(match medium.read(&file, path, 0, &mut bytes) {
-        Ok(segment::HEADER) => Header::decode(&bytes),
-        Ok(_) | Err(_) => None,
-    })
+    let mut bytes = [0; segment::HEADER + record::HEADER];
+    let got = medium.read(&file, path, 0, &mut bytes).unwrap_or(0);
+    let read = bytes.get(..got).unwrap_or_default();
+    if let Some(header) = Header::decode(read) {
+        return Ok((Some(header), Some((header.first, header.mark))));
+    }
+    let record = read.get(segment::HEADER..).and_then(|bytes| record::Header::decode(bytes, segment::HEADER as u64));
+    Ok((None, record.map(|record| (record.index, record.mark)).or_else(|| segment::parse_name(name))))
 }
 
 fn refuse_foreign(path: &Path, header: &Header, tag: [u8; 4]) -> Result<(), Error> {
@@ -159,19 +170,18 @@ fn refuse_foreign(path: &Path, header: &Header, tag: [u8; 4]) -> Result<(), Erro
     Ok(())
 }
 
-/// A newest file that got no further than its header holds nothing, and its name was not yet durable.
-fn remove_torn_creation(dir: &Path, found: &mut Vec<Found>, medium: &dyn Medium, report: &mut Recovery) {
+/// A newest file that got no further than its header holds nothing: its creation was not finished.
+fn take_unfinished(found: &mut Vec<Found>, report: &mut Recovery) -> Vec<PathBuf> {
+    let mut remains = Vec::new();
     while let Some(torn) = found.pop_if(|newest| newest.header.is_none() && newest.length <= segment::HEADER as u64) {
         report.torn_bytes = report.torn_bytes.saturating_add(torn.length);
-        // If it stays, the next recovery meets it again; it can never hold a record.
-        if medium.unlink(&torn.path).and_then(|()| medium.sync_directory(dir)).is_err() {
-            report.ignored.push(torn.name);
-        }
+        remains.push(torn.path);
     }
+    remains
 }
 
 /// The last published index before each segment, never falling from one to the next.
-fn order(found: &[Found], medium: &Arc<dyn Medium>, report: &mut Recovery) -> Result<Vec<u64>, Error> {
+fn order(found: &[Found], medium: &Arc<dyn Medium>) -> Result<Vec<u64>, Error> {
     let mut priors = Vec::with_capacity(found.len());
     let mut highest = 0;
     for file in found {
@@ -187,7 +197,7 @@ fn order(found: &[Found], medium: &Arc<dyn Medium>, report: &mut Recovery) -> Re
                 highest = header.prior;
                 header.prior
             }
-            None => prior_of_headless(file, medium, report)?,
+            None => prior_of_headless(file, medium)?,
         };
         priors.push(prior);
     }
@@ -199,16 +209,26 @@ fn order(found: &[Found], medium: &Arc<dyn Medium>, report: &mut Recovery) -> Re
 }
 
 /// The first record says what the damaged header did; failing that, the name bounds it.
-fn prior_of_headless(file: &Found, medium: &Arc<dyn Medium>, report: &mut Recovery) -> Result<u64, Error> {
+fn prior_of_headless(file: &Found, medium: &Arc<dyn Medium>) -> Result<u64, Error> {
     let mut scan = patient_scan(&file.path, file.mark, 0, medium)?;
-    let before = match scan.next(file.length, u64::MAX, 0)? {
-        Step::Record { header, lost, .. } if lost.is_empty() => Some(header),
-        Step::Record { .. } | Step::Passed { .. } | Step::End { .. } => None,
-    };
-    let prior = before.map_or(file.first.saturating_sub(1), |header| header.published);
-    let header = Stretch { offset: 0, bytes: file.length.min(segment::HEADER as u64) };
-    report.damages.push(header.damage(&file.name, prior, before.map(|header| header.index)));
-    Ok(prior)
+    Ok(match scan.next(file.length, u64::MAX, 0)? {
+        Step::Record { header, lost, .. } if lost.is_empty() => header.published,
+        Step::Record { .. } | Step::Passed { .. } | Step::End { .. } => file.first.saturating_sub(1),
+    })
+}
+
+/// Reports the damaged headers, unless nothing behind one counts.
+fn name_headless(segments: &[Arc<Segment>], medium: &Arc<dyn Medium>, report: &mut Recovery) -> Result<(), Error> {
+    for segment in segments.iter().filter(|segment| segment.headless && segment.limit() > segment.prior) {
+        let mut scan = patient_scan(&segment.path, segment.mark, segment.prior, medium)?;
+        let before = match scan.next(segment.length(), segment.limit(), 0)? {
+            Step::Record { header, lost, .. } if lost.is_empty() => Some(header.index),
+            Step::Record { .. } | Step::Passed { .. } | Step::End { .. } => None,
+        };
+        let header = Stretch { offset: 0, bytes: segment.length().min(segment::HEADER as u64) };
+        report.damages.push(header.damage(&segment.name, segment.prior, before));
+    }
+    Ok(())
 }
 
 fn assemble(found: &[Found], priors: &[u64]) -> Vec<Arc<Segment>> {
@@ -261,7 +281,8 @@ fn recover_newest(
     let mut last = newest.prior;
     let mut end = scan.position();
     let mut damaged = newest.headless;
-    let mut confirmed = end;
+    // Until a record tells otherwise, not even the header and the name are known to be durable.
+    let mut confirmed = 0;
     let mut doubtful = VecDeque::new();
     let torn = loop {
         match scan.next(length, u64::MAX, 0)? {
@@ -309,21 +330,21 @@ fn recover_newest(
     }
 }
 
-/// Writes the doubtful bytes over themselves, cuts what is behind them, and waits for the disk.
+/// Writes the doubtful bytes over themselves, cuts what is behind them, and waits for the disk. There is always some: the
+/// last group has no successor that names it.
 fn confirm(newest: &Segment, confirmed: u64, end: u64, length: u64, medium: &dyn Medium) -> Result<File, Error> {
     let path = &newest.path;
     let file = medium.open(path).map_err(Error::io(path, "open for writing"))?;
     let mut doubtful = vec![0; (end - confirmed) as usize];
-    medium.read(&file, path, confirmed, &mut doubtful).map_err(Error::io(path, "read"))?;
+    let got = medium.read(&file, path, confirmed, &mut doubtful).map_err(Error::io(path, "read"))?;
+    doubtful.truncate(got);
     if end < length {
         medium.truncate(&file, path, end).map_err(Error::io(path, "cut the torn tail of"))?;
     }
-    if !doubtful.is_empty() {
-        medium.write(&file, path, confirmed, &doubtful).map_err(Error::io(path, "confirm the end of"))?;
-    }
-    if end < length || !doubtful.is_empty() {
-        medium.sync(&file, path).map_err(Error::io(path, "sync"))?;
-    }
+    medium.write(&file, path, confirmed, &doubtful).map_err(Error::io(path, "confirm the end of"))?;
+    medium.sync(&file, path).map_err(Error::io(path, "sync"))?;
+    let dir = path.parent().unwrap_or(path);
+    medium.sync_directory(dir).map_err(Error::io(dir, "sync directory"))?;
     Ok(file)
 }
 

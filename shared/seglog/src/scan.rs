@@ -1,7 +1,8 @@
 //! Walks the records of one segment and finds the way back after damage. Knows offsets and indexes, not segments' order.
 //! A candidate is believed by its mark, its header checksum, its place in the order and its payload checksum, in this
 //! turn, so that no length is trusted and nothing is allocated before the header is proven.
-//! The surprise: resynchronisation looks for the segment's random mark, which no payload can know.
+//! The surprise: resynchronisation looks for the segment's random mark, which no payload can know; and as a header's
+//! checksum covers its place, true headers never overlap, so that all their payloads together cost linear time.
 
 use crate::medium::Medium;
 use crate::record::{self, Header};
@@ -14,10 +15,6 @@ use std::sync::Arc;
 const CHUNK: u64 = 256 * 1024;
 /// Granule in which an unreadable stretch is passed over.
 const PAGE: u64 = 4096;
-/// Payload bytes that may fail their checksum in one segment, as a multiple of its length; beyond that the rest of the
-/// segment is damage. It keeps a segment stuffed with copied headers from costing quadratic time.
-const WASTE: u64 = 8;
-
 /// A stretch of a segment file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stretch {
@@ -55,7 +52,6 @@ pub(crate) struct Scan {
     position: u64,
     last: u64,
     highest: u64,
-    wasted: u64,
 }
 
 impl Scan {
@@ -70,7 +66,7 @@ impl Scan {
         patient: bool,
     ) -> Self {
         let window = Window { medium, file, path, buffer: Vec::new(), start: 0, patient, unreadable: false };
-        Scan { window, mark, position, last, highest: 0, wasted: 0 }
+        Scan { window, mark, position, last, highest: 0 }
     }
 
     pub(crate) fn position(&self) -> u64 {
@@ -126,7 +122,7 @@ impl Scan {
     fn header(&mut self, at: u64, end: u64) -> Result<Option<Header>, Error> {
         let room = end - at;
         let bytes = self.window.bytes(at, room.min(record::HEADER as u64), end)?;
-        let Some(header) = Header::decode(bytes) else { return Ok(None) };
+        let Some(header) = Header::decode(bytes, at) else { return Ok(None) };
         if header.mark != self.mark || header.index <= self.last || header.record_bytes() > room {
             return Ok(None);
         }
@@ -141,29 +137,23 @@ impl Scan {
     }
 
     fn payload(&mut self, at: u64, header: &Header, end: u64) -> Result<Option<Vec<u8>>, Error> {
-        if self.wasted > end.saturating_mul(WASTE) {
-            return Ok(None);
-        }
-        let length = u64::from(header.length);
-        let bytes = self.window.bytes(at + record::HEADER as u64, length, end)?;
-        if bytes.len() as u64 == length && header.fits(bytes) {
-            return Ok(Some(bytes.to_vec()));
-        }
-        self.wasted = self.wasted.saturating_add(length);
-        Ok(None)
+        let record = self.window.bytes(at, header.record_bytes(), end)?;
+        Ok(record.get(record::HEADER..).filter(|payload| header.fits(payload)).map(<[u8]>::to_vec))
     }
 
     /// The next offset from `at` where the mark stands and a header has room, or `end`.
     fn hunt(&mut self, mut at: u64, end: u64) -> Result<u64, Error> {
         let mark = self.mark.to_le_bytes();
         while end.saturating_sub(at) >= record::HEADER as u64 {
-            let length = CHUNK.min(end - at);
-            let bytes = self.window.bytes(at, length, end)?;
+            let bytes = self.window.rest(at, record::HEADER as u64, end)?;
             if let Some(found) = bytes.windows(mark.len()).position(|word| word == mark) {
                 return Ok(at + found as u64);
             }
-            // The mark may straddle two chunks.
-            at += length - (mark.len() as u64 - 1);
+            if bytes.len() < record::HEADER {
+                break;
+            }
+            // The mark may straddle two fetches.
+            at += bytes.len() as u64 - (mark.len() as u64 - 1);
         }
         Ok(end)
     }
@@ -182,16 +172,20 @@ struct Window {
 }
 
 impl Window {
-    /// The bytes at `at`, fewer than `length` only if the file is shorter. Fetches ahead, never beyond `end`: what is
-    /// behind it is still being written.
+    /// The `length` bytes at `at`, fewer only if the file is shorter.
     fn bytes(&mut self, at: u64, length: u64, end: u64) -> Result<&[u8], Error> {
+        let rest = self.rest(at, length, end)?;
+        Ok(rest.get(..length as usize).unwrap_or(rest))
+    }
+
+    /// What is buffered from `at` on, at least `length` bytes unless the file is shorter. Fetches ahead, but never beyond
+    /// `end`: what is behind it is still being written.
+    fn rest(&mut self, at: u64, length: u64, end: u64) -> Result<&[u8], Error> {
         let held = self.start..self.start + self.buffer.len() as u64;
         if at < held.start || at + length > held.end {
             self.fetch(at, length.max(CHUNK.min(end.saturating_sub(at))))?;
         }
-        let skip = (at - self.start) as usize;
-        let rest = self.buffer.get(skip..).unwrap_or_default();
-        Ok(rest.get(..length as usize).unwrap_or(rest))
+        Ok(self.buffer.get((at - self.start) as usize..).unwrap_or_default())
     }
 
     fn fetch(&mut self, at: u64, length: u64) -> Result<(), Error> {
@@ -216,12 +210,16 @@ impl Window {
     fn fetch_pages(&mut self, at: u64) {
         self.buffer.fill(0);
         let mut at = at;
-        for page in self.buffer.chunks_mut(PAGE as usize) {
+        let mut rest = self.buffer.as_mut_slice();
+        while !rest.is_empty() {
+            let length = (PAGE - at % PAGE).min(rest.len() as u64);
+            let (page, behind) = rest.split_at_mut(length as usize);
             if self.medium.read(&self.file, &self.path, at, page).is_err() {
                 page.fill(0);
                 self.unreadable = true;
             }
-            at += page.len() as u64;
+            at += length;
+            rest = behind;
         }
     }
 }

@@ -1,47 +1,11 @@
 //! The log as a caller sees it when nothing is broken: order, publication, rolling, trimming, readers in other threads.
 
+use super::{TAG, fill, indexes, open, payload, small};
 use seglog::{Error, Item, Log, Options, Recovery};
-use std::path::Path;
-
-const TAG: [u8; 4] = *b"test";
-
-fn small(segment_bytes: u64) -> Options {
-    Options { segment_bytes, ..Options::new(TAG) }
-}
-
-fn payload(index: u64) -> Vec<u8> {
-    format!("record {index}").into_bytes()
-}
-
-fn fill(log: &mut Log, indexes: impl IntoIterator<Item = u64>) {
-    for index in indexes {
-        log.append(index, &payload(index)).unwrap();
-        assert_eq!(log.sync().unwrap(), index);
-    }
-}
-
-fn indexes(log: &Log, from: u64) -> Vec<u64> {
-    let mut reader = log.read(from).unwrap();
-    let mut seen = Vec::new();
-    while let Some(item) = reader.next().unwrap() {
-        match item {
-            Item::Record { index, payload: bytes } => {
-                assert_eq!(bytes, payload(index));
-                seen.push(index);
-            }
-            Item::Damage(damage) => panic!("{damage:?}"),
-        }
-    }
-    seen
-}
-
-fn open(dir: &Path, options: Options) -> (Log, Recovery) {
-    Log::open(dir, options).unwrap()
-}
 
 #[test]
 fn an_empty_log_has_nothing_and_begins_at_one() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = super::directory();
     let (mut log, recovery) = open(dir.path(), Options::new(TAG));
     assert_eq!(recovery, Recovery { first: 1, ..Recovery::default() });
     assert_eq!((log.published(), log.first(), log.bytes(), log.segments()), (0, 1, 0, 0));
@@ -53,7 +17,7 @@ fn an_empty_log_has_nothing_and_begins_at_one() {
 
 #[test]
 fn what_is_appended_is_seen_only_after_sync() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = super::directory();
     let (mut log, _) = open(dir.path(), Options::new(TAG));
     let mut reader = log.read(1).unwrap();
     log.append(1, b"record 1").unwrap();
@@ -75,7 +39,7 @@ fn what_is_appended_is_seen_only_after_sync() {
 
 #[test]
 fn an_index_must_rise() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = super::directory();
     let (mut log, _) = open(dir.path(), Options::new(TAG));
     assert!(matches!(log.append(0, b""), Err(Error::Order { index: 0, after: 0 })));
     log.append(7, &payload(7)).unwrap();
@@ -90,7 +54,7 @@ fn an_index_must_rise() {
 
 #[test]
 fn a_full_segment_is_followed_by_another_and_all_survives_reopening() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = super::directory();
     let (mut log, _) = open(dir.path(), small(256));
     for upto in 1..=60 {
         fill(&mut log, [upto]);
@@ -111,7 +75,7 @@ fn a_full_segment_is_followed_by_another_and_all_survives_reopening() {
 
 #[test]
 fn trimming_removes_whole_segments_and_says_where_the_log_begins() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = super::directory();
     let (mut log, _) = open(dir.path(), small(256));
     fill(&mut log, 1..=40);
     let (bytes, segments) = (log.bytes(), log.segments());
@@ -153,7 +117,7 @@ fn trimming_removes_whole_segments_and_says_where_the_log_begins() {
 
 #[test]
 fn a_group_is_never_split_and_a_huge_one_is_synced_in_parts() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = super::directory();
     let (mut log, _) = open(dir.path(), small(512));
     fill(&mut log, 1..=6);
     let before = log.segments();
@@ -173,7 +137,7 @@ fn a_group_is_never_split_and_a_huge_one_is_synced_in_parts() {
 
 #[test]
 fn a_record_over_the_limit_is_refused_and_one_at_the_limit_is_not() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = super::directory();
     let (mut log, _) = open(dir.path(), small(1000));
     let most = 1000 - 104;
     assert!(matches!(log.append(1, &vec![0; most + 1]), Err(Error::TooLarge { bytes: 897, limit: 896 })));
@@ -193,7 +157,7 @@ fn a_record_over_the_limit_is_refused_and_one_at_the_limit_is_not() {
 
 #[test]
 fn a_second_writer_is_refused_by_the_name_of_the_directory() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = super::directory();
     let path = dir.path().join("deep/er");
     let (log, _) = open(&path, Options::new(TAG));
     let refused = Log::open(&path, Options::new(TAG)).unwrap_err();
@@ -206,7 +170,7 @@ fn a_second_writer_is_refused_by_the_name_of_the_directory() {
 #[test]
 fn a_reader_in_another_thread_sees_every_record_once_while_the_log_is_written_and_trimmed() {
     const LAST: u64 = 20_000;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = super::directory();
     let (mut log, _) = open(dir.path(), small(16 * 1024));
     let bounds = log.bounds();
     let read = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
