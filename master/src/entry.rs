@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
 use shared::check::State;
-use shared::delivery::GapRecord;
+use shared::delivery::{self, BatchItem, GapRecord};
 use shared::item::{self, Items};
 use shared::name::{
     CheckId, Generation, Grant, InstallationId, InstanceId, JournalIndex, ObjectName, RunCounter, RunId, Sequence, Slot, Term, Timeline,
@@ -362,6 +362,19 @@ pub fn group_grants(changes: impl IntoIterator<Item = (CheckId, Option<Slot>)>) 
 }
 
 impl Row {
+    /// The items of this row's batch, in order; none if it has no batch or one that cannot be read.
+    ///
+    /// Live operation and replay both fold what this gives, so an unreadable batch is the same nothing to both.
+    #[must_use]
+    pub fn items(&self) -> Vec<BatchItem> {
+        match &self.entry {
+            Entry::Batch(batch) => {
+                delivery::decode_header(&batch.bytes).and_then(|(header, body)| delivery::decode_items(&header, body)).unwrap_or_default()
+            }
+            Entry::Genesis(_) | Entry::Activate(_) | Entry::Claim(_) | Entry::Presence(_) | Entry::Drained(_) => Vec::new(),
+        }
+    }
+
     /// The grant that this row's ownership changes make.
     #[must_use]
     pub fn grant(&self) -> Grant {

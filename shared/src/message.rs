@@ -180,6 +180,8 @@ pub enum ToMaster {
     Heartbeat(Heartbeat),
     /// The assignment of this generation is on disk and running.
     Applied(Generation),
+    /// About one run, what hello says of it; for runs that changed or were found since.
+    Held(HeldRun),
 }
 
 /// From master to satellite.
@@ -239,6 +241,7 @@ impl Message for ToMaster {
             Self::Hello(hello) => item::push(list, 1, hello),
             Self::Heartbeat(heartbeat) => item::push(list, 2, heartbeat),
             Self::Applied(generation) => item::push(list, 3, generation),
+            Self::Held(held) => item::push(list, 4, held),
         }
     }
 
@@ -247,6 +250,7 @@ impl Message for ToMaster {
             1 => Self::Hello(minicbor::decode(bytes)?),
             2 => Self::Heartbeat(minicbor::decode(bytes)?),
             3 => Self::Applied(minicbor::decode(bytes)?),
+            4 => Self::Held(minicbor::decode(bytes)?),
             _ => return Ok(None),
         }))
     }

@@ -1,0 +1,140 @@
+//! A batch from a slot → what of it is new, what it does to state, and what is refused. Judges only: reads the state, changes
+//! nothing (`status` folds). Two guards: the run's position for log effect, the key for state effect. Knows no connection.
+
+use std::collections::BTreeMap;
+
+use shared::delivery::{self, Admission, BatchError, BatchHeader, BatchItem, GapRecord, Key};
+use shared::message::RunPosition;
+use shared::name::{CheckId, RunCounter, Sequence, Slot};
+use shared::result::CheckResult;
+use shared::state::CheckState;
+
+use crate::entry::{Change, Effect, Gap, Moved, Outcomes, Verdict};
+use crate::status::{Object, Status};
+
+/// What to do with a batch.
+#[derive(Debug)]
+pub enum Reception {
+    /// All of it is known: acknowledge.
+    Known(RunPosition),
+    /// Journal it with these outcomes, then acknowledge.
+    New(Box<Judged>),
+    /// It cannot be understood at all; the link that brought it must close. Nothing is acknowledged.
+    Refused(BatchError),
+}
+
+/// A batch and its outcomes.
+#[derive(Debug)]
+pub struct Judged {
+    /// To be recorded.
+    pub outcomes: Outcomes,
+    /// The items, decoded once.
+    pub items: Vec<BatchItem>,
+    /// The acknowledgement that follows the commit.
+    pub position: RunPosition,
+}
+
+/// Judges a batch that `slot` brought.
+#[must_use]
+pub fn judge(status: &Status, slot: &Slot, bytes: &[u8]) -> Reception {
+    let (header, body) = match delivery::decode_header(bytes) {
+        Ok(parts) => parts,
+        Err(error) => return Reception::Refused(error),
+    };
+    let run = status.slots().get(slot).and_then(|state| state.runs.get(&header.run));
+    if run.is_some_and(|run| run.drained.is_some()) {
+        return Reception::Known(RunPosition { run: header.run, position: header.last });
+    }
+    let known = run.map_or(Sequence(0), |run| run.position);
+    let (after, missing) = match delivery::admit(known, header.first, header.last) {
+        Admission::Known => return Reception::Known(RunPosition { run: header.run, position: known }),
+        Admission::New { after, missing } => (after, missing),
+    };
+
+    let mut outcomes = Outcomes {
+        moved: Some(Moved { run: header.run, counter: header.counter, position: header.last }),
+        ..Outcomes::default()
+    };
+    let mut gap = |first, last, reason: &str, explained| {
+        outcomes.gaps.push(Gap {
+            slot: slot.clone(),
+            run: header.run,
+            record: GapRecord { first, last, reason: reason.to_owned(), from: None, to: None },
+            explained,
+        });
+    };
+    if let Some((first, last)) = missing {
+        gap(first, last, "missing", false);
+    }
+    let items = match delivery::decode_items(&header, body) {
+        Ok(items) => items,
+        Err(error) => {
+            // Refusing it would bring it back for ever. Its sequences are spent; that something is lost is said aloud.
+            gap(Sequence(header.first.0.max(after.0 + 1)), header.last, &format!("unreadable: {error}"), false);
+            Vec::new()
+        }
+    };
+    judge_items(status, slot, &header, after, &items, &mut outcomes);
+    Reception::New(Box::new(Judged { outcomes, items, position: RunPosition { run: header.run, position: header.last } }))
+}
+
+fn judge_items(status: &Status, slot: &Slot, header: &BatchHeader, after: Sequence, items: &[BatchItem], outcomes: &mut Outcomes) {
+    // Two results of one check in one batch: the second is judged against the first.
+    let mut newest: BTreeMap<CheckId, (Key, CheckState)> = BTreeMap::new();
+    for item in items {
+        let verdict = match item {
+            BatchItem::Gap(record) if record.last <= after => Verdict { effect: Effect::Known, change: None },
+            BatchItem::Gap(record) => {
+                outcomes.gaps.push(Gap { slot: slot.clone(), run: header.run, record: record.clone(), explained: true });
+                Verdict { effect: Effect::Gap, change: None }
+            }
+            BatchItem::Unreadable(sequence) | BatchItem::Result(sequence, _) if *sequence <= after => {
+                Verdict { effect: Effect::Known, change: None }
+            }
+            BatchItem::Unreadable(_) => Verdict { effect: Effect::RefusedMalformed, change: None },
+            BatchItem::Result(sequence, result) => {
+                let key = Key { grant: result.grant, counter: header.counter, sequence: *sequence };
+                let verdict = judge_result(status, slot, key, result, newest.get(&result.check));
+                if verdict.effect == Effect::Current {
+                    newest.insert(result.check, (key, result.after));
+                }
+                verdict
+            }
+        };
+        outcomes.verdicts.push(verdict);
+    }
+}
+
+fn judge_result(status: &Status, slot: &Slot, key: Key, result: &CheckResult, newest: Option<&(Key, CheckState)>) -> Verdict {
+    let refused = |effect| Verdict { effect, change: None };
+    let Some(object) = status.object(result.check) else { return refused(Effect::RefusedUnknown) };
+    let owns = object.owner.as_ref().is_some_and(|owner| owner.slot == *slot && owner.grant == key.grant);
+    let owned = owns || object.ended.iter().any(|ended| ended.slot == *slot && ended.grant == key.grant);
+    if !owned {
+        return refused(Effect::RefusedForeign);
+    }
+    if !plausible(object, result, key.counter) {
+        return refused(Effect::RefusedMalformed);
+    }
+    let (known, before) = newest.map_or((object.key, object.state), |(key, state)| (*key, *state));
+    if !owns || key <= known {
+        return Verdict { effect: Effect::Late, change: None };
+    }
+    let after = result.after;
+    let changed = before.state != after.state || before.state_type != after.state_type;
+    let change = changed.then_some(Change {
+        from: before.state,
+        from_type: before.state_type,
+        to: after.state,
+        to_type: after.state_type,
+        hard: before.hard != after.hard,
+    });
+    Verdict { effect: Effect::Current, change }
+}
+
+/// Whether an owner can have said this: a host is UP or DOWN, a service is not, nobody decides PENDING, and counter 0 is the master's.
+fn plausible(object: &Object, result: &CheckResult, counter: RunCounter) -> bool {
+    use shared::check::State;
+    let host = matches!(result.after.state, State::Up | State::Down);
+    counter.0 > 0 && result.after.state != State::Pending && host == object.name.is_host() && result.after.max_attempts > 0
+}
