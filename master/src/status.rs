@@ -241,6 +241,25 @@ pub struct Status {
     gaps: Arc<Vec<GapSeen>>,
 }
 
+/// What is shared in memory is written out in full.
+struct Whole<T>(Arc<T>);
+
+impl<C, T: Encode<C>> Encode<C> for Whole<T> {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        encoder: &mut minicbor::Encoder<W>,
+        context: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        self.0.encode(encoder, context)
+    }
+}
+
+impl<'b, C, T: Decode<'b, C>> Decode<'b, C> for Whole<T> {
+    fn decode(decoder: &mut minicbor::Decoder<'b>, context: &mut C) -> Result<Self, minicbor::decode::Error> {
+        T::decode(decoder, context).map(Arc::new).map(Self)
+    }
+}
+
 /// The state as it lies in a checkpoint. Everything derived (chunks, names, catalog) is left out.
 #[derive(Encode, Decode)]
 struct Frozen {
@@ -263,9 +282,9 @@ struct Frozen {
     #[n(8)]
     digest: String,
     #[n(9)]
-    objects: Vec<Arc<Object>>,
+    objects: Vec<Whole<Object>>,
     #[n(10)]
-    slots: BTreeMap<Slot, Arc<SlotState>>,
+    slots: BTreeMap<Slot, Whole<SlotState>>,
     #[n(11)]
     gaps: Vec<GapSeen>,
 }
@@ -503,8 +522,8 @@ impl Status {
             next_check: self.next_check,
             generation: self.generation,
             digest: self.digest.clone(),
-            objects: self.chunks.iter().flat_map(|chunk| chunk.iter().flatten().cloned()).collect(),
-            slots: self.slots.clone(),
+            objects: self.chunks.iter().flat_map(|chunk| chunk.iter().flatten().cloned()).map(Whole).collect(),
+            slots: self.slots.iter().map(|(slot, state)| (slot.clone(), Whole(Arc::clone(state)))).collect(),
             gaps: self.gaps.as_ref().clone(),
         };
         let mut bytes = Vec::new();
@@ -529,12 +548,12 @@ impl Status {
             next_check: frozen.next_check,
             generation: frozen.generation,
             digest: frozen.digest,
-            slots: frozen.slots,
+            slots: frozen.slots.into_iter().map(|(slot, state)| (slot, state.0)).collect(),
             gaps: Arc::new(frozen.gaps),
             ..Self::new()
         };
         for object in frozen.objects {
-            status.insert(object);
+            status.insert(object.0);
         }
         Ok(status)
     }
