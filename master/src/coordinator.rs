@@ -149,7 +149,8 @@ impl Coordinator {
             commands: VecDeque::new(),
         };
         if coordinator.working.installation.is_none() {
-            let genesis = Genesis { installation: coordinator.identity.installation.clone(), timeline, first_check: CheckId(1) };
+            let genesis =
+                Genesis { installation: coordinator.identity.installation.clone(), timeline, first_check: CheckId(1) };
             coordinator.add(Entry::Genesis(genesis), Outcomes::default(), &[], None, at);
         }
         coordinator
@@ -248,12 +249,11 @@ impl Coordinator {
             return self.follow(Consequence::Answer(request, Activation::Unchanged(self.working.generation)));
         }
         let generation = Generation(self.working.generation.0 + 1);
-        let mut next = self.working.next_check.0;
-        let mut named = Vec::new();
-        for object in catalog.objects.keys().filter(|name| self.working.id(name).is_none()) {
-            named.push(Named { id: CheckId(next), object: object.clone() });
-            next += 1;
-        }
+        let unnamed = catalog.objects.keys().filter(|name| self.working.id(name).is_none());
+        let named = (self.working.next_check.0..)
+            .zip(unnamed)
+            .map(|(id, object)| Named { id: CheckId(id), object: object.clone() })
+            .collect();
         let removed = self
             .working
             .objects()
@@ -348,7 +348,14 @@ impl Coordinator {
     // ---- rows --------------------------------------------------------------------------------------------------------------------
 
     /// Folds a row into the working copy and puts it into the open group.
-    fn add(&mut self, entry: Entry, outcomes: Outcomes, items: &[BatchItem], catalog: Option<&Arc<Catalog>>, at: Timestamp) {
+    fn add(
+        &mut self,
+        entry: Entry,
+        outcomes: Outcomes,
+        items: &[BatchItem],
+        catalog: Option<&Arc<Catalog>>,
+        at: Timestamp,
+    ) {
         let row = Row {
             index: JournalIndex(self.working.head.0 + 1),
             term: self.working.term,
@@ -385,7 +392,8 @@ impl Coordinator {
         at: Timestamp,
     ) {
         let mut after = self.working.clone();
-        let probe = Row { index: JournalIndex(after.head.0 + 1), term: after.term, at, entry, outcomes: outcomes.clone() };
+        let probe =
+            Row { index: JournalIndex(after.head.0 + 1), term: after.term, at, entry, outcomes: outcomes.clone() };
         after.fold(&probe, &[], catalog);
         if let Some(catalog) = after.catalog.clone() {
             outcomes.granted = entry::group_grants(fleet::ownership(&after, &catalog, renew));
@@ -449,7 +457,8 @@ impl Coordinator {
             return self.cut(id, Cut::Protocol("a second hello".to_owned()));
         }
         let (slot, instance) = (connection.slot.clone(), hello.instance);
-        let entry = Claim { slot: slot.clone(), instance, remote: connection.remote.clone(), software: hello.software.clone() };
+        let entry =
+            Claim { slot: slot.clone(), instance, remote: connection.remote.clone(), software: hello.software.clone() };
         let runs = hello.runs.clone();
         runs.iter().for_each(|held| connection.hold(*held));
         connection.hello = Some(hello);
@@ -465,7 +474,10 @@ impl Coordinator {
                 if first {
                     self.change_presence(&slot, true, "joined", at);
                 }
-                let losers = self.connections.iter().filter(|(_, link)| link.slot == slot && fenced.is_some() && link.instance() == fenced);
+                let losers = self
+                    .connections
+                    .iter()
+                    .filter(|(_, link)| link.slot == slot && fenced.is_some() && link.instance() == fenced);
                 for other in losers.map(|(other, _)| *other).collect::<Vec<_>>() {
                     self.follow(Consequence::Fence(slot.clone(), other));
                 }
@@ -492,7 +504,9 @@ impl Coordinator {
                     connection.told = None;
                 }
             }
-            Consequence::Answer(request, activation) => self.commands.push_back(Command::Answer { request, activation }),
+            Consequence::Answer(request, activation) => {
+                self.commands.push_back(Command::Answer { request, activation })
+            }
             Consequence::Greet(id) => self.greet(id),
         }
     }
@@ -501,7 +515,8 @@ impl Coordinator {
         let Some(connection) = self.connections.get(&id) else { return };
         let Some(hello) = &connection.hello else { return };
         let state = self.published.slots().get(&connection.slot);
-        let holder = state.and_then(|state| state.holder.as_ref()).is_some_and(|holder| holder.instance == hello.instance);
+        let holder =
+            state.and_then(|state| state.holder.as_ref()).is_some_and(|holder| holder.instance == hello.instance);
         let positions = hello.runs.iter().filter_map(|held| {
             let run = state?.runs.get(&held.run)?;
             let position = if run.drained.is_some() { held.last } else { run.position };
@@ -626,13 +641,16 @@ impl Coordinator {
             if state.present && silence >= LEASE {
                 silent += 1;
                 let limit = self.working.catalog.as_ref().and_then(|catalog| catalog.regions.get(&slot.region));
-                let limit = limit.map_or(crate::config::defaults::FAILOVER_AFTER, crate::config::Region::failover_after);
+                let limit =
+                    limit.map_or(crate::config::defaults::FAILOVER_AFTER, crate::config::Region::failover_after);
                 // Without another slot in the region nothing would move: ownership stays, and the slot is current at once when it returns.
                 let others = present.iter().any(|other| other.region == slot.region && other != slot);
                 if silence >= limit && others {
                     lost.push(slot.clone());
                 }
-            } else if !state.present && link.is_some_and(|link| now.since(link.since) >= STABLE_AFTER && silence < LEASE) {
+            } else if !state.present
+                && link.is_some_and(|link| now.since(link.since) >= STABLE_AFTER && silence < LEASE)
+            {
                 back.push(slot.clone());
             }
         }
@@ -641,7 +659,11 @@ impl Coordinator {
         if cut_off != self.held_off {
             self.held_off = cut_off;
             if cut_off {
-                tracing::warn!(silent, slots = present.len(), "more than half of the slots are silent: no host is moved");
+                tracing::warn!(
+                    silent,
+                    slots = present.len(),
+                    "more than half of the slots are silent: no host is moved"
+                );
             }
         }
         if !cut_off {

@@ -13,7 +13,8 @@ use shared::check::State;
 use shared::delivery::{self, BatchItem, GapRecord};
 use shared::item::{self, Items};
 use shared::name::{
-    CheckId, Generation, Grant, InstallationId, InstanceId, JournalIndex, ObjectName, RunCounter, RunId, Sequence, Slot, Term, Timeline,
+    CheckId, Generation, Grant, InstallationId, InstanceId, JournalIndex, ObjectName, RunCounter, RunId, Sequence,
+    Slot, Term, Timeline,
 };
 use shared::state::StateType;
 use shared::time::Timestamp;
@@ -333,7 +334,9 @@ pub fn encode(rows: &[Row]) -> Vec<u8> {
 /// When the record is of another format, breaks off, or a row does not decode: a journal with an unknown entry must not be
 /// half folded, so nothing is skipped here.
 pub fn decode(record: &[u8]) -> Result<Vec<Row>, RecordError> {
-    let Some((&RECORD_FORMAT, list)) = record.split_first() else { return Err(RecordError::Format(record.first().copied())) };
+    let Some((&RECORD_FORMAT, list)) = record.split_first() else {
+        return Err(RecordError::Format(record.first().copied()));
+    };
     Items::new(list)
         .map(|item| {
             let (kind, bytes) = item?;
@@ -368,10 +371,12 @@ impl Row {
     #[must_use]
     pub fn items(&self) -> Vec<BatchItem> {
         match &self.entry {
-            Entry::Batch(batch) => {
-                delivery::decode_header(&batch.bytes).and_then(|(header, body)| delivery::decode_items(&header, body)).unwrap_or_default()
+            Entry::Batch(batch) => delivery::decode_header(&batch.bytes)
+                .and_then(|(header, body)| delivery::decode_items(&header, body))
+                .unwrap_or_default(),
+            Entry::Genesis(_) | Entry::Activate(_) | Entry::Claim(_) | Entry::Presence(_) | Entry::Drained(_) => {
+                Vec::new()
             }
-            Entry::Genesis(_) | Entry::Activate(_) | Entry::Claim(_) | Entry::Presence(_) | Entry::Drained(_) => Vec::new(),
         }
     }
 
@@ -391,7 +396,10 @@ mod tests {
             index: JournalIndex(index),
             term: Term(1),
             at: Timestamp::from_millis(1_790_000_000_000),
-            entry: Entry::Batch(Batch { slot: Slot { region: "eu".parse().unwrap(), number: "1".parse().unwrap() }, bytes: vec![1, 2, 3] }),
+            entry: Entry::Batch(Batch {
+                slot: Slot { region: "eu".parse().unwrap(), number: "1".parse().unwrap() },
+                bytes: vec![1, 2, 3],
+            }),
             outcomes: Outcomes {
                 moved: Some(Moved { run: RunId([7; 16]), counter: RunCounter(1), position: Sequence(9) }),
                 verdicts: vec![Verdict { effect: Effect::Late, change: None }],

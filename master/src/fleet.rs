@@ -19,7 +19,7 @@ pub const LEASE: Duration = Duration::from_secs(15);
 /// A slot that was out owns checks again after being connected this long.
 pub const STABLE_AFTER: Duration = Duration::from_secs(120);
 
-/// A link's number, given by whoever accepts links; never reused within a process.
+/// One connection, from 1, never reused by this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct ConnectionId(pub u64);
@@ -81,7 +81,7 @@ pub fn ownership(status: &Status, catalog: &Catalog, renew: Option<&Slot>) -> Ve
         };
         let wanted = owners.entry(&object.name.host).or_insert_with(|| {
             let slots = present.get(&definition.region)?;
-            let number = assign::owner(slots, &object.name.host)?;
+            let number = assign::owner(&definition.region, slots, &object.name.host)?;
             Some(Slot { region: definition.region.clone(), number })
         });
         // A host whose region has nobody keeps its owner, unless that owner is of a region it has left.

@@ -75,17 +75,33 @@ pub fn judge(status: &Status, slot: &Slot, bytes: &[u8]) -> Reception {
         }
     };
     judge_items(status, slot, &header, after, &items, &mut outcomes);
-    Reception::New(Box::new(Judged { outcomes, items, position: RunPosition { run: header.run, position: header.last } }))
+    Reception::New(Box::new(Judged {
+        outcomes,
+        items,
+        position: RunPosition { run: header.run, position: header.last },
+    }))
 }
 
-fn judge_items(status: &Status, slot: &Slot, header: &BatchHeader, after: Sequence, items: &[BatchItem], outcomes: &mut Outcomes) {
+fn judge_items(
+    status: &Status,
+    slot: &Slot,
+    header: &BatchHeader,
+    after: Sequence,
+    items: &[BatchItem],
+    outcomes: &mut Outcomes,
+) {
     // Two results of one check in one batch: the second is judged against the first.
     let mut newest: BTreeMap<CheckId, (Key, CheckState)> = BTreeMap::new();
     for item in items {
         let verdict = match item {
             BatchItem::Gap(record) if record.last <= after => Verdict { effect: Effect::Known, change: None },
             BatchItem::Gap(record) => {
-                outcomes.gaps.push(Gap { slot: slot.clone(), run: header.run, record: record.clone(), explained: true });
+                outcomes.gaps.push(Gap {
+                    slot: slot.clone(),
+                    run: header.run,
+                    record: record.clone(),
+                    explained: true,
+                });
                 Verdict { effect: Effect::Gap, change: None }
             }
             BatchItem::Unreadable(sequence) | BatchItem::Result(sequence, _) if *sequence <= after => {
@@ -105,7 +121,13 @@ fn judge_items(status: &Status, slot: &Slot, header: &BatchHeader, after: Sequen
     }
 }
 
-fn judge_result(status: &Status, slot: &Slot, key: Key, result: &CheckResult, newest: Option<&(Key, CheckState)>) -> Verdict {
+fn judge_result(
+    status: &Status,
+    slot: &Slot,
+    key: Key,
+    result: &CheckResult,
+    newest: Option<&(Key, CheckState)>,
+) -> Verdict {
     let refused = |effect| Verdict { effect, change: None };
     let Some(object) = status.object(result.check) else { return refused(Effect::RefusedUnknown) };
     let owns = object.owner.as_ref().is_some_and(|owner| owner.slot == *slot && owner.grant == key.grant);
@@ -136,5 +158,8 @@ fn judge_result(status: &Status, slot: &Slot, key: Key, result: &CheckResult, ne
 fn plausible(object: &Object, result: &CheckResult, counter: RunCounter) -> bool {
     use shared::check::State;
     let host = matches!(result.after.state, State::Up | State::Down);
-    counter.0 > 0 && result.after.state != State::Pending && host == object.name.is_host() && result.after.max_attempts > 0
+    counter.0 > 0
+        && result.after.state != State::Pending
+        && host == object.name.is_host()
+        && result.after.max_attempts > 0
 }

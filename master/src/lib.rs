@@ -1,8 +1,13 @@
 //! Perigee's master, as rooms: the brain that decides, and the shells around it. `docs/ARCHITECTURE.md` is the map.
 //! Knows nothing of the satellite but the contract in `shared`.
 
-pub mod assign;
 pub mod config;
-pub mod link;
+pub mod assign;
+pub mod entry;
+pub mod status;
+pub mod fleet;
+pub mod ingest;
+pub mod coordinator;
 pub mod trust;
+pub mod link;
 pub mod writer;

@@ -8,7 +8,6 @@ mod connection;
 pub mod tls;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +25,7 @@ use shared::time::{Monotonic, Timestamp};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use crate::fleet::ConnectionId;
 use crate::trust::Trust;
 
 /// From this many open handshakes on, a peer must prove its address first (QUIC retry).
@@ -57,16 +57,6 @@ const ENDS_EVERY: Duration = Duration::from_secs(1);
 const RENEW_EVERY: Duration = Duration::from_secs(600);
 /// How long a stop waits for the peers to take notice.
 const STOP_DEADLINE: Duration = Duration::from_secs(1);
-
-/// One connection, from 1, never reused by this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnectionId(pub u64);
-
-impl fmt::Display for ConnectionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
 
 /// What happens on the link. For one connection: `Connected`, then its frames, then `Disconnected`.
 #[derive(Debug)]

@@ -12,7 +12,8 @@ use minicbor::{Decode, Encode};
 use shared::check::{Exit, State};
 use shared::delivery::{BatchItem, Key};
 use shared::name::{
-    CheckId, Generation, Grant, InstallationId, InstanceId, JournalIndex, ObjectName, RunCounter, RunId, Sequence, Slot, Term, Timeline,
+    CheckId, Generation, Grant, InstallationId, InstanceId, JournalIndex, ObjectName, RunCounter, RunId, Sequence,
+    Slot, Term, Timeline,
 };
 use shared::perfdata::Metric;
 use shared::result::CheckResult;
@@ -358,7 +359,9 @@ impl Status {
         while self.chunks.len() <= place / CHUNK {
             self.chunks.push(Arc::new(vec![None; CHUNK]));
         }
-        if let Some(cell) = self.chunks.get_mut(place / CHUNK).and_then(|chunk| Arc::make_mut(chunk).get_mut(place % CHUNK)) {
+        if let Some(cell) =
+            self.chunks.get_mut(place / CHUNK).and_then(|chunk| Arc::make_mut(chunk).get_mut(place % CHUNK))
+        {
             Arc::make_mut(&mut self.names).insert(object.name.clone(), object.id);
             *cell = Some(object);
         }
@@ -446,7 +449,8 @@ impl Status {
         let Some(catalog) = self.catalog.clone() else { return };
         for (name, definition) in &catalog.objects {
             let Some(id) = self.id(name) else { continue };
-            let changed = self.object(id).is_some_and(|object| !object.configured || object.command != definition.command_name);
+            let changed =
+                self.object(id).is_some_and(|object| !object.configured || object.command != definition.command_name);
             if changed && let Some(object) = self.object_mut(id) {
                 object.configured = true;
                 object.command.clone_from(&definition.command_name);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use shared::assignment::Assignment;
-use shared::message::{Heartbeat, Hello, HeldRun};
+use shared::message::{Heartbeat, HeldRun, Hello};
 use shared::name::{Generation, InstanceId, RunId, Slot};
 use shared::time::Monotonic;
 
