@@ -46,6 +46,13 @@ impl Bounds {
         self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The oldest segment younger than the one with this mark. Readers that are caught up ask each time.
+    pub(crate) fn after(&self, mark: u64) -> Option<Arc<Segment>> {
+        let segments = self.segments();
+        let place = segments.partition_point(|segment| segment.mark <= mark);
+        segments.get(place).cloned()
+    }
+
     /// Adds the new current segment; the one before it is frozen by this.
     pub(crate) fn push(&self, segment: Arc<Segment>) {
         let mut segments = self.segments();

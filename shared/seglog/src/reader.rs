@@ -72,12 +72,9 @@ impl Reader {
         if let Some(item) = self.held.take() {
             return Ok(Some(item));
         }
-        if self.damage.is_none() && self.bounds.published() <= self.last {
-            return Ok(None);
-        }
         self.begin()?;
         while let Some(place) = &mut self.place {
-            let successor = self.bounds.segments().iter().find(|other| other.mark > place.segment.mark).cloned();
+            let successor = self.bounds.after(place.segment.mark);
             // Asked after the successor: once there is one, both are final.
             let limit = if successor.is_some() { place.segment.limit() } else { u64::MAX };
             let end = place.segment.length();
