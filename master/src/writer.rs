@@ -110,13 +110,21 @@ pub struct Settings {
     pub options: Options,
     /// See [`TRAIL`].
     pub trail: Duration,
+    /// See [`PEER_TIMEOUT`]; shorter than the trail.
+    pub peer_timeout: Duration,
 }
 
 impl Settings {
     /// A Graphite writer with the usual options.
     #[must_use]
     pub fn graphite(name: &str, address: &str) -> Self {
-        Self { name: name.to_owned(), address: address.to_owned(), options: Options::default(), trail: TRAIL }
+        Self {
+            name: name.to_owned(),
+            address: address.to_owned(),
+            options: Options::default(),
+            trail: TRAIL,
+            peer_timeout: PEER_TIMEOUT,
+        }
     }
 }
 
@@ -279,7 +287,7 @@ impl<S: PointSource> Writer<S> {
         let socket = SockRef::from(&stream);
         // Records are written whole; waiting for more would only add delay.
         socket.set_tcp_nodelay(true)?;
-        socket.set_tcp_user_timeout(Some(PEER_TIMEOUT))?;
+        socket.set_tcp_user_timeout(Some(self.settings.peer_timeout))?;
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))?;
         Ok(stream)
     }

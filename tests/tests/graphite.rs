@@ -114,9 +114,13 @@ struct Running {
 
 impl Running {
     fn start(journal: &Journal, address: &str, directory: &Path, trail: Option<Duration>) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let mut settings = Settings::graphite("graphite", address);
         settings.trail = trail.unwrap_or(settings.trail);
+        Self::start_with(journal, settings, directory)
+    }
+
+    fn start_with(journal: &Journal, settings: Settings, directory: &Path) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (gap_sender, gaps) = mpsc::channel(4);
         let (status_sender, status) = watch::channel(Status::default());
         let shutdown = CancellationToken::new();
@@ -329,6 +333,24 @@ fn a_store_that_never_reads_holds_up_nothing_and_takes_no_memory() {
     let all: Vec<u64> = (1..=10_000).collect();
     assert_eq!(read_records(&mut connection, 10_000), all);
     writer.until("caught up", |status| status.position == status.head && status.lag_ms == 0);
+    writer.stop();
+}
+
+#[test]
+fn a_connection_on_which_nothing_moves_is_given_up_and_its_records_sent_again() {
+    let sink = Sink::new();
+    let directory = tempfile::tempdir().unwrap();
+    let journal = Journal::new();
+    let mut settings = Settings::graphite("graphite", &sink.address());
+    settings.peer_timeout = Duration::from_secs(1);
+    let mut writer = Running::start_with(&journal, settings, directory.path());
+    let silent = sink.accept();
+    journal.commit_many(10_000);
+    let status = writer.until("given up", |status| status.failures > 0);
+    assert_eq!(status.cursor, JournalIndex(0), "{status:?}");
+    let all: Vec<u64> = (1..=10_000).collect();
+    assert_eq!(read_records(&mut sink.accept(), 10_000), all);
+    drop(silent);
     writer.stop();
 }
 
