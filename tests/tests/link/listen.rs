@@ -1,4 +1,5 @@
 //! What every test here needs: a listening master, a raw QUIC peer without manners, the log as text, and waits with a deadline.
+#![expect(clippy::disallowed_methods, reason = "polls with a deadline")]
 
 use std::future::Future;
 use std::io::Write;
