@@ -1,5 +1,12 @@
 //! Perigee's satellite, as rooms: the brain that decides, and the shells around it. `docs/ARCHITECTURE.md` is the map.
 //! Knows nothing of the master but the contract in `shared`.
 
-pub mod link;
+pub mod clock;
+pub mod command;
+pub mod outbox;
+pub mod scheduler;
 pub mod probe;
+pub mod spool;
+pub mod link;
+pub mod settings;
+pub mod run;

@@ -157,7 +157,10 @@ pub async fn run(
 ) {
     let (mut failures, began) = (0u32, Instant::now());
     while !stop.is_cancelled() {
-        let end = attempt(&settings, &events, &stop).await;
+        let end = tokio::select! {
+            () = stop.cancelled() => break,
+            end = attempt(&settings, &events, &stop) => end,
+        };
         if stop.is_cancelled() || events.is_closed() {
             break;
         }
@@ -183,34 +186,17 @@ pub async fn run(
     }
 }
 
-/// One round of attempts; when one succeeds, until that connection ends.
+/// One round: every address of every master in turn until one takes us; ends when that connection ends.
 async fn attempt(settings: &Settings, events: &mpsc::Sender<LinkEvent>, stop: &CancellationToken) -> End {
-    let reached = tokio::select! {
-        () = stop.cancelled() => return End::plain("stopped".to_owned()),
-        reached = reach(settings) => reached,
-    };
-    let (endpoint, connection, session) = match reached {
-        Ok(reached) => reached,
-        Err(end) => return end,
-    };
-    let end = converse(&connection, session, &endpoint, events, stop).await;
-    connection.close(VarInt::from_u32(CLOSE_STOPPED), b"stopped");
-    if tokio::time::timeout(STOP_DEADLINE, endpoint.wait_idle()).await.is_err() {
-        tracing::debug!("the master did not take notice of the end in time");
-    }
-    end
-}
-
-/// Tries every address of every master in turn until one takes us.
-async fn reach(settings: &Settings) -> Result<(Endpoint, Connection, MasterSession), End> {
     // Files are small and local; still not read on the threads that probe.
     let directory = settings.certificates.clone();
     let credentials = match tokio::task::spawn_blocking(move || tls::read(&directory)).await {
         Ok(Ok(credentials)) => credentials,
-        Ok(Err(error)) => return Err(End::plain(format!("{error:#}"))),
-        Err(error) => return Err(End::plain(format!("the certificates were not read: {error}"))),
+        Ok(Err(error)) => return End::plain(format!("{error:#}")),
+        Err(error) => return End::plain(format!("the certificates were not read: {error}")),
     };
-    let (mut reasons, mut refusal) = (Vec::new(), None);
+    let mut reasons = Vec::new();
+    let mut refusal = None;
     for master in &settings.masters {
         let addresses = match resolve(master).await {
             Ok(addresses) => addresses,
@@ -221,7 +207,14 @@ async fn reach(settings: &Settings) -> Result<(Endpoint, Connection, MasterSessi
         };
         for address in addresses {
             match connect(&credentials, master, address).await {
-                Ok(reached) => return Ok(reached),
+                Ok((endpoint, connection, session)) => {
+                    let end = converse(&connection, session, &endpoint, events, stop).await;
+                    connection.close(VarInt::from_u32(CLOSE_STOPPED), b"stopped");
+                    if tokio::time::timeout(STOP_DEADLINE, endpoint.wait_idle()).await.is_err() {
+                        tracing::debug!(master, %address, "the master did not take notice of the end in time");
+                    }
+                    return end;
+                }
                 Err(end) => {
                     refusal = refusal.or(end.refusal);
                     reasons.push(format!("{master} ({address}): {}", end.reason));
@@ -232,7 +225,7 @@ async fn reach(settings: &Settings) -> Result<(Endpoint, Connection, MasterSessi
     if settings.masters.is_empty() {
         reasons.push("no master is named".to_owned());
     }
-    Err(End { refusal, ..End::plain(reasons.join("; ")) })
+    End { refusal, ..End::plain(reasons.join("; ")) }
 }
 
 async fn resolve(master: &str) -> Result<Vec<SocketAddr>> {

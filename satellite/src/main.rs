@@ -1,1 +1,65 @@
-fn main() {}
+//! `perigee-satellite`: settings, log, signals, exit code. Everything else is in the rooms; see `run`.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use satellite::settings::{Action, Arguments, Misuse, Run, Status};
+use satellite::{run, spool};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let ended = match Arguments::parse().action {
+        Action::Run(settings) => start(settings).map(|()| ExitCode::SUCCESS),
+        Action::Status(settings) => show(&settings),
+    };
+    ended.unwrap_or_else(|error| {
+        let _ = writeln!(std::io::stderr(), "perigee-satellite: {error:#}");
+        ExitCode::from(if error.is::<Misuse>() { 2 } else { 1 })
+    })
+}
+
+fn start(settings: Run) -> Result<()> {
+    let filter =
+        EnvFilter::try_new(&settings.log).map_err(|error| Misuse(format!("--log {}: {error}", settings.log)))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let runtime = tokio::runtime::Runtime::new().context("the runtime cannot be started")?;
+    let ended = runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let told = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            told.cancel();
+        });
+        run::run(settings, stop).await
+    });
+    // A probe or a disk that hangs must not keep a process that was told to end.
+    runtime.shutdown_background();
+    ended
+}
+
+fn show(settings: &Status) -> Result<ExitCode> {
+    let told = spool::status::ask(&settings.data)?;
+    let mut out = std::io::stdout().lock();
+    if told.is_empty() {
+        let _ = writeln!(std::io::stderr(), "no satellite runs on {}", settings.data.display());
+        return Ok(ExitCode::from(3));
+    }
+    for status in &told {
+        if settings.json {
+            writeln!(out, "{status}")?;
+        } else {
+            for (name, value) in status.as_object().into_iter().flatten() {
+                writeln!(out, "{name:<12} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned))?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -70,6 +70,21 @@ pub(super) fn read(directory: &Path) -> Result<Credentials> {
     Ok(Credentials { leaf, config })
 }
 
+/// Who the certificate in `slot.crt` speaks for; `Ok(None)` while there is none.
+///
+/// # Errors
+/// When there is a file and it is no slot's certificate.
+pub fn identity(directory: &Path) -> Result<Option<Leaf>> {
+    let shown = directory.join("slot.crt");
+    if !shown.try_exists().with_context(|| format!("cannot look for {}", shown.display()))? {
+        return Ok(None);
+    }
+    let chain = read_certificates(&shown)?;
+    let first = chain.first().with_context(|| format!("{} holds no certificate", shown.display()))?;
+    let leaf = Leaf::of_slot(first).with_context(|| format!("{} is no certificate for a slot", shown.display()))?;
+    Ok(Some(leaf))
+}
+
 fn transport() -> Result<TransportConfig> {
     let mut transport = TransportConfig::default();
     transport

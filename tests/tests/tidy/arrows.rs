@@ -31,7 +31,17 @@ const SHARED: &Table = &[
     ("identity", &["name", "refusal", "time"]),
 ];
 
-const SATELLITE: &Table = &[("probe", &[]), ("link", &[])];
+const SATELLITE: &Table = &[
+    ("clock", &[]),
+    ("command", &[]),
+    ("outbox", &["command"]),
+    ("scheduler", &["clock", "command", "outbox"]),
+    ("probe", &[]),
+    ("spool", &["command"]),
+    ("link", &[]),
+    ("settings", &[]),
+    ("run", &["clock", "command", "link", "probe", "scheduler", "settings", "spool"]),
+];
 
 const MASTER: &Table = &[("assign", &[]), ("config", &[]), ("trust", &[]), ("link", &["trust"]), ("writer", &[])];
 

@@ -6,7 +6,6 @@
 
 mod arrows;
 mod decisions;
-mod examples;
 mod limits;
 mod locks;
 mod map;

@@ -1,0 +1,166 @@
+//! What the brain asks of the shells, and the plain values that go to and fro with it. Decides nothing.
+//! The surprise: an order is done when its answer has come back as an input, never when it was given.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use minicbor::{Decode, Encode};
+use shared::assignment::{AssignedCheck, Assignment, Carried};
+use shared::frame::Lane;
+use shared::name::{
+    CheckId, Generation, Grant, InstallationId, InstanceId, RunCounter, RunId, Sequence, Slot, Timeline,
+};
+
+/// One execution of one check, within this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProbeId(pub u64);
+
+/// One reading of a run, within this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReadId(pub u64);
+
+/// An order. Named beside each: the input that answers it, if any does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Execute a check within its policy's timeout: `handle_outcome`.
+    Probe { probe: ProbeId, check: Box<AssignedCheck> },
+    /// Draw a counter and open a run of that number: `handle_opened` or `handle_open_failed`.
+    OpenRun,
+    /// Append to a run, all with one sync: `handle_appended` or `handle_append_failed`.
+    Append { run: RunId, batches: Vec<SpooledBatch> },
+    /// Read batches that hold `from` or more, until one of the bounds is reached: `handle_read` or `handle_read_failed`.
+    Read { read: ReadId, run: RunId, from: Sequence, bytes_max: usize, batches_max: usize },
+    /// Nothing up to here is needed any more; whole segments go.
+    Trim { run: RunId, up_to: Sequence },
+    /// Nothing of this run is needed any more.
+    CloseRun(RunId),
+    /// Put a frame on a lane of the present connection.
+    Send { lane: Lane, payload: Bytes },
+    /// Put the assignment on disk: `handle_kept` or `handle_keep_failed`.
+    Keep(Box<Kept>),
+    /// Put the states on disk: `handle_states_kept` or `handle_states_failed`.
+    KeepStates(Box<KeptStates>),
+}
+
+/// One batch on its way to the spool: its record has the index `last`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpooledBatch {
+    /// First sequence.
+    pub first: Sequence,
+    /// Last sequence, inclusive.
+    pub last: Sequence,
+    /// As it is spooled, sent and journaled.
+    pub bytes: Bytes,
+}
+
+/// What a reading brought.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReadBatches {
+    /// Whole batches in order. What cannot be read any more is missing between them.
+    pub batches: Vec<Bytes>,
+    /// Everything the run has up to and including this was read; where no batch brought it, it is lost.
+    pub through: Sequence,
+    /// Everything below was trimmed before and is no loss.
+    pub trimmed_below: Sequence,
+}
+
+/// A run as the volume has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoundRun {
+    /// The run.
+    pub run: RunId,
+    /// Its place among the runs of the slot.
+    pub counter: RunCounter,
+    /// First sequence still held.
+    pub first: Sequence,
+    /// Last durable sequence, 0 if none.
+    pub last: Sequence,
+}
+
+/// The highest numbers this slot's volume has ever seen: a restored master goes on above them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub struct Seen {
+    /// Highest grant.
+    #[n(0)]
+    pub grant: Grant,
+    /// Highest generation.
+    #[n(1)]
+    pub generation: Generation,
+    /// Highest check id.
+    #[n(2)]
+    pub check: CheckId,
+}
+
+/// What a start without the master goes on from.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub struct Kept {
+    /// Whose assignment it is.
+    #[n(0)]
+    pub installation: InstallationId,
+    /// Which slot's.
+    #[n(1)]
+    pub slot: Slot,
+    /// Timeline of the store that made it.
+    #[n(2)]
+    pub timeline: Timeline,
+    /// Highest numbers seen.
+    #[n(3)]
+    pub seen: Seen,
+    /// The checks.
+    #[n(4)]
+    pub assignment: Assignment,
+}
+
+/// Each check's newest state, as the process knew it.
+#[derive(Debug, Clone, PartialEq, Default, Encode, Decode)]
+pub struct KeptStates {
+    /// Timeline the keys belong to.
+    #[n(0)]
+    pub timeline: Timeline,
+    /// By check.
+    #[n(1)]
+    pub states: BTreeMap<CheckId, Carried>,
+    /// Up to where each run is contained in `states`.
+    #[n(2)]
+    pub covered: BTreeMap<RunId, Sequence>,
+    /// How many adoptions of earlier processes' directories `states` contains; means nothing on disk.
+    #[cbor(skip)]
+    pub adoptions: u64,
+}
+
+/// What ended processes left in directories of the volume.
+#[derive(Debug, Default)]
+pub struct Adopted {
+    /// Their runs.
+    pub runs: Vec<FoundRun>,
+    /// Their states.
+    pub states: KeptStates,
+}
+
+/// Who this process is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Of which installation.
+    pub installation: InstallationId,
+    /// Which slot.
+    pub slot: Slot,
+    /// This process.
+    pub instance: InstanceId,
+    /// Its version.
+    pub software: String,
+}
+
+/// What a process begins with.
+#[derive(Debug)]
+pub struct Beginning {
+    /// The run opened for it.
+    pub open: FoundRun,
+    /// Runs that earlier processes left.
+    pub earlier: Vec<FoundRun>,
+    /// The assignment on disk.
+    pub kept: Option<Kept>,
+    /// The states on disk, with what earlier spools add to them.
+    pub states: KeptStates,
+    /// Another process of this slot is alive on this volume.
+    pub neighbour: bool,
+}

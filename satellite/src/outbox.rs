@@ -1,0 +1,672 @@
+//! Results on their way out: into batches, onto the volume, to the master, and off the volume once acknowledged. Decides when a
+//! batch closes, which run it belongs to, what is sent on which lane and what may be trimmed. Knows no disk and no link.
+//! The surprise: what is not sent at once is forgotten and read back from the volume, so a slow or absent master costs no memory.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use shared::delivery::{BatchBuilder, BatchHeader, GapRecord, RUNS_UNDELIVERED_MAX, decode_header};
+use shared::frame::Lane;
+use shared::message::{self, HeldRun, RunPosition, ToMaster};
+use shared::name::{Generation, RunCounter, RunId, Sequence, Timeline};
+use shared::result::CheckResult;
+use shared::time::Monotonic;
+
+use crate::command::{Command, FoundRun, ReadBatches, ReadId, SpooledBatch};
+
+/// A batch waits this long after its first result for more.
+pub const LINGER: Duration = Duration::from_millis(10);
+/// After a failed append or read the next attempt comes this much later.
+pub const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Batches that could not be appended are held up to this many bytes; beyond, the oldest become a gap record (`spool-full`).
+pub const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// One append holds about this much at most; the rest goes with the next one.
+pub const APPEND_BYTES: usize = 4 * 1024 * 1024;
+/// Unacknowledged bytes of the live lane; at the bound sending waits for an acknowledgement.
+pub const LIVE_WINDOW_BYTES: usize = 2 * 1024 * 1024;
+/// The same for the backlog lane.
+pub const BACKLOG_WINDOW_BYTES: usize = 1024 * 1024;
+/// Unacknowledged batches of one lane. Below the frames a lane of the link can queue, so that the link always has room.
+pub const WINDOW_BATCHES: usize = 48;
+/// Runs named in Hello, the oldest and the open one; further ones are delivered without being named first.
+pub const HELLO_RUNS_MAX: usize = 2048;
+
+/// Reason of a gap record: the volume could not be read.
+const SPOOL_DAMAGED: &str = "spool-damaged";
+/// Reason of a gap record: memory and volume were full.
+const SPOOL_FULL: &str = "spool-full";
+
+/// Runs in the order they were made; two with one counter come from a cloned volume.
+type Place = (RunCounter, RunId);
+
+#[derive(Debug)]
+struct Run {
+    /// First sequence that may still be on the volume.
+    first: Sequence,
+    /// Last sequence given to a result.
+    made: Sequence,
+    /// Last sequence on the volume.
+    durable: Sequence,
+    /// Acknowledged by the master.
+    position: Sequence,
+    /// Sent on this connection.
+    sent: Sequence,
+    /// Contained in the states on disk.
+    covered: Sequence,
+    /// Told to be trimmed.
+    trimmed: Sequence,
+    /// On this connection the master knows that the run is complete.
+    told: bool,
+    /// The master has closed it.
+    closed: bool,
+    /// Sent and not acknowledged: last sequence and bytes of each batch.
+    in_flight: VecDeque<(Sequence, usize)>,
+}
+
+impl Run {
+    fn new(found: &FoundRun) -> Self {
+        Self {
+            first: found.first,
+            made: found.last,
+            durable: found.last,
+            position: Sequence(0),
+            sent: Sequence(0),
+            covered: Sequence(0),
+            trimmed: Sequence(0),
+            told: false,
+            closed: false,
+            in_flight: VecDeque::new(),
+        }
+    }
+
+    fn undelivered(&self) -> u64 {
+        self.durable.0.saturating_sub(self.position.0)
+    }
+
+    /// Everything that was made is on the volume.
+    fn is_complete(&self) -> bool {
+        self.durable == self.made
+    }
+
+    fn held(&self, (counter, run): Place, open: bool) -> HeldRun {
+        HeldRun { run, counter, first: self.first, last: self.durable, open }
+    }
+
+    fn lags(&self) -> bool {
+        self.sent < self.durable
+    }
+}
+
+/// A closed batch that is not on the volume yet.
+#[derive(Debug)]
+struct Waiting {
+    place: Place,
+    gap: bool,
+    batch: SpooledBatch,
+}
+
+#[derive(Debug)]
+struct Reading {
+    read: ReadId,
+    place: Place,
+}
+
+/// How far sending has come on this connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sending {
+    /// No connection, or the master has not told its positions.
+    No,
+    /// A new run is being opened; what was made before becomes backlog.
+    Opening,
+    Yes,
+}
+
+/// All the results this process has to deliver.
+#[derive(Debug)]
+pub struct Outbox {
+    runs: BTreeMap<Place, Run>,
+    open: Place,
+    timeline: Timeline,
+    generation: Generation,
+    builder: BatchBuilder,
+    /// Sequences of the batch being gathered begin above this.
+    gathered_after: Sequence,
+    gathering_since: Option<Monotonic>,
+    waiting: VecDeque<Waiting>,
+    waiting_bytes: usize,
+    /// So many of the first in `waiting` are being appended.
+    appending: usize,
+    append_retry: Option<Monotonic>,
+    sending: Sending,
+    /// A run was asked for and not yet given: a second one is never asked for meanwhile.
+    opening: bool,
+    live_read: Option<Reading>,
+    backlog_read: Option<Reading>,
+    read_retry: Option<Monotonic>,
+    reads: u64,
+    memory_only: bool,
+    flushing: bool,
+    commands: VecDeque<Command>,
+}
+
+impl Outbox {
+    /// With the run opened for this process and those that earlier processes left.
+    #[must_use]
+    pub fn new(open: &FoundRun, earlier: &[FoundRun]) -> Self {
+        let mut outbox = Self {
+            runs: BTreeMap::new(),
+            open: (open.counter, open.run),
+            timeline: Timeline::default(),
+            generation: Generation::default(),
+            builder: BatchBuilder::default(),
+            gathered_after: open.last,
+            gathering_since: None,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            appending: 0,
+            append_retry: None,
+            sending: Sending::No,
+            opening: false,
+            live_read: None,
+            backlog_read: None,
+            read_retry: None,
+            reads: 0,
+            memory_only: false,
+            flushing: false,
+            commands: VecDeque::new(),
+        };
+        outbox.runs.insert(outbox.open, Run::new(open));
+        outbox.adopt(earlier);
+        outbox
+    }
+
+    fn adopt(&mut self, found: &[FoundRun]) {
+        for found in found {
+            self.runs.entry((found.counter, found.run)).or_insert_with(|| Run::new(found));
+        }
+    }
+
+    /// Earlier processes' runs were found on the volume.
+    pub fn handle_adopted(&mut self, now: Monotonic, found: &[FoundRun]) {
+        self.adopt(found);
+        self.advance(now);
+    }
+
+    /// Results from here on were made under this. A batch never mixes two.
+    pub fn set_origin(&mut self, now: Monotonic, timeline: Timeline, generation: Generation) {
+        if (timeline, generation) != (self.timeline, self.generation) {
+            self.close_batch();
+            (self.timeline, self.generation) = (timeline, generation);
+            self.advance(now);
+        }
+    }
+
+    /// Where the next result will stand.
+    #[must_use]
+    pub fn next_place(&self) -> (RunCounter, Sequence) {
+        let made = self.runs.get(&self.open).map_or(0, |run| run.made.0);
+        (self.open.0, Sequence(made.saturating_add(1)))
+    }
+
+    /// Takes a result; it has the place that [`Outbox::next_place`] told.
+    pub fn push(&mut self, now: Monotonic, result: &CheckResult) {
+        let (_, sequence) = self.next_place();
+        if let Some(run) = self.runs.get_mut(&self.open) {
+            run.made = sequence;
+        }
+        self.builder.push(result);
+        self.gathering_since.get_or_insert(now);
+        if self.builder.is_full() {
+            self.close_batch();
+        }
+        self.advance(now);
+    }
+
+    fn header(&self, place: Place, first: Sequence, last: Sequence) -> BatchHeader {
+        let (counter, run) = place;
+        BatchHeader { timeline: self.timeline, generation: self.generation, run, counter, first, last }
+    }
+
+    fn gap(&self, place: Place, first: Sequence, last: Sequence, reason: &str) -> Bytes {
+        let mut builder = BatchBuilder::default();
+        builder.push_gap(&GapRecord { first, last, reason: reason.to_owned(), from: None, to: None });
+        Bytes::from(builder.finish(&self.header(place, first, last)))
+    }
+
+    fn close_batch(&mut self) {
+        self.gathering_since = None;
+        if self.builder.is_empty() {
+            return;
+        }
+        let Some(last) = self.runs.get(&self.open).map(|run| run.made) else { return };
+        let first = Sequence(self.gathered_after.0.saturating_add(1));
+        let header = self.header(self.open, first, last);
+        let bytes = Bytes::from(self.builder.finish(&header));
+        self.gathered_after = last;
+        self.waiting_bytes = self.waiting_bytes.saturating_add(bytes.len());
+        self.waiting.push_back(Waiting { place: self.open, gap: false, batch: SpooledBatch { first, last, bytes } });
+        while self.waiting_bytes > WAITING_BYTES_MAX && self.give_up_oldest() {}
+    }
+
+    /// Turns the oldest batch that is not just being appended into a gap record, or adds it to the one before it.
+    fn give_up_oldest(&mut self) -> bool {
+        let at = self.appending;
+        let Some(oldest) = self.waiting.get(at) else { return false };
+        let place = oldest.place;
+        let mut range = (oldest.batch.first, oldest.batch.last);
+        if oldest.gap {
+            match self.waiting.get(at + 1).filter(|next| next.place == place) {
+                Some(next) => range.1 = next.batch.last,
+                None => return false,
+            }
+            if let Some(next) = self.waiting.remove(at + 1) {
+                self.waiting_bytes = self.waiting_bytes.saturating_sub(next.batch.bytes.len());
+            }
+        }
+        let bytes = self.gap(place, range.0, range.1, SPOOL_FULL);
+        if let Some(oldest) = self.waiting.get_mut(at) {
+            self.waiting_bytes =
+                self.waiting_bytes.saturating_sub(oldest.batch.bytes.len()).saturating_add(bytes.len());
+            oldest.gap = true;
+            oldest.batch = SpooledBatch { first: range.0, last: range.1, bytes };
+        }
+        true
+    }
+
+    /// The earliest moment at which [`Outbox::handle_timeout`] has something to do.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Monotonic> {
+        let append = match (self.appending, self.append_retry) {
+            (0, Some(retry)) => Some(retry),
+            (0, None) => self.gathering_since.map(|since| since.plus(LINGER)),
+            _ => None,
+        };
+        [append, self.read_retry].into_iter().flatten().min()
+    }
+
+    /// A deadline has come.
+    pub fn handle_timeout(&mut self, now: Monotonic) {
+        self.advance(now);
+    }
+
+    /// From here on nothing lingers: the process is about to end.
+    pub fn flush(&mut self, now: Monotonic) {
+        self.flushing = true;
+        self.advance(now);
+    }
+
+    /// Everything up to here is durable.
+    pub fn handle_appended(&mut self, now: Monotonic, run: RunId, up_to: Sequence) {
+        self.appending = 0;
+        self.append_retry = None;
+        self.memory_only = false;
+        while self.waiting.front().is_some_and(|first| first.place.1 == run && first.batch.last <= up_to) {
+            let Some(Waiting { place, batch, .. }) = self.waiting.pop_front() else { break };
+            self.waiting_bytes = self.waiting_bytes.saturating_sub(batch.bytes.len());
+            if let Some(run) = self.runs.get_mut(&place) {
+                run.durable = run.durable.max(batch.last);
+            }
+            // Live results go out of memory; whoever cannot keep up reads them back.
+            let next = self.runs.get(&place).is_some_and(|run| run.sent.0.saturating_add(1) == batch.first.0);
+            if place == self.open
+                && next
+                && self.sending == Sending::Yes
+                && self.live_read.is_none()
+                && self.has_room(Lane::Live)
+            {
+                self.send(Lane::Live, place, batch.last, batch.bytes);
+            }
+        }
+        self.advance(now);
+    }
+
+    /// Nothing of the last append is on the volume; it is tried again.
+    pub fn handle_append_failed(&mut self, now: Monotonic) {
+        self.appending = 0;
+        self.append_retry = Some(now.plus(RETRY_AFTER));
+        self.memory_only = true;
+    }
+
+    /// The master told where it stands: sending begins, after a new run has been opened if this one has a backlog.
+    pub fn handle_welcome(&mut self, now: Monotonic, positions: &[RunPosition]) {
+        let positions: BTreeMap<RunId, Sequence> = positions.iter().map(|at| (at.run, at.position)).collect();
+        for ((_, id), run) in &mut self.runs {
+            let position = positions.get(id).copied().unwrap_or_default();
+            run.position = position.min(run.durable);
+            run.sent = run.position;
+            run.in_flight.clear();
+        }
+        let undelivered = self.runs.values().filter(|run| run.undelivered() > 0).count();
+        let open_lags = self.runs.get(&self.open).is_some_and(|run| run.undelivered() > 0);
+        self.sending = if self.opening {
+            Sending::Opening
+        } else if open_lags && undelivered < RUNS_UNDELIVERED_MAX {
+            self.opening = true;
+            self.commands.push_back(Command::OpenRun);
+            Sending::Opening
+        } else {
+            Sending::Yes
+        };
+        self.close_delivered();
+        self.advance(now);
+    }
+
+    /// A run was opened: the one before it becomes backlog.
+    pub fn handle_opened(&mut self, now: Monotonic, run: RunId, counter: RunCounter) {
+        self.close_batch();
+        self.open = (counter, run);
+        self.gathered_after = Sequence(0);
+        let found = FoundRun { run, counter, first: Sequence(1), last: Sequence(0) };
+        self.runs.insert(self.open, Run::new(&found));
+        self.opened(now);
+    }
+
+    /// No run could be opened: the present one goes on.
+    pub fn handle_open_failed(&mut self, now: Monotonic) {
+        self.opened(now);
+    }
+
+    fn opened(&mut self, now: Monotonic) {
+        self.opening = false;
+        if self.sending == Sending::Opening {
+            self.sending = Sending::Yes;
+        }
+        self.close_delivered();
+        self.advance(now);
+    }
+
+    /// The connection is gone: what was not acknowledged is sent again on the next one.
+    pub fn handle_disconnected(&mut self) {
+        self.sending = Sending::No;
+        self.live_read = None;
+        self.backlog_read = None;
+        self.read_retry = None;
+        for run in self.runs.values_mut() {
+            run.sent = run.position;
+            run.told = false;
+            run.in_flight.clear();
+        }
+    }
+
+    fn place_of(&self, run: RunId) -> Option<Place> {
+        self.runs.keys().find(|(_, id)| *id == run).copied()
+    }
+
+    /// Durable on the master's side. Unknown runs are those closed before.
+    pub fn handle_ack(&mut self, now: Monotonic, ack: RunPosition) {
+        let Some(run) = self.place_of(ack.run).and_then(|place| self.runs.get_mut(&place)) else { return };
+        // A master cannot have what was never durable here; believing it would lose what comes next.
+        run.position = run.position.max(ack.position.min(run.durable));
+        run.sent = run.sent.max(run.position);
+        while run.in_flight.front().is_some_and(|(last, _)| *last <= run.position) {
+            run.in_flight.pop_front();
+        }
+        self.close_delivered();
+        self.advance(now);
+    }
+
+    /// The master needs nothing more of a run. The open one goes on all the same.
+    pub fn handle_close(&mut self, now: Monotonic, run: RunId) {
+        if let Some(place) = self.place_of(run).filter(|place| *place != self.open)
+            && let Some(run) = self.runs.get_mut(&place)
+        {
+            run.position = run.durable;
+            run.sent = run.durable;
+            run.closed = true;
+            run.in_flight.clear();
+            self.close_delivered();
+            self.advance(now);
+        }
+    }
+
+    /// Up to where the states now contain each run.
+    #[must_use]
+    pub fn made(&self) -> BTreeMap<RunId, Sequence> {
+        self.runs.iter().map(|((_, id), run)| (*id, run.made)).collect()
+    }
+
+    /// The states on disk contain each run up to here: what is acknowledged as well may go.
+    pub fn handle_covered(&mut self, covered: &BTreeMap<RunId, Sequence>) {
+        for ((_, id), run) in &mut self.runs {
+            if let Some(up_to) = covered.get(id) {
+                run.covered = run.covered.max(*up_to);
+            }
+            let up_to = run.covered.min(run.position);
+            if up_to > run.trimmed {
+                run.trimmed = up_to;
+                self.commands.push_back(Command::Trim { run: *id, up_to });
+            }
+        }
+        self.close_delivered();
+    }
+
+    /// What trimming has left.
+    pub fn handle_trimmed(&mut self, run: RunId, first: Sequence) {
+        if let Some(run) = self.place_of(run).and_then(|place| self.runs.get_mut(&place)) {
+            run.first = run.first.max(first);
+        }
+    }
+
+    /// Older runs of which nothing is needed any more go: the master has closed them, or they never held anything.
+    fn close_delivered(&mut self) {
+        let open = self.open;
+        let waiting = &self.waiting;
+        let reading = [&self.live_read, &self.backlog_read].map(|read| read.as_ref().map(|read| read.place));
+        let commands = &mut self.commands;
+        self.runs.retain(|place, run| {
+            let needed = *place == open
+                || !(run.closed || run.made == Sequence(0))
+                || run.position < run.made
+                || run.covered < run.made
+                || reading.contains(&Some(*place))
+                || waiting.iter().any(|waiting| waiting.place == *place);
+            if !needed {
+                commands.push_back(Command::CloseRun(place.1));
+            }
+            needed
+        });
+    }
+
+    /// Bytes and batches that may still be sent before an acknowledgement.
+    fn room(&self, lane: Lane) -> (usize, usize) {
+        let live = lane == Lane::Live;
+        let (mut bytes, mut batches) = (0_usize, 0_usize);
+        for (_, run) in self.runs.iter().filter(|(place, _)| (**place == self.open) == live) {
+            bytes = run.in_flight.iter().fold(bytes, |sum, (_, bytes)| sum.saturating_add(*bytes));
+            batches += run.in_flight.len();
+        }
+        let most = if live { LIVE_WINDOW_BYTES } else { BACKLOG_WINDOW_BYTES };
+        (most.saturating_sub(bytes), WINDOW_BATCHES.saturating_sub(batches))
+    }
+
+    fn has_room(&self, lane: Lane) -> bool {
+        let (bytes, batches) = self.room(lane);
+        bytes > 0 && batches > 0
+    }
+
+    fn send(&mut self, lane: Lane, place: Place, last: Sequence, payload: Bytes) {
+        if let Some(run) = self.runs.get_mut(&place) {
+            run.sent = last;
+            run.in_flight.push_back((last, payload.len()));
+            self.commands.push_back(Command::Send { lane, payload });
+        }
+    }
+
+    /// Batches were read back. An answer to a question of an earlier connection is none.
+    pub fn handle_read(&mut self, now: Monotonic, read: ReadId, found: &ReadBatches) {
+        let Some((lane, place)) = self.take_read(read) else { return };
+        if let Some(run) = self.runs.get_mut(&place) {
+            run.first = run.first.max(found.trimmed_below);
+            run.sent = run.sent.max(Sequence(found.trimmed_below.0.saturating_sub(1)));
+        }
+        for bytes in &found.batches {
+            let Ok((header, _)) = decode_header(bytes) else { continue };
+            let sent = self.runs.get(&place).map(|run| run.sent).unwrap_or_default();
+            if header.run != place.1 || header.last <= sent {
+                continue;
+            }
+            if !self.has_room(lane) {
+                self.advance(now);
+                return;
+            }
+            self.send_lost(lane, place, Sequence(header.first.0.saturating_sub(1)));
+            self.send(lane, place, header.last, bytes.clone());
+        }
+        self.send_lost(lane, place, found.through);
+        self.close_delivered();
+        self.advance(now);
+    }
+
+    /// Says that everything above what was sent, up to `last`, can no longer be read.
+    fn send_lost(&mut self, lane: Lane, place: Place, last: Sequence) {
+        let Some(run) = self.runs.get(&place) else { return };
+        let last = last.min(run.durable);
+        if last > run.sent {
+            let first = Sequence(run.sent.0.saturating_add(1));
+            let payload = self.gap(place, first, last, SPOOL_DAMAGED);
+            self.send(lane, place, last, payload);
+        }
+    }
+
+    /// The volume could not be read; asked again later.
+    pub fn handle_read_failed(&mut self, now: Monotonic, read: ReadId) {
+        if self.take_read(read).is_some() {
+            self.read_retry = Some(now.plus(RETRY_AFTER));
+        }
+    }
+
+    fn take_read(&mut self, read: ReadId) -> Option<(Lane, Place)> {
+        for (lane, slot) in [(Lane::Live, &mut self.live_read), (Lane::Backlog, &mut self.backlog_read)] {
+            if slot.as_ref().is_some_and(|reading| reading.read == read) {
+                return slot.take().map(|reading| (lane, reading.place));
+            }
+        }
+        None
+    }
+
+    fn ask(&mut self, lane: Lane, place: Place) -> Option<Reading> {
+        let (bytes_max, batches_max) = self.room(lane);
+        let from = Sequence(
+            self.runs
+                .get(&place)
+                .filter(|run| run.lags() && bytes_max > 0 && batches_max > 0)?
+                .sent
+                .0
+                .saturating_add(1),
+        );
+        self.reads += 1;
+        let read = ReadId(self.reads);
+        self.commands.push_back(Command::Read { read, run: place.1, from, bytes_max, batches_max });
+        Some(Reading { read, place })
+    }
+
+    /// Says which runs are complete: only those the master closes once it has them.
+    fn tell_complete(&mut self) {
+        let mut said = Vec::new();
+        for (place, run) in &mut self.runs {
+            if *place != self.open && !run.told && run.is_complete() {
+                run.told = true;
+                said.push(ToMaster::Held(run.held(*place, false)));
+            }
+        }
+        let payloads = message::encode(&said).into_iter().map(Bytes::from);
+        self.commands.extend(payloads.map(|payload| Command::Send { lane: Lane::Control, payload }));
+    }
+
+    fn advance(&mut self, now: Monotonic) {
+        self.append_next(now);
+        if self.sending != Sending::No {
+            self.tell_complete();
+        }
+        if self.read_retry.is_some_and(|retry| retry > now) || self.sending != Sending::Yes {
+            return;
+        }
+        self.read_retry = None;
+        if self.live_read.is_none() {
+            self.live_read = self.ask(Lane::Live, self.open);
+        }
+        // Backlog takes what live leaves.
+        let live_lags = self.runs.get(&self.open).is_some_and(Run::lags);
+        if self.backlog_read.is_none() && !live_lags {
+            let oldest = self.runs.iter().find(|(place, run)| **place != self.open && run.lags());
+            self.backlog_read = oldest.map(|(place, _)| *place).and_then(|place| self.ask(Lane::Backlog, place));
+        }
+    }
+
+    /// One append at a time; while it runs the next batch gathers.
+    fn append_next(&mut self, now: Monotonic) {
+        if self.appending > 0 || self.append_retry.is_some_and(|retry| retry > now) {
+            return;
+        }
+        if self.gathering_since.is_some_and(|since| self.flushing || since.plus(LINGER) <= now) {
+            self.close_batch();
+        }
+        let Some(place) = self.waiting.front().map(|first| first.place) else { return };
+        let mut bytes = 0;
+        let batches: Vec<SpooledBatch> = self
+            .waiting
+            .iter()
+            .take_while(|waiting| {
+                let fits = waiting.place == place && bytes < APPEND_BYTES;
+                bytes += waiting.batch.bytes.len();
+                fits
+            })
+            .map(|waiting| waiting.batch.clone())
+            .collect();
+        self.appending = batches.len();
+        self.commands.push_back(Command::Append { run: place.1, batches });
+    }
+
+    /// The next order.
+    pub fn poll_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// The runs for Hello, the first words of a new connection.
+    pub fn introduce(&mut self) -> Vec<HeldRun> {
+        let open = self.open;
+        let older = self.runs.iter_mut().filter(|(place, _)| **place != open).take(HELLO_RUNS_MAX - 1);
+        let mut held: Vec<HeldRun> = older
+            .map(|(place, run)| {
+                run.told = run.is_complete();
+                run.held(*place, !run.told)
+            })
+            .collect();
+        held.extend(self.runs.get(&open).map(|run| run.held(open, true)));
+        held
+    }
+
+    /// Results on the volume that the master has not acknowledged.
+    #[must_use]
+    pub fn undelivered(&self) -> u64 {
+        self.runs.values().fold(0, |sum, run| sum.saturating_add(run.undelivered()))
+    }
+
+    /// Runs held, the open one included.
+    #[must_use]
+    pub fn run_count(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Whether the volume cannot be written and results are in memory only.
+    #[must_use]
+    pub fn memory_only(&self) -> bool {
+        self.memory_only
+    }
+
+    /// Whether everything made is on the volume.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.builder.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Whether the master has acknowledged all of the open run.
+    #[must_use]
+    pub fn is_live_delivered(&self) -> bool {
+        self.is_durable() && self.runs.get(&self.open).is_none_or(|run| run.undelivered() == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Facts about the outbox room, on inputs made by hand.

@@ -1,0 +1,254 @@
+//! The checks this slot owns: which is due, which is running, and each one's newest state. Decides when a check starts and what it
+//! goes on from. Knows no run, no link and no clock: places on the master's axis come in. The surprise: a run that was missed is
+//! skipped, never made up for, and a check whose question or grant changed disowns the execution that is still running.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use shared::assignment::{AssignedCheck, Assignment, Carried};
+use shared::name::{CheckId, Grant, Timeline};
+use shared::schedule::{first_due, next_due};
+use shared::state::CheckState;
+use shared::time::{Monotonic, Timestamp};
+
+use crate::clock::MasterClock;
+use crate::command::ProbeId;
+
+/// Checks that run at the same time; further ones start late and are counted.
+pub const IN_FLIGHT_MAX: usize = 1024;
+/// A start later than this after its due time counts as late.
+pub const LATE_AFTER: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+struct Duty {
+    due: Timestamp,
+    flight: Option<ProbeId>,
+}
+
+/// A check that is being executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flight {
+    /// Which.
+    pub check: CheckId,
+    /// Under which grant it was started.
+    pub grant: Grant,
+    /// When it was due.
+    pub due: Monotonic,
+}
+
+/// Everything this slot has to check.
+#[derive(Debug, Default)]
+pub struct Roster {
+    assignment: Assignment,
+    timeline: Option<Timeline>,
+    duties: BTreeMap<CheckId, Duty>,
+    /// Places of all duties that wait for their time.
+    queue: BTreeSet<(Timestamp, CheckId)>,
+    /// `None` for an execution that nobody waits for any more but that still takes a place.
+    flights: BTreeMap<ProbeId, Option<Flight>>,
+    states: BTreeMap<CheckId, Carried>,
+    running: bool,
+    probes: u64,
+    late: u64,
+}
+
+impl Roster {
+    /// States that the volume remembers, of this timeline; they count for checks yet to be assigned.
+    #[must_use]
+    pub fn new(timeline: Timeline, states: BTreeMap<CheckId, Carried>) -> Self {
+        Self { timeline: Some(timeline), states, ..Self::default() }
+    }
+
+    /// The checks owned.
+    #[must_use]
+    pub fn assignment(&self) -> &Assignment {
+        &self.assignment
+    }
+
+    /// Timeline of the checks owned.
+    #[must_use]
+    pub fn timeline(&self) -> Option<Timeline> {
+        self.timeline
+    }
+
+    /// Newest state of each check.
+    #[must_use]
+    pub fn states(&self) -> &BTreeMap<CheckId, Carried> {
+        &self.states
+    }
+
+    /// States of an earlier process: greater keys count.
+    pub fn merge(&mut self, timeline: Timeline, states: &BTreeMap<CheckId, Carried>) {
+        if self.timeline.is_some_and(|own| own != timeline) {
+            return;
+        }
+        for (id, other) in states {
+            let known = self.states.entry(*id).or_insert(*other);
+            if other.key > known.key {
+                *known = *other;
+            }
+        }
+    }
+
+    /// Takes a whole new assignment. Untouched checks keep phase, state and what is running.
+    ///
+    /// `first_check` is the first id given since the master's store was made or restored.
+    pub fn assign(&mut self, now: Timestamp, timeline: Timeline, first_check: CheckId, assignment: Assignment) {
+        if self.timeline != Some(timeline) {
+            // Keys of another timeline order nothing here; ids from the first new one on may mean other objects.
+            self.states.retain(|id, _| *id < first_check);
+            self.states.values_mut().for_each(|known| known.key = Default::default());
+            self.timeline = Some(timeline);
+        }
+        let old = std::mem::replace(&mut self.assignment, assignment);
+        let gone: Vec<CheckId> =
+            self.duties.keys().filter(|id| !self.assignment.checks.contains_key(id)).copied().collect();
+        for id in gone {
+            self.states.remove(&id);
+            self.drop_duty(id);
+        }
+        let ids: Vec<CheckId> = self.assignment.checks.keys().copied().collect();
+        for id in ids {
+            self.take(now, id, old.checks.get(&id));
+        }
+    }
+
+    fn take(&mut self, now: Timestamp, id: CheckId, old: Option<&AssignedCheck>) {
+        let Some(check) = self.assignment.checks.get(&id) else { return };
+        if let Some(carried) = &check.carried
+            && self.states.get(&id).is_none_or(|own| own.key <= carried.key)
+        {
+            self.states.insert(id, *carried);
+        }
+        let known = self.states.get(&id);
+        let state = known.map_or_else(|| CheckState::pending(check.policy.max_attempts), |known| known.state);
+        let interval = check.policy.interval(&state);
+        let regular = if known.is_some() { next_due(id, interval, now) } else { first_due(id, interval, now) };
+        let (due, disown) = match (old, self.duties.get(&id)) {
+            (Some(old), Some(duty)) => {
+                let soon = duty.due.max(now);
+                let asked = old.check == check.check;
+                let due = match (asked, old.policy == check.policy) {
+                    (true, true) => duty.due,
+                    (true, false) => regular,
+                    (false, _) => first_due(id, interval, now).min(soon).min(regular),
+                };
+                (due, !asked || old.grant != check.grant)
+            }
+            _ => (regular, false),
+        };
+        if disown {
+            self.disown(id);
+        }
+        self.place(id, due);
+    }
+
+    /// Whoever still executes this check does it for nothing.
+    fn disown(&mut self, id: CheckId) {
+        if let Some(probe) = self.duties.get_mut(&id).and_then(|duty| duty.flight.take())
+            && let Some(flight) = self.flights.get_mut(&probe)
+        {
+            *flight = None;
+        }
+    }
+
+    fn drop_duty(&mut self, id: CheckId) {
+        self.disown(id);
+        if let Some(duty) = self.duties.remove(&id) {
+            self.queue.remove(&(duty.due, id));
+        }
+    }
+
+    fn place(&mut self, id: CheckId, due: Timestamp) {
+        let duty = self.duties.entry(id).or_insert(Duty { due, flight: None });
+        self.queue.remove(&(duty.due, id));
+        duty.due = due;
+        if duty.flight.is_none() {
+            self.queue.insert((due, id));
+        }
+    }
+
+    /// Starts or stops starting checks. What was missed meanwhile is skipped.
+    pub fn set_running(&mut self, now: Timestamp, running: bool) {
+        if running && !self.running {
+            let missed: Vec<CheckId> =
+                self.queue.iter().take_while(|(due, _)| *due <= now).map(|(_, id)| *id).collect();
+            for id in missed {
+                self.place_next(id, now);
+            }
+        }
+        self.running = running;
+    }
+
+    /// Nobody waits for what is running: the slot was lost.
+    pub fn disown_all(&mut self, now: Timestamp) {
+        let flying: Vec<CheckId> =
+            self.duties.iter().filter(|(_, duty)| duty.flight.is_some()).map(|(id, _)| *id).collect();
+        for id in flying {
+            self.disown(id);
+            self.place_next(id, now);
+        }
+    }
+
+    fn place_next(&mut self, id: CheckId, now: Timestamp) {
+        let Some(check) = self.assignment.checks.get(&id) else { return };
+        let interval = match self.states.get(&id) {
+            Some(known) => check.policy.interval(&known.state),
+            None => Duration::from_millis(check.policy.check_interval_ms),
+        };
+        self.place(id, next_due(id, interval, now));
+    }
+
+    /// When the next check is due, on the axis; `None` while none may start.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Timestamp> {
+        let free = self.running && self.flights.len() < IN_FLIGHT_MAX;
+        self.queue.first().filter(|_| free).map(|(due, _)| *due)
+    }
+
+    /// Starts the next check that is due.
+    pub fn start_next(&mut self, now: Monotonic, clock: &MasterClock) -> Option<(ProbeId, AssignedCheck)> {
+        let place = clock.axis(now);
+        let due = self.next_due().filter(|due| *due <= place)?;
+        let (_, id) = self.queue.pop_first()?;
+        let check = self.assignment.checks.get(&id)?.clone();
+        self.probes += 1;
+        let probe = ProbeId(self.probes);
+        self.late += u64::from(place.since(due) > LATE_AFTER);
+        self.flights.insert(probe, Some(Flight { check: id, grant: check.grant, due: clock.moment(due) }));
+        if let Some(duty) = self.duties.get_mut(&id) {
+            duty.flight = Some(probe);
+        }
+        Some((probe, check))
+    }
+
+    /// An execution has ended; `None` if nobody waits for it any more.
+    pub fn end(&mut self, probe: ProbeId) -> Option<(Flight, &AssignedCheck, CheckState)> {
+        let flight = self.flights.remove(&probe)??;
+        let check = self.assignment.checks.get(&flight.check)?;
+        let known = self.states.get(&flight.check);
+        let state = known.map_or_else(|| CheckState::pending(check.policy.max_attempts), |known| known.state);
+        Some((flight, check, state))
+    }
+
+    /// The state after an execution that [`Roster::end`] gave; the check gets its next place.
+    pub fn settle(&mut self, now: Timestamp, id: CheckId, after: Carried) {
+        self.states.insert(id, after);
+        if let Some(duty) = self.duties.get_mut(&id) {
+            duty.flight = None;
+        }
+        self.place_next(id, now);
+    }
+
+    /// Executions that have not ended.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// Checks that started late, since start.
+    #[must_use]
+    pub fn late(&self) -> u64 {
+        self.late
+    }
+}

@@ -1,0 +1,1 @@
+//! Facts about the scheduler room, on inputs made by hand.

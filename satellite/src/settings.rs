@@ -1,0 +1,106 @@
+//! What this process is told at its start: flags and environment, parsed once. Decides nothing else; knows no file's content.
+//! What is monitored is not among it: that comes from the master.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use shared::name::{RegionName, SlotNumber};
+
+const TEACHING: &str = "\
+A satellite runs the checks that its master gives to its slot of a region, and delivers the results. It needs two things: a
+directory that survives a restart (--data), and a certificate for its slot, made on the master's machine:
+
+  perigee-master certificate --region eu --slot 1 --out DIR        writes slot.crt, slot.key and ca.crt
+  perigee-satellite run --master perigee.example.net:7443 --data /var/lib/perigee-satellite --identity DIR
+
+Start it before or after its master: it waits, and says what for. Without the master it goes on checking what it was given and
+keeps the results on its volume. `perigee-satellite status` shows what it is doing.
+
+Exit codes: 0 good; 1 failed, the last line says why; 2 wrong use or wrong certificate; 3 no satellite runs there (status).";
+
+/// Perigee's satellite: runs checks near the hosts and delivers their results.
+#[derive(Debug, Parser)]
+#[command(name = "perigee-satellite", version, after_help = TEACHING)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Check and deliver until told to stop (SIGTERM, SIGINT).
+    #[command(after_help = TEACHING)]
+    Run(Run),
+    /// Show what the satellite on this machine is doing.
+    Status(Status),
+}
+
+/// Settings of a running satellite.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Run {
+    /// Address of the master's link port; several, separated by commas, are tried in turn.
+    #[arg(long, env = "PERIGEE_MASTER", value_name = "HOST:PORT", value_delimiter = ',', required = true)]
+    pub master: Vec<String>,
+    /// Directory for assignment and results; survives restarts, one volume per slot.
+    #[arg(long, env = "PERIGEE_DATA", value_name = "DIR", default_value = "/var/lib/perigee-satellite")]
+    pub data: PathBuf,
+    /// Directory with slot.crt, slot.key and ca.crt [default: identity/ in the data directory].
+    #[arg(long, env = "PERIGEE_IDENTITY", value_name = "DIR")]
+    pub identity: Option<PathBuf>,
+    /// Region this satellite is meant for; must be the certificate's.
+    #[arg(long, env = "PERIGEE_REGION", value_name = "REGION")]
+    pub region: Option<RegionName>,
+    /// Slot of the region this satellite is meant for; must be the certificate's.
+    #[arg(long, env = "PERIGEE_SLOT", value_name = "N")]
+    pub slot: Option<SlotNumber>,
+    /// What is logged to standard error: a level, or levels by target as in `info,perigee::ack=debug`.
+    #[arg(long, env = "PERIGEE_LOG", value_name = "FILTER", default_value = "info")]
+    pub log: String,
+}
+
+impl Run {
+    /// Where the certificate lies.
+    #[must_use]
+    pub fn identity(&self) -> PathBuf {
+        self.identity.clone().unwrap_or_else(|| self.data.join("identity"))
+    }
+}
+
+/// What to show.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Status {
+    /// The satellite's data directory.
+    #[arg(long, env = "PERIGEE_DATA", value_name = "DIR", default_value = "/var/lib/perigee-satellite")]
+    pub data: PathBuf,
+    /// As JSON, one object per living process.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The process was told something that cannot be: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Misuse(pub String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn slots_and_regions_are_checked_at_the_door() {
+        let run = |slot| Arguments::try_parse_from(["perigee-satellite", "run", "--master", "m:7443", "--slot", slot]);
+        assert!(run("2").is_ok());
+        assert!(run("0").is_err());
+        let run = run("2").unwrap();
+        let Action::Run(run) = run.action else { panic!("not run") };
+        assert_eq!(run.identity(), run.data.join("identity"));
+    }
+}

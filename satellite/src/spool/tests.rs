@@ -1,0 +1,1 @@
+//! Facts about the spool room, on inputs made by hand.

@@ -1,0 +1,368 @@
+//! The directories of a slot's volume: one per process, each with its lock, its owner's name, its runs and its states. Decides whose
+//! a directory is and draws run counters; knows nothing of delivery. The surprise: a directory whose lock is free belongs to nobody
+//! alive, so whoever gets the lock first has it, and the volume's own lock only guards the moment in which a new one appears.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use seglog::{Item, Log, Options};
+use shared::assignment::Carried;
+use shared::delivery::{BatchItem, Key, decode_header, decode_items};
+use shared::name::{CheckId, InstallationId, InstanceId, RunCounter, RunId, Sequence, Slot, Timeline};
+
+use crate::command::{FoundRun, KeptStates};
+use crate::spool::sealed::{self, SealError};
+
+/// Kind of log a run is.
+const RUN_TAG: [u8; 4] = *b"run1";
+/// Segments are this long: what is acknowledged goes in steps of it, and finding a place in one costs reading it.
+const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
+const STATES_TAG: [u8; 4] = *b"PGST";
+const COUNTER_TAG: [u8; 4] = *b"PGCT";
+/// Version of both files.
+const FORMAT: u8 = 1;
+
+/// One run on disk.
+#[derive(Debug)]
+pub struct RunLog {
+    /// Its place among the runs of the slot.
+    pub counter: RunCounter,
+    /// Its records: batches by their last sequence.
+    pub log: Log,
+    /// Its directory.
+    pub path: PathBuf,
+}
+
+/// One process's directory, locked by us.
+#[derive(Debug)]
+pub struct Holding {
+    /// Where.
+    pub path: PathBuf,
+    /// Runs in it.
+    pub runs: BTreeMap<RunId, RunLog>,
+    /// Something in it could not be opened and must not be removed.
+    pub incomplete: bool,
+    _lock: File,
+}
+
+impl Holding {
+    /// The runs as the brain wants them.
+    #[must_use]
+    pub fn found(&self) -> Vec<FoundRun> {
+        let found = |(run, held): (&RunId, &RunLog)| FoundRun {
+            run: *run,
+            counter: held.counter,
+            first: Sequence(held.log.first()),
+            last: Sequence(held.log.published()),
+        };
+        self.runs.iter().map(found).collect()
+    }
+}
+
+/// What looking through the volume brought.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// Directories that nobody alive has, by the time of their runs, oldest first.
+    pub free: Vec<PathBuf>,
+    /// A process of our slot is alive.
+    pub alive: bool,
+    /// Directories that are another's: left alone.
+    pub foreign: Vec<(PathBuf, String)>,
+    /// Highest run counter that any name shows.
+    pub counter: RunCounter,
+}
+
+/// The spool part of a slot's volume.
+#[derive(Debug)]
+pub struct Volume {
+    root: PathBuf,
+    owner: String,
+}
+
+/// Makes a directory and those above it, durably.
+fn create_directory(path: &Path) -> Result<()> {
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|level| !level.as_os_str().is_empty() && !level.exists()).collect();
+    for level in missing.into_iter().rev() {
+        match fs::create_dir(level) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error).with_context(|| format!("cannot create the directory {}", level.display()));
+            }
+            _ => sealed::sync_directory_of(level).with_context(|| format!("cannot sync beside {}", level.display()))?,
+        }
+    }
+    Ok(())
+}
+
+fn open_lock(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .with_context(|| format!("cannot open the lock file {}", path.display()))
+}
+
+/// `Ok(None)`: another process has it.
+fn try_lock(path: &Path) -> Result<Option<File>> {
+    let file = open_lock(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+fn run_name(text: &str) -> Option<(RunCounter, RunId)> {
+    let (counter, run) = text.split_once('-')?;
+    Some((RunCounter(counter.parse().ok()?), run.parse().ok()?))
+}
+
+fn names(dir: &Path) -> Result<Vec<String>> {
+    let entries = fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.with_context(|| format!("cannot list {}", dir.display()))?;
+        names.extend(entry.file_name().to_str().map(str::to_owned));
+    }
+    names.sort();
+    Ok(names)
+}
+
+impl Volume {
+    /// Under `data`, for this slot.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn open(data: &Path, installation: &InstallationId, slot: &Slot) -> Result<Self> {
+        let root = data.join("spool");
+        create_directory(&root)?;
+        Ok(Self { root, owner: format!("{installation}/{}/{}", slot.region, slot.number) })
+    }
+
+    /// Held while a directory appears or is looked at, for moments only.
+    fn lock(&self) -> Result<File> {
+        let path = self.root.join("lock");
+        let file = open_lock(&path)?;
+        file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+        Ok(file)
+    }
+
+    /// Makes this process's own directory.
+    ///
+    /// # Errors
+    /// When the volume cannot be written.
+    pub fn enter(&self, instance: InstanceId) -> Result<Holding> {
+        let guard = self.lock()?;
+        let path = self.root.join(instance.to_string());
+        create_directory(&path)?;
+        let lock = try_lock(&path.join("lock"))?
+            .with_context(|| format!("{} belongs to a running process", path.display()))?;
+        let owner = path.join("owner");
+        fs::write(&owner, &self.owner).with_context(|| format!("cannot write {}", owner.display()))?;
+        File::open(&owner)
+            .and_then(|file| file.sync_all())
+            .with_context(|| format!("cannot sync {}", owner.display()))?;
+        sealed::sync_directory_of(&owner).with_context(|| format!("cannot sync {}", path.display()))?;
+        drop(guard);
+        Ok(Holding { path, runs: BTreeMap::new(), incomplete: false, _lock: lock })
+    }
+
+    /// Looks at every directory but those in `ours`.
+    ///
+    /// # Errors
+    /// When the volume cannot be read.
+    pub fn survey(&self, ours: &[&Path]) -> Result<Survey> {
+        let _guard = self.lock()?;
+        let mut survey = Survey::default();
+        let mut free = Vec::new();
+        for name in names(&self.root)? {
+            let path = self.root.join(&name);
+            if name.parse::<InstanceId>().is_err() || !path.is_dir() {
+                continue;
+            }
+            let runs: Vec<RunCounter> =
+                names(&path)?.iter().filter_map(|name| run_name(name)).map(|(n, _)| n).collect();
+            survey.counter = survey.counter.max(runs.iter().max().copied().unwrap_or_default());
+            if ours.contains(&path.as_path()) {
+                continue;
+            }
+            let owner = fs::read_to_string(path.join("owner")).unwrap_or_default();
+            if owner != self.owner && !(owner.is_empty() && runs.is_empty()) {
+                survey.foreign.push((path, owner));
+            } else if try_lock(&path.join("lock"))?.is_some() {
+                free.push((runs.iter().min().copied(), path));
+            } else {
+                survey.alive = true;
+            }
+        }
+        free.sort();
+        survey.free = free.into_iter().map(|(_, path)| path).collect();
+        Ok(survey)
+    }
+
+    /// Takes a directory over; `None` if somebody else was faster.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn adopt(&self, path: PathBuf) -> Result<Option<Holding>> {
+        let Some(lock) = try_lock(&path.join("lock"))? else { return Ok(None) };
+        let mut holding = Holding { path: path.clone(), runs: BTreeMap::new(), incomplete: false, _lock: lock };
+        for name in names(&path)? {
+            let Some((counter, run)) = run_name(&name) else { continue };
+            let path = path.join(&name);
+            match open_run(&path) {
+                Ok(log) => {
+                    holding.runs.insert(run, RunLog { counter, log, path });
+                }
+                Err(error) => {
+                    tracing::error!(path = %path.display(), "a run is left where it is: {error}");
+                    holding.incomplete = true;
+                }
+            }
+        }
+        Ok(Some(holding))
+    }
+
+    /// Draws the next run counter; it is used up even if no run comes of it.
+    ///
+    /// # Errors
+    /// When it cannot be made durable.
+    pub fn draw(&self, shown: RunCounter) -> Result<RunCounter> {
+        let _guard = self.lock()?;
+        let path = self.root.join("counter");
+        let kept = match sealed::read(&path, COUNTER_TAG, FORMAT) {
+            Ok(bytes) => minicbor::decode::<RunCounter>(&bytes).unwrap_or_default(),
+            Err(SealError::Missing) => RunCounter(0),
+            Err(SealError::Damaged(why)) => {
+                tracing::error!(path = %path.display(), "the run counter is drawn from the names of the runs: {why}");
+                RunCounter(0)
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        };
+        let next = RunCounter(kept.max(shown).0.saturating_add(1));
+        let content = minicbor::to_vec(next).unwrap_or_default();
+        sealed::write(&path, COUNTER_TAG, FORMAT, &content)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(next)
+    }
+}
+
+fn open_run(path: &Path) -> Result<Log, seglog::Error> {
+    let options = Options { segment_bytes: SEGMENT_BYTES, ..Options::new(RUN_TAG) };
+    let (log, recovery) = Log::open(path, options)?;
+    for damage in &recovery.damages {
+        tracing::warn!(path = %path.display(), ?damage, "part of a run cannot be read; it becomes a gap");
+    }
+    Ok(log)
+}
+
+impl Holding {
+    /// Opens a new run in this directory.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn open_run(&mut self, run: RunId, counter: RunCounter) -> Result<FoundRun> {
+        let path = self.path.join(format!("{:020}-{run}", counter.0));
+        let log = open_run(&path)?;
+        self.runs.insert(run, RunLog { counter, log, path });
+        Ok(FoundRun { run, counter, first: Sequence(1), last: Sequence(0) })
+    }
+
+    /// Removes a run and everything in it.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn remove_run(&mut self, run: RunId) -> Result<()> {
+        if let Some(held) = self.runs.remove(&run) {
+            drop(held.log);
+            fs::remove_dir_all(&held.path).with_context(|| format!("cannot remove {}", held.path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the whole directory and lets its lock go.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn remove(self) -> Result<()> {
+        fs::remove_dir_all(&self.path).with_context(|| format!("cannot remove {}", self.path.display()))
+    }
+
+    /// Puts the states in this directory.
+    ///
+    /// # Errors
+    /// When they cannot be made durable.
+    pub fn keep_states(&self, states: &KeptStates) -> Result<()> {
+        let path = self.path.join("states");
+        let content = minicbor::to_vec(states).context("the states cannot be encoded")?;
+        sealed::write(&path, STATES_TAG, FORMAT, &content).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The states in this directory, and what its runs add to them, added to `known`.
+    pub fn fold_states(&self, timeline: Option<Timeline>, known: &mut KeptStates) {
+        let path = self.path.join("states");
+        let kept = match sealed::read(&path, STATES_TAG, FORMAT) {
+            Ok(bytes) => minicbor::decode::<KeptStates>(&bytes).unwrap_or_else(|error| {
+                tracing::error!(path = %path.display(), "states are taken from the spool alone: {error}");
+                KeptStates::default()
+            }),
+            Err(SealError::Missing) => KeptStates::default(),
+            Err(error) => {
+                tracing::error!(path = %path.display(), "states are taken from the spool alone: {error}");
+                KeptStates::default()
+            }
+        };
+        let timeline = timeline.or((!kept.states.is_empty()).then_some(kept.timeline));
+        if let Some(timeline) = timeline {
+            known.timeline = timeline;
+        }
+        if timeline == Some(kept.timeline) {
+            for (id, carried) in &kept.states {
+                take_greater(&mut known.states, *id, *carried);
+            }
+        }
+        for (run, held) in &self.runs {
+            let covered = kept.covered.get(run).copied().unwrap_or_default();
+            if let Err(error) = fold_run(&held.log, covered, timeline, known) {
+                tracing::warn!(path = %held.path.display(), "states may be older than this run: {error}");
+            }
+        }
+    }
+}
+
+fn take_greater(states: &mut BTreeMap<CheckId, Carried>, id: CheckId, carried: Carried) {
+    let known = states.entry(id).or_insert(carried);
+    if carried.key > known.key {
+        *known = carried;
+    }
+}
+
+fn fold_run(
+    log: &Log,
+    covered: Sequence,
+    timeline: Option<Timeline>,
+    known: &mut KeptStates,
+) -> Result<(), seglog::Error> {
+    let from = covered.0.saturating_add(1).max(log.first());
+    let mut reader = log.read(from)?;
+    while let Some(item) = reader.next()? {
+        let Item::Record { payload, .. } = item else { continue };
+        let Ok((header, body)) = decode_header(&payload) else { continue };
+        if timeline.is_some_and(|timeline| timeline != header.timeline) {
+            continue;
+        }
+        let Ok(items) = decode_items(&header, body) else { continue };
+        for item in items {
+            if let BatchItem::Result(sequence, result) = item {
+                let key = Key { grant: result.grant, counter: header.counter, sequence };
+                take_greater(&mut known.states, result.check, Carried { state: result.after, key });
+            }
+        }
+        known.timeline = header.timeline;
+    }
+    Ok(())
+}
