@@ -43,7 +43,18 @@ const SATELLITE: &Table = &[
     ("run", &["clock", "command", "link", "probe", "scheduler", "settings", "spool"]),
 ];
 
-const MASTER: &Table = &[("assign", &[]), ("config", &[]), ("trust", &[]), ("link", &["trust"]), ("writer", &[])];
+const MASTER: &Table = &[
+    ("assign", &[]),
+    ("config", &[]),
+    ("trust", &[]),
+    ("writer", &[]),
+    ("entry", &[]),
+    ("status", &["config", "entry"]),
+    ("fleet", &["assign", "config", "status"]),
+    ("ingest", &["entry", "status"]),
+    ("coordinator", &["config", "entry", "fleet", "ingest", "status"]),
+    ("link", &["fleet", "trust"]),
+];
 
 const TABLES: [(&str, &Table); 3] = [("shared/src", SHARED), ("satellite/src", SATELLITE), ("master/src", MASTER)];
 
@@ -132,6 +143,8 @@ fn tree_of(folder: &str, files: &[source::File]) -> BTreeMap<String, BTreeSet<St
             .filter(|(of, _)| *of == folder)
             .map(|(_, name)| name.split('/').next().unwrap_or(&name).to_owned())
     };
+    let tests = source::test_only(files);
+    let files: Vec<&source::File> = files.iter().filter(|file| !tests.contains(&file.path)).collect();
     let rooms: BTreeSet<String> = files.iter().filter_map(|file| top(&file.path)).collect();
     let mut tree: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for file in files {

@@ -49,6 +49,24 @@ pub(crate) fn rust_files() -> Vec<File> {
     files
 }
 
+/// Paths of files that are compiled for tests only: `#[cfg(test)] mod name;` in the module above them.
+pub(crate) fn test_only(files: &[File]) -> Vec<String> {
+    let mut paths = Vec::new();
+    for file in files {
+        let (folder, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
+        let stem = name.trim_end_matches(".rs");
+        let below = if matches!(stem, "lib" | "main" | "mod") { folder.to_owned() } else { format!("{folder}/{stem}") };
+        let code = split(&file.text).code;
+        for (at, _) in code.match_indices("#[cfg(test)]") {
+            let declared = code[at..].lines().nth(1).unwrap_or_default().trim_start_matches("pub(crate) ");
+            if let Some(module) = declared.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';')) {
+                paths.push(format!("{below}/{module}.rs"));
+            }
+        }
+    }
+    paths
+}
+
 fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries {
@@ -215,6 +233,16 @@ pub(crate) fn word_offsets<'t>(code: &'t str, word: &'t str) -> impl Iterator<It
         };
         open(before, word.chars().next()) && open(after, word.chars().next_back())
     })
+}
+
+#[test]
+fn a_module_of_tests_is_seen() {
+    let file = |path: &str, text: &str| File { path: path.to_owned(), text: text.to_owned() };
+    let files = [
+        file("a/src/lib.rs", "pub mod b;\n#[cfg(test)]\nmod faults;\n"),
+        file("a/src/b.rs", "#[cfg(test)]\nmod tests {\n}\n#[cfg(test)]\nmod cases;\n"),
+    ];
+    assert_eq!(test_only(&files), ["a/src/faults.rs", "a/src/b/cases.rs"]);
 }
 
 #[test]
