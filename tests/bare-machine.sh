@@ -71,9 +71,10 @@ for tool in node pkg-config cargo git python3; do
   [[ ! -e $bare/usr/bin/$tool ]] || die "the machine is not bare: it has $tool"
 done
 
-say "cloning $(git rev-parse --short HEAD)"
-git -c advice.detachedHead=false clone -q --no-hardlinks . "$bare/root/perigee"
-git -C "$bare/root/perigee" checkout -q "$(git rev-parse HEAD)"
+commit=$(git rev-parse --short HEAD)
+say "cloning $commit"
+git clone -q --no-hardlinks . "$bare/root/perigee"
+git -C "$bare/root/perigee" -c advice.detachedHead=false checkout -q "$commit"
 cargo fetch --locked >&2
 cargo_home="${CARGO_HOME:-$HOME/.cargo}"
 sysroot=$(rustc --print sysroot)
@@ -124,5 +125,5 @@ for step in "${steps[@]}"; do
   reports+=",\"$step\":{\"exit\":$result,\"seconds\":$((SECONDS - began)),\"report\":${report:-null}}"
 done
 printf '{"passed":%d,"failed":%d,"skipped":0,"suite":"%s","commit":"%s"%s}\n' \
-  "$passed" "$failed" "$suite" "$(git rev-parse --short HEAD)" "$reports"
+  "$passed" "$failed" "$suite" "$commit" "$reports"
 ((failed == 0))

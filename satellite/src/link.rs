@@ -157,10 +157,7 @@ pub async fn run(
 ) {
     let (mut failures, began) = (0u32, Instant::now());
     while !stop.is_cancelled() {
-        let end = tokio::select! {
-            () = stop.cancelled() => break,
-            end = attempt(&settings, &events, &stop) => end,
-        };
+        let end = attempt(&settings, &events, &stop).await;
         if stop.is_cancelled() || events.is_closed() {
             break;
         }
@@ -186,17 +183,34 @@ pub async fn run(
     }
 }
 
-/// One round: every address of every master in turn until one takes us; ends when that connection ends.
+/// One round of attempts; when one succeeds, until that connection ends.
 async fn attempt(settings: &Settings, events: &mpsc::Sender<LinkEvent>, stop: &CancellationToken) -> End {
+    let reached = tokio::select! {
+        () = stop.cancelled() => return End::plain("stopped".to_owned()),
+        reached = reach(settings) => reached,
+    };
+    let (endpoint, connection, session) = match reached {
+        Ok(reached) => reached,
+        Err(end) => return end,
+    };
+    let end = converse(&connection, session, &endpoint, events, stop).await;
+    connection.close(VarInt::from_u32(CLOSE_STOPPED), b"stopped");
+    if tokio::time::timeout(STOP_DEADLINE, endpoint.wait_idle()).await.is_err() {
+        tracing::debug!("the master did not take notice of the end in time");
+    }
+    end
+}
+
+/// Tries every address of every master in turn until one takes us.
+async fn reach(settings: &Settings) -> Result<(Endpoint, Connection, MasterSession), End> {
     // Files are small and local; still not read on the threads that probe.
     let directory = settings.certificates.clone();
     let credentials = match tokio::task::spawn_blocking(move || tls::read(&directory)).await {
         Ok(Ok(credentials)) => credentials,
-        Ok(Err(error)) => return End::plain(format!("{error:#}")),
-        Err(error) => return End::plain(format!("the certificates were not read: {error}")),
+        Ok(Err(error)) => return Err(End::plain(format!("{error:#}"))),
+        Err(error) => return Err(End::plain(format!("the certificates were not read: {error}"))),
     };
-    let mut reasons = Vec::new();
-    let mut refusal = None;
+    let (mut reasons, mut refusal) = (Vec::new(), None);
     for master in &settings.masters {
         let addresses = match resolve(master).await {
             Ok(addresses) => addresses,
@@ -207,14 +221,7 @@ async fn attempt(settings: &Settings, events: &mpsc::Sender<LinkEvent>, stop: &C
         };
         for address in addresses {
             match connect(&credentials, master, address).await {
-                Ok((endpoint, connection, session)) => {
-                    let end = converse(&connection, session, &endpoint, events, stop).await;
-                    connection.close(VarInt::from_u32(CLOSE_STOPPED), b"stopped");
-                    if tokio::time::timeout(STOP_DEADLINE, endpoint.wait_idle()).await.is_err() {
-                        tracing::debug!(master, %address, "the master did not take notice of the end in time");
-                    }
-                    return end;
-                }
+                Ok(reached) => return Ok(reached),
                 Err(end) => {
                     refusal = refusal.or(end.refusal);
                     reasons.push(format!("{master} ({address}): {}", end.reason));
@@ -225,7 +232,7 @@ async fn attempt(settings: &Settings, events: &mpsc::Sender<LinkEvent>, stop: &C
     if settings.masters.is_empty() {
         reasons.push("no master is named".to_owned());
     }
-    End { refusal, ..End::plain(reasons.join("; ")) }
+    Err(End { refusal, ..End::plain(reasons.join("; ")) })
 }
 
 async fn resolve(master: &str) -> Result<Vec<SocketAddr>> {

@@ -2,5 +2,8 @@
 //! Nothing here is part of the product; what it measures it measures from outside.
 
 pub mod carbon;
+pub mod daemon;
 pub mod figure;
 pub mod missing;
+pub mod nrpe;
+pub mod wait;

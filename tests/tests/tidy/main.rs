@@ -6,6 +6,7 @@
 
 mod arrows;
 mod decisions;
+mod examples;
 mod limits;
 mod locks;
 mod map;

@@ -61,6 +61,9 @@ fn parse(text: &str) -> (Rooms, Vec<Complaint>) {
         if line.starts_with('#') {
             folder = line.strip_prefix("### `").and_then(|rest| rest.strip_suffix('`'));
         }
+        if line.starts_with("**`") {
+            complaints.push(format!("{MAP}:{}: a room is an item of a list: begin with `- `", number + 1));
+        }
         let (Some(folder), Some((name, rest))) =
             (folder, line.strip_prefix("- **`").and_then(|rest| rest.split_once("`** ")))
         else {
@@ -156,7 +159,7 @@ fn an_unnamed_room_and_a_named_nothing_are_found() {
 
 #[test]
 fn a_room_without_kind_is_found() {
-    assert_eq!(parse("### `master/src`\n- **`fleet`** holders\n- **`link`** S:\n").1.len(), 2);
+    assert_eq!(parse("### `master/src`\n- **`fleet`** holders\n- **`link`** S:\n**`run`** S: loop\n").1.len(), 3);
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn opens_with_its_purpose(path: &str, text: &str) -> Option<Complaint> {
 
 fn openssl_outside_its_room(path: &str, parts: &Parts) -> Vec<Complaint> {
     let allowed = path.starts_with(OPENSSL_ROOM) || path.starts_with("tests/");
-    let words = ["openssl", "tokio_openssl", "openssl_sys"];
+    let words = ["openssl", "tokio_openssl", "hyper_openssl", "openssl_sys"];
     let offsets = words.iter().flat_map(|word| word_offsets(&parts.code, word));
     offsets
         .filter(|_| !allowed)
