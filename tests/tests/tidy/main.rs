@@ -1,10 +1,11 @@
 //! The tree looked at as text: what a reviewer would otherwise have to remember. Each rule is a small checker that takes text
-//! and gives complaints, and each checker is shown to fail on a bad snippet beside it. Nothing is built or started here but
-//! `--help` of a finished binary.
+//! and gives complaints, and each checker is shown to fail on a bad snippet beside it. Nothing is built here, and nothing
+//! of the product started but `--help`.
 
 #![expect(clippy::expect_used, reason = "a test that cannot read the tree has nothing better to do")]
 
 mod arrows;
+mod closing;
 mod decisions;
 mod examples;
 mod limits;
