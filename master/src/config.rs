@@ -256,3 +256,6 @@ pub struct GraphiteWriter {
     #[n(3)]
     pub metadata: bool,
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use cel::Value;
 use shared::check::{Check, NrpeCheck, NrpeTls, State, TcpCheck};
 
-use super::diagnostic::{At, Findings, Place, did_you_mean};
+use super::diagnostic::{At, Findings, Place, did_you_mean_or};
 use super::expression::{ExpressionError, Language, Scope, Template, to_cel};
 use super::parse::{RawCheck, RawProbe};
 
@@ -83,15 +83,15 @@ pub struct Problem {
     /// What is wrong.
     pub message: String,
     /// What to do.
-    pub hint: Option<String>,
+    pub hint: String,
 }
 
 impl Problem {
-    fn fatal(place: Place, message: impl Into<String>, hint: impl Into<Option<String>>) -> Self {
+    fn fatal(place: Place, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { place, fatal: true, message: message.into(), hint: hint.into() }
     }
 
-    fn warning(place: Place, message: impl Into<String>, hint: impl Into<Option<String>>) -> Self {
+    fn warning(place: Place, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { place, fatal: false, message: message.into(), hint: hint.into() }
     }
 
@@ -168,7 +168,9 @@ pub fn compile_check(
                 Some(command) => command.as_ref(),
                 None => {
                     if !hidden(&name.value) {
-                        let hint = did_you_mean(&name.value, commands.keys().map(String::as_str));
+                        let names = commands.keys().map(String::as_str);
+                        let hint =
+                            did_you_mean_or(&name.value, names, "write it under `commands`, or use nrpe: or tcp: here");
                         findings.error(name.place, format!("there is no command `{}`", name.value), hint);
                     }
                     None
@@ -179,8 +181,8 @@ pub fn compile_check(
                 let takes = command.and_then(|command| command.takes.as_ref());
                 if let Some(takes) = takes.filter(|takes| !takes.contains(&key.value)) {
                     let message = format!("the command `{}` takes no argument `{}`", name.value, key.value);
-                    let hint = did_you_mean(&key.value, takes.iter().map(String::as_str))
-                        .unwrap_or_else(|| "a command takes what it names as {{ args.… }}".to_owned());
+                    let names = takes.iter().map(String::as_str);
+                    let hint = did_you_mean_or(&key.value, names, "a command takes what it names as {{ args.… }}");
                     findings.error(key.place, message, hint);
                 }
                 let argument = match &value.value {
@@ -229,7 +231,7 @@ impl CompiledCheck {
                 let text = fill(&port.value, port.place, scope, problems)?;
                 let Some(number) = text.parse::<u16>().ok().filter(|number| *number > 0) else {
                     let message = format!("“{}” is no port; a port is a number from 1 to 65535", text.escape_debug());
-                    problems.push(Problem::fatal(port.place, message, None));
+                    problems.push(Problem::fatal(port.place, message, "as in tcp: 443"));
                     return None;
                 };
                 Some(Check::Tcp(TcpCheck { address: endpoint.address.clone(), port: number }))
@@ -268,7 +270,7 @@ fn fill(text: &Template, place: Place, scope: &Scope, problems: &mut Vec<Problem
 
 fn check_command(name: &str, place: Place, problems: &mut Vec<Problem>) {
     if name.trim().is_empty() {
-        problems.push(Problem::fatal(place, "the name of an NRPE command must not be empty", None));
+        problems.push(Problem::fatal(place, "the name of an NRPE command must not be empty", "as in check_load"));
         return;
     }
     if name.contains('!') {
@@ -294,7 +296,7 @@ fn check_argument(text: &str, place: Place, problems: &mut Vec<Problem>) {
 fn check_characters(text: &str, what: &str, place: Place, problems: &mut Vec<Problem>) {
     if let Some(character) = text.chars().find(|c| matches!(c, '\0' | '\r' | '\n')) {
         let message = format!("{what} must not contain {}", character.escape_debug());
-        problems.push(Problem::fatal(place, message, None));
+        problems.push(Problem::fatal(place, message, "take it out: a packet or a line of the daemon would end there"));
     }
     let nasty = text.chars().find(|c| METACHARACTERS.contains(c)).map(String::from);
     if let Some(nasty) = nasty.or_else(|| text.contains("$(").then(|| "$(".to_owned())) {

@@ -46,8 +46,9 @@ struct HostFindings {
 /// The hosts that share a finding.
 #[derive(Debug)]
 struct Hosts {
-    hint: Option<String>,
+    hint: String,
     first: String,
+    last: String,
     count: usize,
 }
 
@@ -55,15 +56,25 @@ impl HostFindings {
     fn add(&mut self, host: &str, problem: Problem) {
         let severity = if problem.fatal { Severity::Error } else { Severity::Warning };
         let entry = self.shared.entry((problem.place, severity, problem.message));
-        entry.or_insert_with(|| Hosts { hint: problem.hint, first: host.to_owned(), count: 0 }).count += 1;
+        let hosts = entry.or_insert_with(|| Hosts {
+            hint: problem.hint,
+            first: host.to_owned(),
+            last: String::new(),
+            count: 0,
+        });
+        // Hosts come one after the other, so the last one tells whether this is another.
+        if hosts.last != host {
+            host.clone_into(&mut hosts.last);
+            hosts.count += 1;
+        }
     }
 
-    fn error(&mut self, host: &str, place: Place, message: String, hint: impl Into<Option<String>>) {
-        self.add(host, Problem { place, fatal: true, message, hint: hint.into() });
+    fn error(&mut self, host: &str, place: Place, message: String, hint: String) {
+        self.add(host, Problem { place, fatal: true, message, hint });
     }
 
     fn report(self, findings: &mut Findings) {
-        for ((place, severity, message), Hosts { hint, first, count }) in self.shared {
+        for ((place, severity, message), Hosts { hint, first, count, .. }) in self.shared {
             let message = match count {
                 1 => format!("{message} (on host {first})"),
                 count => format!("{message} (on {count} hosts, the first is {first})"),
@@ -125,7 +136,23 @@ impl<'a> Compiler<'a> {
     /// Whether a name may be defined in a part of a file that could not be read. Nothing is said about such names: the syntax
     /// error there is the mistake.
     fn is_hidden(sources: &Sources, raw: &Raw, name: &str) -> bool {
-        raw.broken.iter().any(|file| sources.texts().nth(*file).is_some_and(|(_, text)| text.contains(name)))
+        // Defined means followed by a colon, with or without quotes; used means anything else.
+        let definitions = [format!("{name}:"), format!("{name}\":"), format!("{name}':")];
+        raw.broken.iter().any(|(file, _)| {
+            let text = sources.texts().nth(*file).map(|(_, text)| text).unwrap_or_default();
+            definitions.iter().any(|definition| text.contains(definition))
+        })
+    }
+
+    /// Whether an object ends early because of a syntax error: what is missing in it may have been written.
+    fn is_cut(&self, place: Place) -> bool {
+        let raw = self.raw;
+        let hosts = raw.hosts.iter().map(|(name, _)| name.place);
+        let mut places = hosts.chain(raw.services.iter().map(|(name, _)| name.place));
+        let error = raw.broken.iter().find(|(file, line)| *file == place.file && *line >= place.line);
+        error.is_some_and(|(file, line)| {
+            !places.any(|other| other.file == *file && other.line > place.line && other.line <= *line)
+        })
     }
 
     fn place_of(sources: &Sources, place: Place) -> String {
@@ -133,7 +160,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// A text as a name; a mistake at its place if it is none.
-    fn name<T>(&mut self, text: &At<String>, hint: Option<&str>) -> Option<T>
+    fn name<T>(&mut self, text: &At<String>, hint: &str) -> Option<T>
     where
         T: FromStr,
         T::Err: std::fmt::Display,
@@ -141,7 +168,7 @@ impl<'a> Compiler<'a> {
         match text.value.parse() {
             Ok(name) => Some(name),
             Err(error) => {
-                self.findings.error(text.place, error.to_string(), hint.map(str::to_owned));
+                self.findings.error(text.place, error.to_string(), hint);
                 None
             }
         }
@@ -152,7 +179,7 @@ impl<'a> Compiler<'a> {
         let raw = by_name(&self.raw.regions, "region", &|place| Self::place_of(sources, place), &mut self.findings);
         for (name, (place, region)) in raw {
             let hint = "lower-case letters, digits and hyphens; it becomes part of certificates";
-            let name = self.name::<RegionName>(&At::new(name, place), Some(hint));
+            let name = self.name::<RegionName>(&At::new(name, place), hint);
             let region = self.region(region);
             if let Some(name) = name {
                 self.regions.insert(name, region);
@@ -201,7 +228,11 @@ impl<'a> Compiler<'a> {
         let named = by_name(&self.raw.commands, "command", &|place| Self::place_of(sources, place), &mut self.findings);
         for (name, (place, probe)) in named {
             if name.is_empty() || name.chars().any(char::is_control) {
-                self.findings.error(place, "a command needs a name of printable characters", None);
+                self.findings.error(
+                    place,
+                    "a command needs a name of printable characters",
+                    "as in check_mysql".to_owned(),
+                );
             }
             let command = compile_command(&self.language, probe, &mut self.findings);
             self.commands.insert(name, command);

@@ -141,6 +141,15 @@ struct Finding {
     hint: Option<String>,
 }
 
+/// [`did_you_mean`], or other advice where there is nothing to offer.
+pub fn did_you_mean_or<'a>(
+    wrong: &str,
+    candidates: impl IntoIterator<Item = &'a str> + Clone,
+    otherwise: &str,
+) -> String {
+    did_you_mean(wrong, candidates).unwrap_or_else(|| otherwise.to_owned())
+}
+
 /// Everything found so far.
 #[derive(Debug, Clone, Default)]
 pub struct Findings {
@@ -148,9 +157,9 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// A mistake: the configuration cannot be activated.
-    pub fn error(&mut self, place: Place, message: impl Into<String>, hint: impl Into<Option<String>>) {
-        self.add(place, Severity::Error, message.into(), hint.into());
+    /// A mistake: the configuration cannot be activated. It always comes with advice.
+    pub fn error(&mut self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
+        self.add(place, Severity::Error, message.into(), Some(hint.into()));
     }
 
     /// Something allowed that may not do what was meant.
@@ -214,7 +223,7 @@ impl Findings {
 }
 
 /// The candidate that was probably meant by `wrong`, if one is near enough: distance 1 for short words, up to a third of the
-/// length for longer ones, or the candidate that begins the same.
+/// length for longer ones, or the candidate that has all its words (`max_attempts`, `max_check_attempts`).
 #[must_use]
 pub fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let length = wrong.chars().count();
@@ -223,7 +232,7 @@ pub fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -
         .filter_map(|candidate| {
             let distance = strsim::damerau_levenshtein(wrong, candidate);
             let near = distance <= 1.max(length / 3) && distance < candidate.chars().count();
-            let part = length >= 4 && (candidate.ends_with(wrong) || candidate.starts_with(wrong));
+            let part = length >= 4 && wrong.split('_').all(|word| candidate.split('_').any(|known| known == word));
             (near || part).then_some((distance, candidate))
         })
         .min()
@@ -252,8 +261,8 @@ mod tests {
         let sources = Sources::from_texts([("a.yaml", "hosts:\n  web: { intervall: 1m }\n")]);
         let mut findings = Findings::default();
         let place = Place { file: 0, line: 2, column: 10, length: 9 };
-        findings.error(place, "unknown key `intervall`", Some("did you mean `interval`?".to_owned()));
-        findings.error(place, "unknown key `intervall`", Some("did you mean `interval`?".to_owned()));
+        findings.error(place, "unknown key `intervall`", "did you mean `interval`?");
+        findings.error(place, "unknown key `intervall`", "did you mean `interval`?");
         let all = findings.into_diagnostics(&sources);
         assert_eq!(all.len(), 1, "one thing is said once");
         let text = all[0].render();
@@ -280,7 +289,7 @@ mod tests {
         for line in 0..DIAGNOSTICS_MAX as u32 {
             findings.warning(Place { line, ..Place::default() }, "w", None);
         }
-        findings.error(Place { line: 9_999, ..Place::default() }, "e", None);
+        findings.error(Place { line: 9_999, ..Place::default() }, "e", "h");
         let all = findings.into_diagnostics(&sources);
         assert_eq!(all.len(), DIAGNOSTICS_MAX + 1);
         assert!(all.iter().any(|d| d.message == "e"));
@@ -293,6 +302,7 @@ mod tests {
         assert_eq!(nearest("chek_interval", keys), Some("check_interval"));
         assert_eq!(nearest("check_intervall", keys), Some("check_interval"));
         assert_eq!(nearest("attempts", keys), Some("max_check_attempts"));
+        assert_eq!(nearest("max_attempts", keys), Some("max_check_attempts"));
         assert_eq!(nearest("colour", keys), None);
         assert_eq!(nearest("x", ["y"]), None);
     }

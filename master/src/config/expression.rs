@@ -10,10 +10,11 @@ use std::sync::Arc;
 use cel::common::ast::{Expr, LiteralValue, operators};
 use cel::{Context, Env, Program, Value};
 
-use super::diagnostic::did_you_mean;
+use super::diagnostic::{did_you_mean_or, nearest};
 
 /// Longest expression, in bytes: far above what a person writes, below what makes the parser slow.
 pub const EXPRESSION_BYTES_MAX: usize = 4_096;
+const HINT: &str = "an expression looks like '\"linux\" in host.groups && host.name.startsWith(\"web\")'";
 /// Fields of `host` in an expression.
 pub const HOST_FIELDS: [&str; 5] = ["name", "address", "region", "groups", "vars"];
 
@@ -24,11 +25,11 @@ pub struct ExpressionError {
     /// What is wrong.
     pub message: String,
     /// What to do.
-    pub hint: Option<String>,
+    pub hint: String,
 }
 
 impl ExpressionError {
-    fn new(message: impl Into<String>, hint: impl Into<Option<String>>) -> Self {
+    fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { message: message.into(), hint: hint.into() }
     }
 }
@@ -65,10 +66,10 @@ impl Language {
     /// When it is no CEL, uses a variable that is not there, or a field that hosts do not have.
     pub fn compile(&self, source: &str, variables: &[&str]) -> Result<Expression, ExpressionError> {
         if source.len() > EXPRESSION_BYTES_MAX {
-            return Err(ExpressionError::new(format!("an expression has at most {EXPRESSION_BYTES_MAX} bytes"), None));
+            return Err(ExpressionError::new(format!("an expression has at most {EXPRESSION_BYTES_MAX} bytes"), HINT));
         }
         if source.trim().is_empty() {
-            return Err(ExpressionError::new("the expression is empty", None));
+            return Err(ExpressionError::new("the expression is empty", HINT));
         }
         let program = self.env.compile(source).map_err(|errors| {
             let first = errors.errors.first();
@@ -76,7 +77,7 @@ impl Language {
             let at = first.map_or(0, |error| error.pos.1);
             ExpressionError::new(
                 format!("the expression `{source}` is not valid CEL at its column {at}: {message}"),
-                None,
+                HINT,
             )
         })?;
         check_names(&program.expression().expr, &mut variables.to_vec()).map_err(|mut error| {
@@ -99,7 +100,8 @@ impl Language {
 fn tidy(message: &str) -> String {
     let message = message.strip_prefix("Syntax error: ").unwrap_or(message);
     let message = message.split(" expecting ").next().unwrap_or(message);
-    message.replace("'<EOF>'", "the end").trim().to_owned()
+    let message = message.replace("mismatched input", "unexpected").replace("extraneous input", "unexpected");
+    message.replace("token recognition error at:", "cannot read").replace("'<EOF>'", "end").trim().to_owned()
 }
 
 /// Walks the expression: every variable must be known, every field of `host` must exist.
@@ -111,15 +113,17 @@ fn check_names<'a>(expr: &'a Expr, variables: &mut Vec<&'a str>) -> Result<(), E
             if name.starts_with('@') || variables.contains(&name.as_str()) || builtin.contains(&name.as_str()) {
                 return Ok(());
             }
-            let hint = did_you_mean(name, variables.iter().copied());
+            let hint = did_you_mean_or(name, variables.iter().copied(), HINT);
             Err(ExpressionError::new(format!("there is no variable `{name}`"), hint))
         }
         Expr::Select(select) => {
             if matches!(&select.operand.expr, Expr::Ident(name) if name == "host")
                 && !HOST_FIELDS.contains(&select.field.as_str())
             {
-                let hint = did_you_mean(&select.field, HOST_FIELDS)
-                    .or_else(|| Some(format!("your own data stands in host.vars.{}", select.field)));
+                let hint = nearest(&select.field, HOST_FIELDS).map_or_else(
+                    || format!("your own data stands in host.vars.{}", select.field),
+                    |near| format!("did you mean `{near}`?"),
+                );
                 return Err(ExpressionError::new(format!("`host` has no field `{}`", select.field), hint));
             }
             check_names(&select.operand.expr, variables)
@@ -248,9 +252,9 @@ impl Expression {
                 ExpressionError::new(format!("there is no `{key}`"), hint)
             }
             cel::ExecutionError::UndeclaredReference(name) => {
-                ExpressionError::new(format!("there is no function or variable `{name}`"), None)
+                ExpressionError::new(format!("there is no function or variable `{name}`"), HINT)
             }
-            other => ExpressionError::new(other.to_string().lines().collect::<Vec<_>>().join(" "), None),
+            other => ExpressionError::new(other.to_string().lines().collect::<Vec<_>>().join(" "), HINT),
         })
     }
 
@@ -290,8 +294,10 @@ pub fn elements(value: Value) -> Result<Arc<Vec<Value>>, ExpressionError> {
         Value::List(items) => Ok(items),
         other => Err(ExpressionError::new(
             format!("`for` goes through a list, and this is {}", describe(&other)),
-            matches!(other, Value::Map(_))
-                .then(|| "for a mapping: host.vars.name.map(key, key) gives its keys".to_owned()),
+            match other {
+                Value::Map(_) => "for a mapping: host.vars.name.map(key, key) gives its keys",
+                _ => "make it a list, as in [host.vars.name]",
+            },
         )),
     }
 }
@@ -321,7 +327,7 @@ impl Template {
                 pieces.push(Piece::Text(before.to_owned()));
             }
             let Some((expression, after)) = tail.split_once("}}") else {
-                return Err(ExpressionError::new(format!("the {{{{ in “{text}” is not closed with }}}}"), None));
+                return Err(ExpressionError::new(format!("the {{{{ in “{text}” is not closed"), "close it with }}"));
             };
             pieces.push(Piece::Expression(language.compile(expression.trim(), variables)?));
             rest = after;

@@ -5,7 +5,7 @@
 
 pub mod field;
 
-use super::diagnostic::{At, Findings, Place};
+use super::diagnostic::{At, Findings, Place, nearest};
 use super::source::Sources;
 use super::yaml::{self, Key, Node};
 use field::{Fields, Later};
@@ -41,8 +41,9 @@ pub struct Raw {
     pub commands: Named<RawProbe>,
     /// `writers`
     pub graphite: Vec<(At<String>, RawGraphite)>,
-    /// Texts of files of which a part could not be read: a name that stands in one of them may be defined there.
-    pub broken: Vec<usize>,
+    /// Files of which a part could not be read, and the lines where that began: a name that is defined in one of them may be
+    /// missing.
+    pub broken: Vec<(usize, u32)>,
 }
 
 /// `regions.NAME`
@@ -107,6 +108,8 @@ pub struct RawService {
     pub condition: Option<At<String>>,
     /// Variables and the lists they go through.
     pub each: Vec<(At<String>, At<String>)>,
+    /// What says for which hosts it is was written, but was a mistake, which has been named.
+    pub hosts_are_wrong: bool,
     /// The rest.
     pub settings: Settings,
 }
@@ -231,9 +234,7 @@ pub fn parse(sources: &Sources, findings: &mut Findings) -> Raw {
     let mut parser = Parser { raw: Raw::default(), findings };
     for (file, (_, text)) in sources.texts().enumerate() {
         let document = yaml::read(file, text, parser.findings);
-        if document.broken {
-            parser.raw.broken.push(file);
-        }
+        parser.raw.broken.extend(document.broken.iter().map(|line| (file, *line)));
         for root in &document.roots {
             parser.sections(root);
         }
@@ -359,7 +360,10 @@ impl Parser<'_> {
             }
             match key.text.as_str() {
                 "hosts" => service.hosts = Some(self.fields().texts(node, "hosts")),
-                "where" => service.condition = self.fields().text(node, "where"),
+                "where" => {
+                    service.condition = self.fields().text(node, "where");
+                    service.hosts_are_wrong |= service.condition.is_none();
+                }
                 "for" => {
                     for (key, node) in self.fields().entries(node, "`for`") {
                         if let Some(list) = self.fields().text(node, &key.text) {
@@ -378,6 +382,10 @@ impl Parser<'_> {
                 _ => {
                     let keys = [COMMON_KEYS, SERVICE_KEYS].concat();
                     self.fields().unknown(key, "key of a service", &keys, LATER_OBJECT_KEYS);
+                    // What was meant is not missing too.
+                    let meant = nearest(&key.text, keys.iter().copied());
+                    service.hosts_are_wrong |= matches!(meant, Some("hosts" | "where"));
+                    service.settings.check_is_wrong |= meant == Some("check");
                 }
             }
         }

@@ -57,9 +57,17 @@ pub fn loads(catalog: &Catalog) -> Vec<RegionLoad> {
         *(if object.is_host() { &mut load.hosts } else { &mut load.services }) += 1;
         let seconds = std::time::Duration::from_millis(definition.policy.check_interval_ms.max(1)).as_secs_f64();
         load.checks_per_second += 1.0 / seconds;
-        load.checks_per_second_per_slot = load.checks_per_second / f64::from(load.slots.max(1));
     }
-    loads.into_values().collect()
+    // Three digits are what a person reads; sums of many thirds of a second have noise behind them.
+    let round = |value: f64| (value * 1_000.0).round() / 1_000.0;
+    loads
+        .into_values()
+        .map(|load| RegionLoad {
+            checks_per_second: round(load.checks_per_second),
+            checks_per_second_per_slot: round(load.checks_per_second / f64::from(load.slots.max(1))),
+            ..load
+        })
+        .collect()
 }
 
 /// The answer as JSON has it.

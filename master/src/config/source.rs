@@ -186,7 +186,7 @@ impl Reader {
     fn put_aside(&mut self, name: String, problem: String) {
         let place = Place { file: self.sources.files.len(), ..Place::default() };
         self.sources.files.push(SourceFile::new(name, String::new()));
-        self.sources.findings.error(place, problem, None);
+        self.sources.findings.error(place, problem, "the other files are read without it".to_owned());
     }
 
     fn read(&mut self, path: &Path) -> Result<String, String> {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::diagnostic::{At, Findings, Place, did_you_mean};
+use super::diagnostic::{At, Findings, Place, did_you_mean_or};
 use super::parse::Settings;
 
 /// The templates, each with everything it inherits.
@@ -76,7 +76,7 @@ impl Templates {
                 // Not resolved but defined: part of a circle, which has been named.
                 None if names.clone().any(|name| name == used.value) || hidden(&used.value) => {}
                 None => {
-                    let hint = did_you_mean(&used.value, names.clone());
+                    let hint = did_you_mean_or(&used.value, names.clone(), "write it under `templates`");
                     findings.error(used.place, format!("there is no template `{}`", used.value), hint);
                 }
             }

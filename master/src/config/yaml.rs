@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde_saphyr::granit_parser::{Event, Options, Parser, ScalarStyle, ScanError, Span};
+use serde_saphyr::granit_parser::{Event, Options, Parser, ScalarStyle, ScanError, Span, StructureStyle};
 
 use super::diagnostic::{Findings, Place};
 
@@ -16,6 +16,7 @@ use super::diagnostic::{Findings, Place};
 pub const NODES_MAX: usize = 4_000_000;
 /// Deepest nesting. Beyond it the rest of the file is not read.
 pub const DEPTH_MAX: usize = 64;
+const HINT: &str = "an alias repeats a value that is complete before it, in the same file";
 /// How often reading goes on after a syntax error in one file.
 const RESUMPTIONS_MAX: usize = 50;
 
@@ -128,8 +129,8 @@ fn scalar(text: &str) -> serde_json::Value {
 pub struct Document {
     /// The top-level values: one per YAML document, and one more after each syntax error.
     pub roots: Vec<Node>,
-    /// Whether a part could not be read, so that names it defines may be missing.
-    pub broken: bool,
+    /// The lines from which on a part could not be read, so that names it defines may be missing.
+    pub broken: Vec<u32>,
 }
 
 /// Reads one file. Never fails: what is wrong stands in `findings`, what could be read in the result.
@@ -152,19 +153,21 @@ pub fn read(file: usize, text: &str, findings: &mut Findings) -> Document {
         };
         let Err(stop) = builder.run(rest) else { break };
         builder.close_all();
-        document.broken = true;
         let line = match stop {
             Stop::Syntax(error) => {
                 let line = line_number(error.marker().line(), first_line);
+                // Reading that goes on in a line that was wrong stops there again: one mistake, said once.
                 if line != reported_line {
                     let column = u32::try_from(error.marker().col()).unwrap_or(0).saturating_add(1);
+                    document.broken.push(line);
                     report_syntax(&error, Place { file, line, column, length: 1 }, findings);
                 }
                 reported_line = line;
                 line
             }
             Stop::Limit(place, message) => {
-                findings.error(place, message, "the rest of this file is not read".to_owned());
+                document.broken.push(place.line);
+                findings.error(place, message, "the rest of this file is not read");
                 break;
             }
         };
@@ -195,9 +198,10 @@ fn line_number(line: usize, first_line: u32) -> u32 {
 
 fn report_syntax(error: &ScanError, place: Place, findings: &mut Findings) {
     let message = error.info();
+    let message = if message.contains("did not find expected key") { "bad indentation".to_owned() } else { message };
     let hint = if message.contains("tabs") {
         "indent with spaces; a tab is not allowed there"
-    } else if message.contains("expected key") || message.contains("indentation") {
+    } else if message.contains("indentation") {
         "the indentation fits neither the line above nor an outer level; entries of one mapping begin in the same column"
     } else if message.contains("bracket") || message.contains("flow") || message.contains("placement of ':'") {
         "look for a [, { or quote that is not closed before this place"
@@ -222,6 +226,7 @@ enum Stop {
 struct Open {
     anchor: usize,
     place: Place,
+    style: StructureStyle,
     content: Content,
 }
 
@@ -259,26 +264,27 @@ impl Builder<'_> {
             let place = self.place(&span);
             match event {
                 Event::Scalar(text, style, anchor, tag) => {
-                    self.check_tag(tag.is_some(), place);
+                    self.check_tag(tag.is_some(), place, &span);
                     self.spend(1, place)?;
                     let kind = Kind::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain };
                     self.finish(Node { place, kind }, anchor, 1);
                 }
-                Event::SequenceStart(_, anchor, tag) => {
-                    self.check_tag(tag.is_some(), place);
-                    self.open(anchor, place, Content::List(Vec::new()))?;
+                Event::SequenceStart(style, anchor, tag) => {
+                    self.check_tag(tag.is_some(), place, &span);
+                    self.open(anchor, place, style, Content::List(Vec::new()))?;
                 }
-                Event::MappingStart(_, anchor, tag) => {
-                    self.check_tag(tag.is_some(), place);
+                Event::MappingStart(style, anchor, tag) => {
+                    self.check_tag(tag.is_some(), place, &span);
                     let (entries, seen) = (Vec::new(), HashMap::new());
-                    self.open(anchor, place, Content::Map { entries, seen, key: None, merges: Vec::new() })?;
+                    let content = Content::Map { entries, seen, key: None, merges: Vec::new() };
+                    self.open(anchor, place, style, content)?;
                 }
                 Event::SequenceEnd | Event::MappingEnd => self.close(),
                 Event::Alias(anchor) => self.repeat(anchor, place)?,
                 Event::UnresolvedAlias(name) => {
                     // After a syntax error the anchor may stand in the part that was skipped.
                     if !self.resumed {
-                        self.findings.error(place, format!("no anchor `&{name}` comes before this alias"), None);
+                        self.findings.error(place, format!("no anchor `&{name}` comes before this alias"), HINT);
                     }
                     self.finish(Node { place, kind: Kind::Scalar { text: String::new(), plain: true } }, 0, 1);
                 }
@@ -297,8 +303,13 @@ impl Builder<'_> {
         Place { file: self.file, line: line_number(span.start.line(), self.first_line), column, length }
     }
 
-    fn check_tag(&mut self, tagged: bool, place: Place) {
+    fn check_tag(&mut self, tagged: bool, mut place: Place, span: &Span) {
         if tagged {
+            if let Some(start) = span.tag_start {
+                place.line = line_number(start.line(), self.first_line);
+                place.column = u32::try_from(start.col()).unwrap_or(0).saturating_add(1);
+                place.length = 1;
+            }
             let hint = "quotes make a text of a number; nothing else needs a tag here".to_owned();
             self.findings.error(place, "YAML tags (`!…`) are not used in this configuration", hint);
         }
@@ -317,17 +328,17 @@ impl Builder<'_> {
         }
     }
 
-    fn open(&mut self, anchor: usize, place: Place, content: Content) -> Result<(), Stop> {
+    fn open(&mut self, anchor: usize, place: Place, style: StructureStyle, content: Content) -> Result<(), Stop> {
         self.spend(1, place)?;
         if self.stack.len() >= DEPTH_MAX {
             return Err(Stop::Limit(place, format!("values are nested deeper than {DEPTH_MAX}")));
         }
-        self.stack.push(Open { anchor, place, content });
+        self.stack.push(Open { anchor, place, style, content });
         Ok(())
     }
 
     fn close(&mut self) {
-        let Some(Open { anchor, place, content }) = self.stack.pop() else { return };
+        let Some(Open { anchor, place, content, .. }) = self.stack.pop() else { return };
         let kind = match content {
             Content::List(items) => Kind::List(items),
             Content::Map { mut entries, merges, .. } => {
@@ -340,8 +351,12 @@ impl Builder<'_> {
         self.finish(node, anchor, nodes);
     }
 
-    /// After a syntax error: what was complete is kept.
+    /// After a syntax error: what was complete is kept. A value in brackets that was not closed is dropped: nobody can tell what
+    /// belongs to it.
     fn close_all(&mut self) {
+        while self.stack.last().is_some_and(|open| open.style == StructureStyle::Flow) {
+            self.stack.pop();
+        }
         while !self.stack.is_empty() {
             if let Some(Open { content: Content::Map { key, .. }, .. }) = self.stack.last_mut() {
                 *key = None;
@@ -352,7 +367,7 @@ impl Builder<'_> {
 
     fn repeat(&mut self, anchor: usize, place: Place) -> Result<(), Stop> {
         let Some((node, nodes)) = self.anchors.get(&anchor) else {
-            self.findings.error(place, "this alias stands inside the value it repeats", None);
+            self.findings.error(place, "this alias stands inside the value it repeats", HINT);
             self.finish(Node { place, kind: Kind::Scalar { text: String::new(), plain: true } }, 0, 1);
             return Ok(());
         };
@@ -392,8 +407,13 @@ impl Builder<'_> {
 
     fn merge(&mut self, entries: &mut Vec<(Key, Node)>, merges: Vec<Node>) {
         for node in merges {
+            // Nothing stands for an alias without anchor, which has been named.
+            if node.is_null() {
+                continue;
+            }
             let Kind::Map(others) = node.kind else {
-                self.findings.error(node.place, "`<<` takes a mapping or a list of mappings", None);
+                let hint = "as in <<: *name, where &name stands before a mapping";
+                self.findings.error(node.place, "`<<` takes a mapping or a list of mappings", hint);
                 continue;
             };
             for (key, value) in others {
@@ -515,7 +535,7 @@ mod tests {
             .flatten()
             .collect();
         assert_eq!(keys, ["a", "b", "e", "g"]);
-        assert!(document.broken);
+        assert_eq!(document.broken, [4, 6]);
     }
 
     #[test]

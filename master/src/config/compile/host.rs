@@ -7,12 +7,13 @@ use shared::name::{HostName, ObjectName, RegionName};
 
 use super::{Compiler, OBJECTS_MAX, policy};
 use crate::config::check::{CompiledCheck, Endpoint, compile_check};
-use crate::config::diagnostic::{At, Place, did_you_mean};
+use crate::config::diagnostic::{At, Place, did_you_mean_or};
 use crate::config::expression::{Template, host_value};
 use crate::config::parse::Settings;
 use crate::config::range::expand;
 use crate::config::{CheckDefinition, Host, Vars, defaults};
 
+const NAME_HINT: &str = "at most 255 bytes of printable characters without `!`, which divides host and service";
 /// Longest address, in bytes: the longest DNS name.
 const ADDRESS_BYTES_MAX: usize = 253;
 
@@ -51,12 +52,13 @@ impl Compiler<'_> {
                     self.findings.error(pattern.place, format!("the host `{name}` is defined twice"), hint);
                     continue;
                 }
-                let Some(host_name) = self.name::<HostName>(&At::new(name.clone(), pattern.place), None) else {
+                let Some(host_name) = self.name::<HostName>(&At::new(name.clone(), pattern.place), NAME_HINT) else {
                     continue;
                 };
                 places.insert(name, pattern.place);
                 if drafts.len() >= OBJECTS_MAX {
-                    self.findings.error(pattern.place, format!("more than {OBJECTS_MAX} hosts"), None);
+                    let hint = "divide them between two installations".to_owned();
+                    self.findings.error(pattern.place, format!("more than {OBJECTS_MAX} hosts"), hint);
                     return drafts;
                 }
                 drafts.push(self.host(host_name, pattern.place, &entry));
@@ -84,7 +86,11 @@ impl Compiler<'_> {
         });
         for group in &settings.groups {
             if group.value.is_empty() || group.value.chars().any(char::is_control) {
-                self.findings.error(group.place, "a group needs a name of printable characters", None);
+                self.findings.error(
+                    group.place,
+                    "a group needs a name of printable characters",
+                    "as in groups: [linux]",
+                );
             }
         }
         let vars = settings.vars.iter().map(|(key, value)| (key.value.clone(), value.clone())).collect();
@@ -99,13 +105,13 @@ impl Compiler<'_> {
                 let found = self.regions.keys().find(|name| name.as_str() == wanted.value);
                 let written = self.raw.regions.iter().any(|(name, _)| name.value == wanted.value);
                 if found.is_none() && !written && !Self::is_hidden(self.sources, self.raw, &wanted.value) {
-                    let hint = did_you_mean(&wanted.value, names);
+                    let hint = did_you_mean_or(&wanted.value, names, "write it under `regions`");
                     self.findings.error(wanted.place, format!("there is no region `{}`", wanted.value), hint);
                 }
                 found
             }
             None => {
-                if names.len() > 1 {
+                if names.len() > 1 && !self.is_cut(place) {
                     let hint = format!("write region: with one of {}", names.join(", "));
                     self.findings.error(place, "the host says no region, and there are several", hint);
                 }

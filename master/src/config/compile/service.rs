@@ -92,7 +92,8 @@ impl Compiler<'_> {
             self.services_of(draft, &mut services, &mut places);
             if self.objects.len() > OBJECTS_MAX {
                 let place = services.first().map(|service| service.place).unwrap_or_default();
-                self.findings.error(place, format!("more than {OBJECTS_MAX} hosts and services"), None);
+                let hint = "divide them between two installations".to_owned();
+                self.findings.error(place, format!("more than {OBJECTS_MAX} hosts and services"), hint);
                 return;
             }
         }
@@ -111,7 +112,7 @@ impl Compiler<'_> {
                 self.findings.warning(used.place, message, "keep templates of hosts and of services apart".to_owned());
             }
         }
-        if raw.hosts.is_none() && raw.condition.is_none() {
+        if raw.hosts.is_none() && raw.condition.is_none() && !raw.hosts_are_wrong && !self.is_cut(name.place) {
             let hint = "write hosts: [\"web*\"] or where: '\"linux\" in host.groups'".to_owned();
             self.findings.error(
                 name.place,
@@ -145,7 +146,7 @@ impl Compiler<'_> {
             }
         };
         if template.is_constant() {
-            self.name::<ServiceName>(name, None)?;
+            self.name::<ServiceName>(name, "at most 255 bytes of printable characters without `!`")?;
             if let Some((variable, _)) = raw.each.first() {
                 let hint = format!("write for example \"{} {{{{ {} }}}}\"", name.value, variable.value);
                 let message = "`for` makes several services, so the name must say which one it is";
@@ -161,7 +162,7 @@ impl Compiler<'_> {
             None => {
                 let hint = "write for example check: { nrpe: check_load }".to_owned();
                 let hidden_template = raw.settings.uses.iter().any(|used| hidden(&used.value));
-                if !settings.check_is_wrong && !hidden_template {
+                if !settings.check_is_wrong && !hidden_template && !self.is_cut(name.place) {
                     self.findings.error(name.place, format!("the service `{}` has no check", name.value), hint);
                 }
                 None
@@ -199,7 +200,10 @@ impl Compiler<'_> {
                     let (place, written) = (text.place, text.value.clone());
                     patterns.push(Pattern { place, written, names: names.into_iter().collect(), globs, used: false });
                 }
-                Err(error) => self.findings.error(text.place, error.to_string(), None),
+                Err(error) => {
+                    let hint = "as in web[01-40].example.net, or with a star: web*".to_owned();
+                    self.findings.error(text.place, error.to_string(), hint);
+                }
             }
         }
         patterns
@@ -272,7 +276,8 @@ impl Compiler<'_> {
             Ok(name) => match name.parse::<ServiceName>() {
                 Ok(name) => Some(ObjectName::service(draft.name.clone(), name)),
                 Err(error) => {
-                    self.host_findings.error(host, service.place, error.to_string(), None);
+                    let hint = "the name comes from what {{ … }} gives here".to_owned();
+                    self.host_findings.error(host, service.place, error.to_string(), hint);
                     None
                 }
             },
@@ -295,7 +300,10 @@ impl Compiler<'_> {
                 let name = &pattern.written;
                 if pattern.globs.is_empty() && pattern.names.len() == 1 {
                     let names = self.hosts.keys().map(|name| name.as_str());
-                    let hint = nearest(name, names).map(|near| format!("did you mean `{near}`?"));
+                    let hint = nearest(name, names).map_or_else(
+                        || "a star stands for any text, as in web*".to_owned(),
+                        |near| format!("did you mean `{near}`?"),
+                    );
                     self.findings.error(pattern.place, format!("there is no host `{name}`"), hint);
                 } else {
                     self.findings.warning(pattern.place, format!("no host fits `{name}`"), None);
@@ -336,7 +344,8 @@ fn rows(each: &[(String, At<Expression>)], scope: &mut Scope) -> Result<Vec<Vec<
             }
             if longer.len() > ELEMENTS_MAX {
                 let message = format!("`for` makes more than {ELEMENTS_MAX} services on one host");
-                return Err((list.place, ExpressionError { message, hint: None }));
+                let hint = "a list may be cut with filter(x, …)".to_owned();
+                return Err((list.place, ExpressionError { message, hint }));
             }
         }
         rows = longer;

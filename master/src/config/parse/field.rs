@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shared::time::Interval;
 
-use crate::config::diagnostic::{At, Findings, did_you_mean};
+use crate::config::diagnostic::{At, Findings, did_you_mean_or};
 use crate::config::yaml::{Key, Kind, Node};
 
 /// Keys that belong to Perigee but not to this version.
@@ -25,7 +25,7 @@ impl Fields<'_> {
             _ if node.is_null() => &[],
             _ => {
                 let message = format!("{what} must be a mapping (key: value), and this is {}", node.describe());
-                self.findings.error(node.place, message, None);
+                self.findings.error(node.place, message, "write its keys below it, indented, or { key: value }");
                 &[]
             }
         }
@@ -61,17 +61,21 @@ impl Fields<'_> {
             let hint = "take it out; everything else works without it".to_owned();
             return self.findings.error(key.place, format!("`{text}` is not in this version"), hint);
         }
-        self.findings.error(key.place, format!("unknown {what}: `{text}`"), did_you_mean(text, known.iter().copied()));
+        self.findings.error(
+            key.place,
+            format!("unknown {what}: `{text}`"),
+            did_you_mean_or(text, known.iter().copied(), "take it out"),
+        );
     }
 
-    fn wrong(&mut self, node: &Node, key: &str, wanted: &str, hint: impl Into<Option<String>>) {
+    fn wrong(&mut self, node: &Node, key: &str, wanted: &str, hint: impl Into<String>) {
         let message = match &node.kind {
             Kind::Scalar { text, .. } if !node.is_null() && text.chars().count() <= 40 => {
                 format!("`{key}` must be {wanted}, and this is “{}”", text.escape_debug())
             }
             _ => format!("`{key}` must be {wanted}, and this is {}", node.describe()),
         };
-        self.findings.error(node.place, message, hint.into());
+        self.findings.error(node.place, message, hint);
     }
 
     /// A text. Numbers and truth values are taken as they were written.
@@ -79,9 +83,11 @@ impl Fields<'_> {
         match self.bare_word(node) {
             Some(text) => Some(At::new(text.to_owned(), node.place)),
             None => {
-                let quoted =
-                    matches!(node.kind, Kind::Map(_)).then(|| "a text that begins with { needs quotes".to_owned());
-                self.wrong(node, key, "a text", quoted);
+                let hint = match node.kind {
+                    Kind::Map(_) => "a text that begins with { needs quotes",
+                    _ => "write one text behind the colon",
+                };
+                self.wrong(node, key, "a text", hint);
                 None
             }
         }
@@ -97,7 +103,7 @@ impl Fields<'_> {
                 Vec::new()
             }
             Kind::Map(_) => {
-                self.wrong(node, key, "a list", None);
+                self.wrong(node, key, "a list", format!("as in {key}: [a, b]"));
                 Vec::new()
             }
         }
@@ -110,7 +116,12 @@ impl Fields<'_> {
         match number.and_then(|text| text.parse().ok()).filter(|number| bounds.contains(number)) {
             Some(number) => Some(At::new(number, node.place)),
             None => {
-                let hint = (!plain && number.is_none()).then(|| "a number is written without quotes".to_owned());
+                let hint = match self.bare_word(node) {
+                    Some(text) if !plain && text.parse::<u64>().is_ok() => {
+                        "a number is written without quotes".to_owned()
+                    }
+                    _ => format!("as in {key}: {}", bounds.start().max(&1)),
+                };
                 self.wrong(node, key, &format!("a whole number from {} to {}", bounds.start(), bounds.end()), hint);
                 None
             }
@@ -122,7 +133,7 @@ impl Fields<'_> {
         match node.to_json() {
             serde_json::Value::Bool(truth) => Some(At::new(truth, node.place)),
             _ => {
-                self.wrong(node, key, "true or false", None);
+                self.wrong(node, key, "true or false", "only these two words, without quotes");
                 None
             }
         }
@@ -138,7 +149,12 @@ impl Fields<'_> {
             Ok(Interval(duration)) if (least..=most).contains(&duration) => Some(At::new(duration, node.place)),
             Ok(_) => {
                 let wanted = format!("between {} and {}", Interval(least), Interval(most));
-                self.wrong(node, key, &wanted, None);
+                self.wrong(
+                    node,
+                    key,
+                    &wanted,
+                    format!("as in {key}: {}", Interval(least.max(Duration::from_secs(30)))),
+                );
                 None
             }
             Err(_) => {
@@ -161,7 +177,7 @@ impl Fields<'_> {
             return Some(At::new(*value, node.place));
         }
         let list: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        let hint = did_you_mean(text, list.iter().copied()).filter(|hint| hint.starts_with("did"));
+        let hint = did_you_mean_or(text, list.iter().copied(), "choose one of these words");
         self.wrong(node, key, &format!("one of {}", list.join(", ")), hint);
         None
     }
