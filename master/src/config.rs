@@ -11,6 +11,7 @@ pub mod expression;
 pub mod glob;
 pub mod parse;
 pub mod range;
+pub mod raw;
 pub mod report;
 pub mod source;
 pub mod template;

@@ -11,7 +11,7 @@ use shared::check::{Check, NrpeCheck, NrpeTls, State, TcpCheck};
 
 use super::diagnostic::{At, Findings, Place, did_you_mean_or};
 use super::expression::{ExpressionError, Language, Scope, Template, to_cel};
-use super::parse::{RawCheck, RawProbe};
+use super::raw::{RawCheck, RawProbe};
 
 /// Longest query (command and arguments joined with `!`) of a v2 packet: its buffer of 1024 bytes ends with NUL.
 pub const QUERY_BYTES_V2: usize = 1_023;

@@ -6,6 +6,7 @@
 pub mod field;
 
 use super::diagnostic::{At, Findings, Place, nearest};
+use super::raw::{Raw, RawCheck, RawEndpoint, RawGraphite, RawProbe, RawRegion, RawService, Settings};
 use super::source::Sources;
 use super::yaml::{self, Key, Node};
 use field::{Fields, Later};
@@ -22,141 +23,6 @@ pub const FAILOVER_BOUNDS: (Duration, Duration) = (Duration::from_secs(15), Dura
 pub const SLOTS_MAX: u64 = 1_000;
 /// Most attempts before a state is hard.
 pub const ATTEMPTS_MAX: u64 = 1_000;
-
-/// Objects of a section in the order written, by name. A name may still stand there twice.
-pub type Named<T> = Vec<(At<String>, T)>;
-
-/// All objects of all files, as written.
-#[derive(Debug, Default)]
-pub struct Raw {
-    /// `regions`
-    pub regions: Named<RawRegion>,
-    /// `templates`
-    pub templates: Named<Settings>,
-    /// `hosts`; the names may be ranges.
-    pub hosts: Named<Settings>,
-    /// `services`; the names may hold `{{ … }}`.
-    pub services: Named<RawService>,
-    /// `commands`
-    pub commands: Named<RawProbe>,
-    /// `writers`
-    pub graphite: Vec<(At<String>, RawGraphite)>,
-    /// Files of which a part could not be read, and the lines where that began: a name that is defined in one of them may be
-    /// missing.
-    pub broken: Vec<(usize, u32)>,
-}
-
-/// `regions.NAME`
-#[derive(Debug, Default)]
-pub struct RawRegion {
-    /// Slots expected.
-    pub slots: Option<At<u64>>,
-    /// Ids of join secrets.
-    pub join: Vec<At<String>>,
-    /// Silence before hosts move.
-    pub failover_after: Option<At<Duration>>,
-}
-
-/// What hosts, services and templates may set. `None` and empty: not said here.
-#[derive(Debug, Clone, Default)]
-pub struct Settings {
-    /// Templates, the later overriding the earlier.
-    pub uses: Vec<At<String>>,
-    /// Region of a host.
-    pub region: Option<At<String>>,
-    /// Address of a host.
-    pub address: Option<At<String>>,
-    /// How to speak to its NRPE daemon.
-    pub nrpe: RawEndpoint,
-    /// Groups of a host.
-    pub groups: Vec<At<String>>,
-    /// Free-form data of a host.
-    pub vars: Vec<(At<String>, serde_json::Value)>,
-    /// What to check.
-    pub check: Option<At<RawCheck>>,
-    /// A check was written, but it was a mistake, which has been named.
-    pub check_is_wrong: bool,
-    /// Interval while good or hard.
-    pub check_interval: Option<At<Duration>>,
-    /// Interval while soft.
-    pub retry_interval: Option<At<Duration>>,
-    /// Problems in a row that make a state hard.
-    pub max_check_attempts: Option<At<u64>>,
-    /// Deadline of one execution.
-    pub timeout: Option<At<Duration>>,
-    /// State when the daemon could not be asked.
-    pub on_transport_error: Option<At<State>>,
-}
-
-/// `nrpe: { … }` of a host.
-#[derive(Debug, Clone, Default)]
-pub struct RawEndpoint {
-    /// Transport.
-    pub tls: Option<At<NrpeTls>>,
-    /// TCP port.
-    pub port: Option<At<u64>>,
-    /// Only packet version to use.
-    pub version: Option<At<u64>>,
-}
-
-/// `services.NAME`
-#[derive(Debug, Default)]
-pub struct RawService {
-    /// Name patterns of hosts; `None`: all, if `where` says which.
-    pub hosts: Option<Vec<At<String>>>,
-    /// Expression over a host.
-    pub condition: Option<At<String>>,
-    /// Variables and the lists they go through.
-    pub each: Vec<(At<String>, At<String>)>,
-    /// What says for which hosts it is was written, but was a mistake, which has been named.
-    pub hosts_are_wrong: bool,
-    /// The rest.
-    pub settings: Settings,
-}
-
-/// What a `check` says.
-#[derive(Debug, Clone)]
-pub enum RawCheck {
-    /// A probe of this program.
-    Probe(RawProbe),
-    /// A command of the `commands` section and its arguments.
-    Command {
-        /// Name of the command.
-        name: At<String>,
-        /// Values for `{{ args.… }}` in it.
-        args: Vec<(At<String>, At<serde_json::Value>)>,
-    },
-}
-
-/// What a satellite can do.
-#[derive(Debug, Clone)]
-pub enum RawProbe {
-    /// Ask an NRPE daemon.
-    Nrpe {
-        /// The daemon's name for the command.
-        command: At<String>,
-        /// Its arguments.
-        args: Vec<At<String>>,
-    },
-    /// Connect to a TCP port; a text, because it may hold `{{ … }}`.
-    Tcp {
-        /// The port.
-        port: At<String>,
-    },
-}
-
-/// `writers.graphite`
-#[derive(Debug, Default)]
-pub struct RawGraphite {
-    /// `host:port`
-    pub address: Option<At<String>>,
-    /// First part of the names.
-    pub prefix: Option<At<String>>,
-    /// Send warn, crit, min, max.
-    pub thresholds: Option<At<bool>>,
-    /// Send state and times.
-    pub metadata: Option<At<bool>>,
-}
 
 const SECTIONS: &[&str] = &["regions", "templates", "hosts", "services", "commands", "writers"];
 const LATER_SECTIONS: Later = &[

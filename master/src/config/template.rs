@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::diagnostic::{At, Findings, Place, did_you_mean_or};
-use super::parse::Settings;
+use super::raw::Settings;
 
 /// The templates, each with everything it inherits.
 #[derive(Debug, Default)]

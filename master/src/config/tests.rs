@@ -369,6 +369,18 @@ fn services_written_one_by_one_compile() {
     assert!(catalog(&text).objects.len() == 60_010, "the parser's own default of 250,000 nodes would refuse this");
 }
 
+#[test]
+fn what_the_reference_shows_compiles() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/CONFIGURATION.md");
+    let text = fs::read_to_string(path).unwrap();
+    let blocks: Vec<&str> =
+        text.split("```yaml\n").skip(1).filter_map(|rest| rest.split_once("```")).map(|(block, _)| block).collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        catalog(&format!("{BASE}hosts: {{ web1: {{}} }}\n{block}"));
+    }
+}
+
 mod mutations {
     use proptest::prelude::*;
 

@@ -9,8 +9,8 @@ use super::{Compiler, OBJECTS_MAX, policy};
 use crate::config::check::{CompiledCheck, Endpoint, compile_check};
 use crate::config::diagnostic::{At, Place, did_you_mean_or};
 use crate::config::expression::{Template, host_value};
-use crate::config::parse::Settings;
 use crate::config::range::expand;
+use crate::config::raw::Settings;
 use crate::config::{CheckDefinition, Host, Vars, defaults};
 
 const NAME_HINT: &str = "at most 255 bytes of printable characters without `!`, which divides host and service";

@@ -14,8 +14,8 @@ use crate::config::check::{CompiledCheck, Problem, compile_check};
 use crate::config::diagnostic::{At, Place, did_you_mean, nearest};
 use crate::config::expression::{Expression, ExpressionError, Scope, Template, elements, host_value};
 use crate::config::glob;
-use crate::config::parse::RawService;
 use crate::config::range::expand;
+use crate::config::raw::RawService;
 use crate::config::template::host_only;
 
 /// Most services one entry may make of its `for` on one host.
