@@ -67,7 +67,7 @@ pub struct Log {
     given_up: bool,
     /// Unfinished files that could not be removed yet; at most one more than recovery found.
     remains: Vec<PathBuf>,
-    /// The last removal of a name is not durable yet.
+    /// The last removal by a trim is not durable yet.
     removal_unsynced: bool,
     serial: u32,
     /// Highest index appended; falls back to the published one when a group fails.
@@ -113,7 +113,7 @@ impl Log {
             random: RandomState::new(),
             _lock: lock,
         };
-        // If this fails, the next segment or trim tries again and tells.
+        // If this fails, the next segment tries again and tells.
         let _ = log.clear_remains();
         Ok((log, report))
     }
@@ -237,12 +237,13 @@ impl Log {
         Ok((segment, file))
     }
 
-    /// Removes what is left of files whose creation failed. They hold nothing, but once their neighbours are trimmed they
-    /// would look like the beginning of a log with a hole.
+    /// Removes what is left of files whose creation failed, before there is a younger one: they hold nothing, but when all
+    /// older ones are trimmed they would look like the beginning of a log with a hole. The next segment's sync of the
+    /// directory makes the removal durable.
     fn clear_remains(&mut self) -> Result<(), Error> {
         while let Some(path) = self.remains.last() {
             match self.medium.unlink(path) {
-                Ok(()) => self.removal_unsynced = true,
+                Ok(()) => {}
                 Err(refused) if refused.kind() == std::io::ErrorKind::NotFound => {}
                 Err(refused) => return Err(Error::io(path, "remove")(refused)),
             }
@@ -259,13 +260,12 @@ impl Log {
 
     /// Removes the last but one segment if nothing in it was ever published, so that a disk that fails for hours does
     /// not gather files. If that fails it is trimmed later.
-    fn remove_void(&mut self) {
+    fn remove_void(&self) {
         let mut segments = self.bounds.segments();
         let Some(place) = segments.len().checked_sub(2) else { return };
         let void = segments.get(place).filter(|segment| segment.limit() <= segment.prior && !segment.headless).cloned();
         if void.is_some_and(|segment| self.medium.unlink(&segment.path).is_ok()) {
             segments.remove(place);
-            self.removal_unsynced = true;
         }
     }
 
@@ -282,7 +282,6 @@ impl Log {
     /// Removes the oldest segments, as long as all their records are at or below `up_to`; never the newest one.
     /// Returns the bytes freed. Readers inside a removed segment finish it undisturbed.
     pub fn trim(&mut self, up_to: u64) -> Result<u64, Error> {
-        self.clear_remains()?;
         let mut freed = 0_u64;
         loop {
             // One at a time: should a crash bring a removed segment back, its successor must still be there, or the log

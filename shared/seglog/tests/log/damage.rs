@@ -346,6 +346,35 @@ fn a_record_out_of_order_or_out_of_its_segment_is_damage() {
         after.get_mut(names[1]).unwrap()[second..second + source.len()].copy_from_slice(&source);
         judge(dir.path(), &before, &after, "a record that does not belong there");
     }
+    // An index that does not rise, under a true checksum.
+    for index in [0, 1, 13, 14_u64] {
+        let mut after = before.clone();
+        rerecord(after.get_mut(names[1]).unwrap(), second, |header| {
+            header[8..16].copy_from_slice(&index.to_le_bytes())
+        });
+        judge(dir.path(), &before, &after, &format!("index {index} again"));
+    }
+}
+
+#[test]
+fn the_record_behind_the_damage_is_found_wherever_a_fetch_ends() {
+    const FETCH: usize = 256 * 1024;
+    for length in FETCH - 60..FETCH + 20 {
+        let dir = directory();
+        let (mut log, _) = open(dir.path(), Options::new(TAG));
+        log.append(1, &vec![7; length]).unwrap();
+        log.append(2, &payload(2)).unwrap();
+        log.sync().unwrap();
+        let (name, mut bytes) = image(dir.path()).pop_first().unwrap();
+        bytes[200] ^= 1;
+        fs::write(dir.path().join(name), bytes).unwrap();
+        let found = items(&log);
+        assert!(
+            matches!(&found[..], [Item::Damage(damage), Item::Record { index: 2, .. }]
+            if damage.bytes == (RECORD + length) as u64),
+            "{length}"
+        );
+    }
 }
 
 #[test]

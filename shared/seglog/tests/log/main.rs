@@ -1,8 +1,9 @@
-//! The log as its callers use it, on a real file system: reading, damage, and a writer that is killed.
+//! The log as its callers use it, on a real file system: reading, damage, a full disk, a killed writer.
 #![cfg(test)]
 
 mod crash;
 mod damage;
+mod full_disk;
 mod fuzz;
 mod layout;
 mod reading;
