@@ -200,10 +200,23 @@ impl Daemon {
     /// # Errors
     /// No port is free.
     pub async fn scripted(acts: Vec<Act>) -> Result<Self> {
+        Self::scripted_in_turn(vec![acts]).await
+    }
+
+    /// The same with one script a connection, in order; further connections get the last.
+    ///
+    /// # Errors
+    /// No port is free.
+    pub async fn scripted_in_turn(scripts: Vec<Vec<Act>>) -> Result<Self> {
         let seen = Arc::new(Seen::default());
         let (listener, address) = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, Arc::clone(&seen), move |stream| script::play(stream, acts.clone())));
+        let mut scripts = scripts.into_iter();
+        let mut acts = scripts.next().unwrap_or_default();
+        tasks.spawn(accept(listener, Arc::clone(&seen), move |stream| {
+            let next = scripts.next().unwrap_or_else(|| acts.clone());
+            script::play(stream, std::mem::replace(&mut acts, next))
+        }));
         Ok(Self { address, seen, tasks })
     }
 
@@ -238,9 +251,9 @@ async fn bind(listen: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
-async fn accept<F, S>(listener: TcpListener, seen: Arc<Seen>, serve: S)
+async fn accept<F, S>(listener: TcpListener, seen: Arc<Seen>, mut serve: S)
 where
-    S: Fn(TcpStream) -> F,
+    S: FnMut(TcpStream) -> F,
     F: Future<Output = Result<()>> + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -286,7 +299,7 @@ impl Service {
     }
 
     async fn answer<S: AsyncRead + AsyncWrite + Unpin>(&self, mut stream: S) -> Result<()> {
-        let Some(request) = wire::read(&mut stream, self.spec.nsclient_payload.is_some()).await? else { return Ok(()) };
+        let Some(request) = wire::read(&mut stream, self.spec.versions == [2]).await? else { return Ok(()) };
         if !self.spec.versions.contains(&request.version) {
             if let Some(payload) = self.spec.nsclient_payload {
                 let text = format!("Invalid packet version.{}", request.version);

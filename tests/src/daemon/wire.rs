@@ -22,8 +22,8 @@ pub struct Request {
 }
 
 /// Reads a request; none where a daemon closes without a word: not a query, a wrong checksum, a client that is gone. The
-/// version is not judged, but what is no version ends the reading. `all_v2` reads every version as NSClient++ does, which
-/// expects nothing but version 2's size.
+/// version is not judged, but what is no version ends the reading. `all_v2` reads every version as 2.x daemons and NSClient++
+/// do, which look at nothing before they have version 2's size.
 ///
 /// # Errors
 /// The connection failed.
@@ -119,7 +119,8 @@ pub fn seal(mut packet: Vec<u8>) -> Vec<u8> {
 #[must_use]
 pub fn is_disliked(text: &[u8], arguments: bool) -> bool {
     let nasty = text.iter().any(|byte| b"|`&><'\\[]{};\r\n".contains(byte));
-    nasty || text.windows(2).any(|pair| pair == b"$(") || (!arguments && text.contains(&b'!'))
+    let rest = text.iter().position(|&byte| byte == b'!').map_or(&[][..], |at| &text[at..]);
+    nasty || rest.windows(2).any(|pair| pair == b"$(") || (!arguments && !rest.is_empty())
 }
 
 fn crc_of(packet: &[u8], trailer: &[u8]) -> u32 {

@@ -277,10 +277,12 @@ pub fn dislikes(request: &[u8]) -> Option<String> {
     if !nasty.is_empty() {
         found.push(format!("the request contains {}, which daemons refuse (nasty_metachars)", nasty.escape_ascii()));
     }
-    if request.windows(2).any(|pair| pair == b"$(") {
+    // In a command's name it is let through: there it is not put into a shell's line.
+    let arguments = request.iter().position(|&byte| byte == b'!').map_or(&[][..], |at| &request[at..]);
+    if arguments.windows(2).any(|pair| pair == b"$(") {
         found.push("the request contains $(, which daemons refuse (allow_bash_command_substitution)".to_owned());
     }
-    if request.contains(&b'!') {
+    if !arguments.is_empty() {
         found.push(
             "the request has arguments, which daemons refuse unless built for them and told dont_blame_nrpe=1 (Debian's are \
              not built for them)"

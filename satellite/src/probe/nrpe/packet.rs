@@ -122,7 +122,8 @@ fn encode(version: Version, kind: u16, code: u16, text: &[u8], trailer: Trailer)
     if version != Version::V2 {
         // A 2.x daemon that is asked in a later version must see 1036 bytes too, to refuse at once instead of waiting.
         let trailing = if version == Version::V3 { V3_TRAILER.len() } else { 0 };
-        let length = (text.len() + 1).max(MIN_REQUEST - V3_HEADER - trailing);
+        let sent = if trailer == Trailer::Sent { trailing } else { 0 };
+        let length = (text.len() + 1).max(MIN_REQUEST - V3_HEADER - sent);
         packet.extend_from_slice(&[0; 2]);
         packet.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
         packet.extend_from_slice(text);
@@ -384,10 +385,11 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_v3_query_counts_its_trailer_without_sending_it() {
-        let sent = encode_query(Version::V3, b"x", Trailer::Sent).unwrap();
-        let counted = encode_query(Version::V3, b"x", Trailer::Counted).unwrap();
+    fn a_plain_v3_query_counts_its_trailer_without_sending_it_and_is_long_enough_without() {
+        let sent = encode_query(Version::V3, &[b'x'; 1500], Trailer::Sent).unwrap();
+        let counted = encode_query(Version::V3, &[b'x'; 1500], Trailer::Counted).unwrap();
         assert_eq!(counted, sent[..sent.len() - 3]);
+        assert_eq!(encode_query(Version::V3, b"x", Trailer::Counted).unwrap().len(), MIN_REQUEST);
     }
 
     #[test]

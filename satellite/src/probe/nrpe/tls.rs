@@ -34,6 +34,10 @@ use super::wire::Wire;
 const FAST_SUITES: &str = "ECDHE:AECDH:@SECLEVEL=0";
 /// Everything, for daemons that know only ADH.
 const ALL_SUITES: &str = "ALL:@SECLEVEL=0";
+/// `SSL_OP_IGNORE_UNEXPECTED_EOF`, by number: the name exists only where OpenSSL is 3.0 or newer, and older ones ignore the bit.
+const IGNORE_UNEXPECTED_EOF: SslOptions = SslOptions::from_bits_retain(0x80);
+/// `SSL_OP_LEGACY_SERVER_CONNECT`, by number: the `openssl` crate has no name for it.
+const LEGACY_SERVER_CONNECT: SslOptions = SslOptions::from_bits_retain(0x4);
 /// Sessions kept by each context; beyond it OpenSSL drops the oldest, and those daemons see one full handshake more.
 const MAX_SESSIONS: i32 = 20_000;
 
@@ -92,7 +96,9 @@ fn builder(suites: &str, newest: Option<SslVersion>) -> Result<SslConnectorBuild
     builder.set_verify(SslVerifyMode::NONE);
     builder.set_session_cache_size(MAX_SESSIONS);
     // Daemons close without close_notify. Nothing depends on it: an answer knows its own length and checksum.
-    builder.set_options(SslOptions::IGNORE_UNEXPECTED_EOF);
+    builder.set_options(IGNORE_UNEXPECTED_EOF);
+    // Daemons on the OpenSSL of 2009 and before know no safe renegotiation. We never renegotiate.
+    builder.set_options(LEGACY_SERVER_CONNECT);
     Ok(builder)
 }
 
