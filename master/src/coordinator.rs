@@ -122,6 +122,8 @@ pub struct Coordinator {
     heard: BTreeMap<Slot, Monotonic>,
     next_tick: Monotonic,
     held_off: bool,
+    /// Results refused since start, by reason.
+    refused: BTreeMap<&'static str, u64>,
     dirty: bool,
     /// The newest wall time given in.
     at: Timestamp,
@@ -144,6 +146,7 @@ impl Coordinator {
             heard,
             next_tick: now.plus(PRESENCE_TICK),
             held_off: false,
+            refused: BTreeMap::new(),
             dirty: true,
             at,
             commands: VecDeque::new(),
@@ -233,12 +236,28 @@ impl Coordinator {
             // What is known to the working copy may still be on its way to disk: the acknowledgement waits with it.
             Reception::Known(position) => self.follow(Consequence::Acknowledge(id, position)),
             Reception::New(judged) => {
+                self.count_refused(&slot, &judged.outcomes);
                 let run = judged.position.run;
                 let entry = Entry::Batch(Batch { slot, bytes });
                 self.add(entry, judged.outcomes, &judged.items, None, at);
                 self.follow(Consequence::Acknowledge(id, judged.position));
                 self.drain(id, run, at);
             }
+        }
+    }
+
+    /// Refused results are journaled like all others; here they are raised and counted.
+    fn count_refused(&mut self, slot: &Slot, outcomes: &Outcomes) {
+        let mut refused: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for reason in outcomes.verdicts.iter().filter_map(|verdict| verdict.effect.refusal()) {
+            *refused.entry(reason).or_default() += 1;
+        }
+        for (reason, count) in refused {
+            tracing::warn!(%slot, reason, count, "results refused");
+            *self.refused.entry(reason).or_default() += count;
+        }
+        for gap in outcomes.gaps.iter().filter(|gap| !gap.explained) {
+            tracing::error!(%slot, run = %gap.run, first = %gap.record.first, last = %gap.record.last, reason = gap.record.reason, "results are missing and nobody said why");
         }
     }
 
@@ -599,7 +618,9 @@ impl Coordinator {
         self.heard.get(slot).map_or(Duration::ZERO, |heard| now.since(*heard))
     }
 
-    fn view(&self, now: Monotonic) -> View {
+    /// What readers see at this moment.
+    #[must_use]
+    pub fn view(&self, now: Monotonic) -> View {
         let links = self.published.slots().keys().map(|slot| {
             let link = self.holder_link(slot);
             let silent = self.silence(slot, now);
@@ -621,6 +642,7 @@ impl Coordinator {
             links: links.collect(),
             held_off: self.held_off,
             read_only: self.blocked_until.is_some(),
+            refused: self.refused.clone(),
         }
     }
 

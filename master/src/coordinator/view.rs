@@ -41,4 +41,6 @@ pub struct View {
     pub held_off: bool,
     /// Whether rows cannot be committed at present.
     pub read_only: bool,
+    /// Results refused since this process started, by reason.
+    pub refused: BTreeMap<&'static str, u64>,
 }

@@ -1,0 +1,311 @@
+//! The master's loop and wiring: the one place that knows all rooms. Builds them bottom-up, binds listeners first, then feeds the
+//! coordinator with what happens and does what it says. Decides nothing.
+#![expect(clippy::disallowed_methods, reason = "the shell that reads the clocks and gives the time to the pure rooms")]
+
+mod points;
+mod revision;
+mod writers;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use shared::frame::Lane;
+use shared::name::{Slot, Timeline};
+use shared::refusal::Refusal;
+use shared::time::{Monotonic, Timestamp};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, Applied, Figure, Request};
+use crate::coordinator::{Activation, Command, Coordinator, Cut, Identity, RequestId, View};
+use crate::entry::Row;
+use crate::history::History;
+use crate::link::{self, CloseReason, LinkEvent, Links};
+use crate::settings::Settings;
+use crate::store::{self, Commit, Done, Store};
+use crate::trust::{GivenCa, Trust};
+
+use revision::Compiled;
+use writers::Writers;
+
+/// Requests of the API that wait for the loop; the API answers 503 beyond it.
+const REQUESTS_MAX: usize = 64;
+/// Published groups that a slow reader of the event stream may lag behind before it must read the journal.
+const ROWS_KEPT: usize = 4096;
+/// How often the loop trims the journal and asks whether a checkpoint is due.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+/// Messages taken in one turn before commands are drained: keeps groups large under load and turns short.
+const EVENTS_A_TURN: usize = 256;
+
+/// The process's clocks.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    origin: Instant,
+}
+
+impl Clock {
+    fn now(self) -> Monotonic {
+        Monotonic(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+/// The wall clock.
+fn wall() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Whoever waits for an activation.
+enum Asker {
+    /// The start itself: a log line is enough.
+    Start,
+    /// An operator, by API or signal.
+    Operator { compiled: Box<Compiled>, reply: Option<oneshot::Sender<Applied>> },
+}
+
+/// Runs the master until `shutdown`; `reload` asks for the configuration to be read again (SIGHUP).
+///
+/// # Errors
+/// When a room cannot be built: a locked or damaged store, a port in use, a configuration with mistakes and nothing to resume.
+pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: mpsc::Receiver<()>) -> Result<()> {
+    let clock = Clock { origin: Instant::now() };
+    let software = env!("CARGO_PKG_VERSION").to_owned();
+    let options = store::Options { new_installation: settings.new_installation, ..store::Options::default() };
+    let data = settings.data.clone();
+    let store::Opened { store, status, mut done, recovery } =
+        tokio::task::spawn_blocking(move || store::open(&data, options)).await?.context("opening the store")?;
+    tracing::info!(head = %status.head, replayed = recovery.replayed, "the state is there");
+    let given = match (&settings.ca_certificate, &settings.ca_key) {
+        (Some(certificate), Some(key)) => Some(GivenCa { certificate: certificate.clone(), key: key.clone() }),
+        _ => None,
+    };
+    let trust = Arc::new(Trust::open(&settings.data, given.as_ref())?);
+    let installation = trust.installation().clone();
+    if status.installation.as_ref().is_some_and(|known| *known != installation) {
+        bail!("the journal in {} belongs to another installation than its CA; put the right one back", settings.data.display());
+    }
+
+    // Everything fallible comes before anything is bound: a bad first configuration stops here.
+    let first = if status.catalog.is_none() { Some(revision::compile_first(&settings.config, &store).await?) } else { None };
+    let running = status.digest.clone();
+    let history = History::open(&settings.data, store.clone()).context("opening the history")?;
+
+    let (links, mut link_events, link_address) =
+        link::listen(link::Settings { address: settings.link, trust: Arc::clone(&trust) }).await?;
+    let timeline = Timeline(rand::random());
+    let mut coordinator = Coordinator::new(Identity { installation, software }, status, timeline, clock.now(), wall());
+    let (view_sender, view) = watch::channel(Arc::new(coordinator.view(clock.now())));
+    let (rows, _) = broadcast::channel::<Arc<Vec<Row>>>(ROWS_KEPT);
+    let (request_sender, mut requests) = mpsc::channel(REQUESTS_MAX);
+    let (source_sender, source_differs) = watch::channel(None);
+    let mut writers = Writers::new(store.clone(), view.clone(), shutdown.child_token());
+
+    let inputs = api::Inputs {
+        view: view.clone(),
+        rows: rows.clone(),
+        store: store.clone(),
+        history: history.reader(),
+        requests: request_sender.clone(),
+        data: settings.data.clone(),
+        figures: figures(links.clone(), writers.figures(), store.clone()),
+        source_differs,
+        started: wall(),
+        clock: wall,
+    };
+    let listeners = api::Listeners {
+        tcp: Some(settings.listen),
+        tls: settings.tls_certificate.clone().zip(settings.tls_key.clone()),
+        unix: settings.data.join(api::SOCKET),
+        open_reads: settings.open_reads,
+    };
+    let api = api::serve(listeners, inputs, shutdown.child_token()).await?;
+    tracing::info!(link = %link_address, web = ?api.tcp, "the master is ready");
+
+    let (compiled_sender, mut compiled) = mpsc::channel::<(Result<Compiled, Applied>, String, Option<oneshot::Sender<Applied>>)>(REQUESTS_MAX);
+    let mut asked: BTreeMap<RequestId, Asker> = BTreeMap::new();
+    let mut last_request = 0_u64;
+    let mut ask = |asked: &mut BTreeMap<RequestId, Asker>, asker| {
+        last_request += 1;
+        asked.insert(RequestId(last_request), asker);
+        RequestId(last_request)
+    };
+    match first {
+        Some(catalog) => {
+            let request = ask(&mut asked, Asker::Start);
+            coordinator.handle_activation(request, &catalog, "start", wall());
+            source_sender.send_replace(Some(false));
+        }
+        None => revision::compare_in_background(settings.config.clone(), running, source_sender.clone()),
+    }
+
+    let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+    let mut checkpointed = clock.now();
+    let hands = Hands { links: &links, rows: &rows, history: &history };
+    loop {
+        while let Some(command) = coordinator.poll_command(clock.now()) {
+            match command {
+                Command::Show(view) => {
+                    writers.follow(view.status.catalog.as_deref());
+                    view_sender.send_replace(view);
+                }
+                Command::Commit { record, last } => {
+                    if let Err(error) = store.append(Commit { record, last }) {
+                        tracing::error!(%error, "a commit could not even be asked for");
+                        coordinator.handle_commit_failed(clock.now());
+                    }
+                }
+                Command::Answer { request, activation } => answer(asked.remove(&request), activation, &source_sender),
+                other => hands.act(other),
+            }
+        }
+        let deadline = coordinator.poll_timeout();
+        let until = Duration::from_nanos(deadline.0.saturating_sub(clock.now().0));
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            Some(done) = done.recv() => match done {
+                Done::Committed { .. } => coordinator.handle_committed(wall()),
+                Done::Failed { last, error } => {
+                    tracing::error!(%last, %error, "a commit failed: nothing of it is acknowledged, satellites send again");
+                    coordinator.handle_commit_failed(clock.now());
+                }
+            },
+            Some(event) = link_events.recv(), if !coordinator.is_saturated() => {
+                hear(&mut coordinator, event, clock.now());
+                for _ in 1..EVENTS_A_TURN {
+                    if coordinator.is_saturated() {
+                        break;
+                    }
+                    let Ok(event) = link_events.try_recv() else { break };
+                    hear(&mut coordinator, event, clock.now());
+                }
+            }
+            Some(Request::Apply { author, reply }) = requests.recv() => {
+                revision::compile_in_background(&settings.config, &store, compiled_sender.clone(), author, Some(reply));
+            }
+            Some(()) = reload.recv() => {
+                tracing::info!("reading the configuration again, as asked by signal");
+                revision::compile_in_background(&settings.config, &store, compiled_sender.clone(), "signal".to_owned(), None);
+            }
+            Some((result, author, reply)) = compiled.recv() => match result {
+                Ok(compiled) => {
+                    let catalog = Arc::clone(&compiled.catalog);
+                    let compiled = compiled.against(coordinator.published().catalog.as_deref());
+                    let request = ask(&mut asked, Asker::Operator { compiled: Box::new(compiled), reply });
+                    coordinator.handle_activation(request, &catalog, &author, wall());
+                }
+                Err(applied) => {
+                    source_sender.send_replace(Some(true));
+                    revision::tell(applied, reply);
+                }
+            },
+            _ = housekeeping.tick() => {
+                store.trim(wall());
+                if store.checkpoint_due(clock.now().since(checkpointed)) {
+                    checkpointed = clock.now();
+                    store.checkpoint(Arc::clone(coordinator.published()));
+                }
+            }
+            () = tokio::time::sleep(until) => coordinator.handle_timeout(clock.now(), wall()),
+        }
+    }
+
+    tracing::info!("stopping");
+    links.stop().await;
+    writers.stop().await;
+    api.task.await.ok();
+    store.checkpoint(Arc::clone(coordinator.published()));
+    // The last handles wait for the threads: what was begun is finished before the lock is free.
+    tokio::task::spawn_blocking(move || drop((history, store, writers))).await?;
+    Ok(())
+}
+
+fn hear(coordinator: &mut Coordinator, event: LinkEvent, now: Monotonic) {
+    match event {
+        LinkEvent::Connected { connection, session, remote } => {
+            let slot = Slot { region: session.region().clone(), number: session.slot() };
+            coordinator.handle_connected(connection, slot, remote.to_string(), now);
+        }
+        LinkEvent::Frame { connection, lane: Lane::Control, bytes } => coordinator.handle_control(connection, &bytes, now, wall()),
+        LinkEvent::Frame { connection, lane: Lane::Live | Lane::Backlog, bytes } => {
+            coordinator.handle_batch(connection, bytes.to_vec(), now, wall());
+        }
+        LinkEvent::Disconnected { connection, reason } => {
+            tracing::info!(%connection, reason, "a satellite is gone");
+            coordinator.handle_disconnected(connection);
+        }
+    }
+}
+
+fn answer(asker: Option<Asker>, activation: Activation, differs: &watch::Sender<Option<bool>>) {
+    match asker {
+        None => {}
+        Some(Asker::Start) => tracing::info!(?activation, "the first configuration"),
+        Some(Asker::Operator { compiled, reply }) => {
+            differs.send_replace(Some(activation == Activation::NotCommitted));
+            revision::tell(compiled.applied(&activation), reply);
+        }
+    }
+}
+
+/// What the shells count, for `/metrics`.
+fn figures(links: Links, writers: writers::Figures, store: Store) -> Arc<dyn Fn() -> Vec<Figure> + Send + Sync> {
+    Arc::new(move || {
+        let counter = |name, help, labels, value: u64| Figure { name, help, counter: true, labels, value: as_f64(value) };
+        let gauge = |name, help, value: u64| Figure { name, help, counter: false, labels: Vec::new(), value: as_f64(value) };
+        let mut figures: Vec<Figure> = Refusal::ALL
+            .iter()
+            .map(|refusal| {
+                let labels = vec![("reason", refusal.kind().to_owned())];
+                counter("perigee_link_refused_total", "Peers of the link turned away, by reason", labels, links.refusals().total(*refusal))
+            })
+            .collect();
+        let journal = [
+            ("perigee_journal_first_index", "First row the journal still holds", store.first().0),
+            ("perigee_journal_published_index", "Last row that is durable", store.published().borrow().0),
+        ];
+        figures.extend(journal.map(|(name, help, value)| gauge(name, help, value)));
+        figures.push(gauge("perigee_link_connections", "Open links", u64::try_from(links.open()).unwrap_or(u64::MAX)));
+        figures.extend(writers.read());
+        figures
+    })
+}
+
+/// Exact up to 2^53, which is where Prometheus' own numbers end.
+fn as_f64(value: u64) -> f64 {
+    u32::try_from(value >> 32).map_or(0.0, f64::from) * 4_294_967_296.0 + f64::from(u32::try_from(value & 0xffff_ffff).unwrap_or(0))
+}
+
+/// The rooms that take commands without an answer.
+struct Hands<'a> {
+    links: &'a Links,
+    rows: &'a broadcast::Sender<Arc<Vec<Row>>>,
+    history: &'a History,
+}
+
+impl Hands<'_> {
+    fn act(&self, command: Command) {
+        match command {
+            Command::Send { connection, payload } => self.links.send(connection, Bytes::from(payload)),
+            Command::Close { connection, cut } => {
+                let reason = match cut {
+                    Cut::Protocol(why) => {
+                        tracing::warn!(%connection, why, "a satellite broke the protocol");
+                        CloseReason::Refused(Refusal::BadMessage)
+                    }
+                    Cut::NotCommitted => CloseReason::NotCommitted,
+                };
+                self.links.close(connection, reason);
+            }
+            Command::Published(published) => {
+                self.history.feed(&published);
+                // Nobody listening is no error.
+                let _ = self.rows.send(published);
+            }
+            Command::Show(_) | Command::Commit { .. } | Command::Answer { .. } => {}
+        }
+    }
+}
