@@ -6,6 +6,8 @@
 //! it: the working copy goes back to the last published state, and satellites are cut off so that they send again.
 
 mod connection;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
