@@ -282,7 +282,13 @@ impl Log {
     /// Removes the oldest segments, as long as all their records are at or below `up_to`; never the newest one.
     /// Returns the bytes freed. Readers inside a removed segment finish it undisturbed.
     pub fn trim(&mut self, up_to: u64) -> Result<u64, Error> {
+        self.trim_keeping(up_to, 0)
+    }
+
+    /// As [`trim`](Log::trim), but stops before fewer than `bytes` would be left, all segments together.
+    pub fn trim_keeping(&mut self, up_to: u64, bytes: u64) -> Result<u64, Error> {
         let mut freed = 0_u64;
+        let mut held = self.bytes();
         loop {
             // One at a time: should a crash bring a removed segment back, its successor must still be there, or the log
             // would seem to have a hole.
@@ -293,6 +299,10 @@ impl Log {
             let Some(oldest) = segments.first().filter(|oldest| segments.len() > 1 && oldest.limit() <= up_to) else {
                 return Ok(freed);
             };
+            held = held.saturating_sub(oldest.size());
+            if held < bytes {
+                return Ok(freed);
+            }
             // Under the lock of the list: a reader that misses the file finds it off the list as well.
             match self.medium.unlink(&oldest.path) {
                 Ok(()) => freed = freed.saturating_add(oldest.size()),
