@@ -8,6 +8,8 @@ pub mod status;
 pub mod fleet;
 pub mod ingest;
 pub mod coordinator;
+pub mod store;
+pub mod history;
 pub mod trust;
 pub mod link;
 pub mod writer;

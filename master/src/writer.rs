@@ -6,7 +6,6 @@
 //! of a connection shows before the next write is lost in it.
 #![expect(clippy::disallowed_methods, reason = "a shell: it waits, and reads the monotonic and the wall clock")]
 
-pub mod cursor;
 pub mod graphite;
 pub mod trail;
 
@@ -27,7 +26,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use cursor::CursorFile;
+use crate::store::CursorFile;
+
 use graphite::{Metadata, Options};
 use trail::Trail;
 

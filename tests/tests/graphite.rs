@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use master::writer::cursor::CursorFile;
+use master::store::CursorFile;
 use master::writer::graphite::{Naming, Options, lines};
 use master::writer::{BUFFER_LIMIT, Fetched, Gap, Point, PointSource, Record, Settings, Status, run};
 use shared::name::JournalIndex;
