@@ -128,6 +128,10 @@ impl<'a> Compiler<'a> {
         if self.raw.regions.is_empty() {
             self.regions.clear();
         }
+        if self.hosts.is_empty() && !self.findings.has_errors() {
+            let hint = "activating this would stop every check".to_owned();
+            self.findings.warning(Place::default(), "there is no host in the whole configuration", hint);
+        }
         if self.findings.has_errors() {
             return (self.findings, Catalog::default());
         }

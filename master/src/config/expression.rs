@@ -12,8 +12,9 @@ use cel::{Context, Env, Program, Value};
 
 use super::diagnostic::{did_you_mean_or, nearest};
 
-/// Longest expression, in bytes: far above what a person writes, below what makes the parser slow.
-pub const EXPRESSION_BYTES_MAX: usize = 4_096;
+/// Longest expression, in bytes. The parser and the evaluation recurse: twice this length, in its worst form, is what a thread's
+/// stack of 2 MiB still takes.
+pub const EXPRESSION_BYTES_MAX: usize = 1_024;
 const HINT: &str = "an expression looks like '\"linux\" in host.groups && host.name.startsWith(\"web\")'";
 /// Fields of `host` in an expression.
 pub const HOST_FIELDS: [&str; 5] = ["name", "address", "region", "groups", "vars"];
@@ -76,12 +77,12 @@ impl Language {
             let message = first.map_or_else(|| "not valid CEL".to_owned(), |error| tidy(&error.msg));
             let at = first.map_or(0, |error| error.pos.1);
             ExpressionError::new(
-                format!("the expression `{source}` is not valid CEL at its column {at}: {message}"),
+                format!("the expression `{}` is not valid CEL at its column {at}: {message}", shorten(source)),
                 HINT,
             )
         })?;
         check_names(&program.expression().expr, &mut variables.to_vec()).map_err(|mut error| {
-            error.message = format!("in the expression `{source}`: {}", error.message);
+            error.message = format!("in the expression `{}`: {}", shorten(source), error.message);
             error
         })?;
         let mut required_groups = Vec::new();
@@ -94,6 +95,15 @@ impl Language {
     pub fn scope(&self) -> Scope {
         Scope { context: Context::with_env(Arc::clone(&self.env)) }
     }
+}
+
+/// An expression as messages show it.
+fn shorten(source: &str) -> String {
+    let mut shown: String = source.chars().take(80).collect();
+    if shown.len() < source.len() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// The parser's messages list every token it would have taken; the first part is what helps.
@@ -475,6 +485,39 @@ mod tests {
         }
         let language = Language::default();
         assert!(language.compile(&"1+".repeat(5_000), &[]).is_err());
+    }
+
+    #[test]
+    fn the_longest_expression_of_any_form_leaves_the_stack_whole() {
+        let most = EXPRESSION_BYTES_MAX;
+        let forms = [
+            ("host.vars", ".a", ""),
+            ("host.vars", "[0]", ""),
+            ("", "!", "true"),
+            ("", "true&&", "true"),
+            ("1", "+1", ">0"),
+            ("1", "<1", ""),
+            ("true", "?true:false", ""),
+            ("", "(", "1"),
+            ("", "[", "1"),
+            ("", "{1:", "1"),
+            ("", "size(", "1"),
+            ("", "[1].all(a,", "true"),
+            ("host.name", ".size()", ""),
+        ];
+        let language = Language::default();
+        for (head, unit, tail) in forms {
+            for close in ["", ")", "]", "}"] {
+                let room = most - head.len() - tail.len();
+                let times = room / (unit.len() + close.len());
+                let source = format!("{head}{}{tail}{}", unit.repeat(times), close.repeat(times));
+                if let Ok(expression) = language.compile(&source, &["host"]) {
+                    // Any answer will do; what counts is that there is one.
+                    let _ = expression.evaluate(&scope(&language));
+                }
+            }
+        }
+        assert!(language.compile(&" ".repeat(most + 1), &[]).is_err());
     }
 
     #[test]

@@ -201,7 +201,7 @@ impl Parser<'_> {
                 "groups" => settings.groups = self.fields().texts(node, "groups"),
                 "vars" => {
                     for (key, node) in self.fields().entries(node, "`vars`") {
-                        settings.vars.push((At::new(key.text.clone(), key.place), node.to_json()));
+                        settings.vars.insert(key.text.clone(), node.to_json());
                     }
                 }
                 name if SERVICE_KEYS.contains(&name) => {

@@ -1,5 +1,6 @@
 //! What the files say, as written: typed, each value with its place, nothing resolved and no default filled in.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use shared::check::{NrpeTls, State};
@@ -54,7 +55,7 @@ pub struct Settings {
     /// Groups of a host.
     pub groups: Vec<At<String>>,
     /// Free-form data of a host.
-    pub vars: Vec<(At<String>, serde_json::Value)>,
+    pub vars: BTreeMap<String, serde_json::Value>,
     /// What to check.
     pub check: Option<At<RawCheck>>,
     /// A check was written, but it was a mistake, which has been named.

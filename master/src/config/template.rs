@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 use super::diagnostic::{At, Findings, Place, did_you_mean_or};
 use super::raw::Settings;
 
+/// Longest chain of templates that use each other. Beyond it the chain is cut, as a mistake.
+pub const DEPTH_MAX: usize = 32;
+
 /// The templates, each with everything it inherits.
 #[derive(Debug, Default)]
 pub struct Templates {
@@ -47,7 +50,10 @@ impl Templates {
                 let circle = path.get(start..).unwrap_or_default().join(" → ");
                 let message = format!("the template `{name}` uses itself: {circle} → {}", used.value);
                 findings.error(used.place, message, "one of these uses must go".to_owned());
-            } else if path.len() <= raw.len() {
+            } else if path.len() >= DEPTH_MAX {
+                let message = format!("templates use each other more than {DEPTH_MAX} deep");
+                findings.error(used.place, message, "use the last ones directly");
+            } else {
                 self.visit(&used.value, raw, hidden, path, findings);
             }
         }
@@ -110,12 +116,7 @@ fn overlay(base: &mut Settings, top: &Settings) {
             base.groups.push(group.clone());
         }
     }
-    for (key, value) in &top.vars {
-        match base.vars.iter_mut().find(|(known, _)| known.value == key.value) {
-            Some(known) => *known = (key.clone(), value.clone()),
-            None => base.vars.push((key.clone(), value.clone())),
-        }
-    }
+    base.vars.extend(top.vars.iter().map(|(key, value)| (key.clone(), value.clone())));
 }
 
 /// What of the settings means nothing for a service.
@@ -168,7 +169,7 @@ mod tests {
             uses: uses.iter().map(|name| at((*name).to_owned())).collect(),
             check_interval: interval.map(|seconds| at(Duration::from_secs(seconds))),
             groups: groups.iter().map(|name| at((*name).to_owned())).collect(),
-            vars: vars.iter().map(|(key, value)| (at((*key).to_owned()), (*value).into())).collect(),
+            vars: vars.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect(),
             ..Settings::default()
         }
     }
@@ -190,7 +191,18 @@ mod tests {
         let groups: Vec<&str> = merged.groups.iter().map(|group| group.value.as_str()).collect();
         assert_eq!(groups, ["all", "early", "late", "own"]);
         let vars: Vec<(&str, i64)> =
-            merged.vars.iter().map(|(key, value)| (key.value.as_str(), value.as_i64().unwrap())).collect();
+            merged.vars.iter().map(|(key, value)| (key.as_str(), value.as_i64().unwrap())).collect();
         assert_eq!(vars, [("a", 9), ("b", 2), ("c", 3)]);
+    }
+
+    #[test]
+    fn a_chain_of_templates_has_an_end() {
+        let raw: Vec<_> = (0..5_000)
+            .map(|n| (at(format!("t{n}")), settings(&[format!("t{}", (n + 1) % 10_000).as_str()], None, &[], &[])))
+            .collect();
+        let mut findings = Findings::default();
+        let named = by_name(&raw, "template", &|_| String::new(), &mut findings);
+        Templates::resolve(&named, &|name| name == "t5000", &mut findings);
+        assert!(findings.has_errors());
     }
 }

@@ -224,7 +224,9 @@ fn addresses_may_be_built_from_the_host() {
 
 #[test]
 fn writers_are_typed() {
-    let catalog = catalog(&format!("{BASE}writers: {{ graphite: {{ address: \"::1\", thresholds: true }} }}\n"));
+    let catalog = catalog(&format!(
+        "{BASE}writers: {{ graphite: {{ address: \"::1\", thresholds: true }} }}\nhosts: {{ web: {{}} }}\n"
+    ));
     let graphite = GraphiteWriter {
         address: "[::1]:2003".to_owned(),
         prefix: "icinga2".to_owned(),

@@ -5,7 +5,7 @@
 //! number asks for one. Rules of YAML 1.2: only `true` and `false` are truth values. Anchors, aliases and `<<` work.
 //! The surprise: after a syntax error reading goes on at the next line that begins a top-level key.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_saphyr::granit_parser::{Event, Options, Parser, ScalarStyle, ScanError, Span, StructureStyle};
 
@@ -406,6 +406,10 @@ impl Builder<'_> {
     }
 
     fn merge(&mut self, entries: &mut Vec<(Key, Node)>, merges: Vec<Node>) {
+        if merges.is_empty() {
+            return;
+        }
+        let mut known: HashSet<String> = entries.iter().map(|(key, _)| key.text.clone()).collect();
         for node in merges {
             // Nothing stands for an alias without anchor, which has been named.
             if node.is_null() {
@@ -417,7 +421,7 @@ impl Builder<'_> {
                 continue;
             };
             for (key, value) in others {
-                if !entries.iter().any(|(own, _)| own.text == key.text) {
+                if known.insert(key.text.clone()) {
                     entries.push((key, value));
                 }
             }

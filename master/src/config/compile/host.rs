@@ -1,6 +1,6 @@
 //! Hosts: ranges become names, templates become values, and each gets its own check.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use shared::check::{Check, NrpeTls, State, TcpCheck};
 use shared::name::{HostName, ObjectName, RegionName};
@@ -30,7 +30,6 @@ struct Entry {
     region: RegionName,
     address: Option<At<Template>>,
     check: Option<CompiledCheck>,
-    vars: BTreeMap<String, serde_json::Value>,
 }
 
 impl Compiler<'_> {
@@ -93,8 +92,7 @@ impl Compiler<'_> {
                 );
             }
         }
-        let vars = settings.vars.iter().map(|(key, value)| (key.value.clone(), value.clone())).collect();
-        Some(Entry { settings, region, address, check, vars })
+        Some(Entry { settings, region, address, check })
     }
 
     /// The host's region. Where there is a mistake, which is named, any region stands in for it; `None` only if there is none.
@@ -125,7 +123,7 @@ impl Compiler<'_> {
         let settings = &entry.settings;
         let groups = settings.groups.iter().map(|group| group.value.as_str());
         let value =
-            |address: &str| host_value(name.as_str(), address, entry.region.as_str(), groups.clone(), &entry.vars);
+            |address: &str| host_value(name.as_str(), address, entry.region.as_str(), groups.clone(), &settings.vars);
         let mut scope = self.language.scope();
         let mut address = name.as_str().to_owned();
         if let Some(text) = &entry.address {
@@ -180,7 +178,7 @@ impl Compiler<'_> {
             region: entry.region.clone(),
             address: endpoint.address.clone(),
             groups: settings.groups.iter().map(|group| group.value.clone()).collect(),
-            vars: Vars(entry.vars.clone()),
+            vars: Vars(settings.vars.clone()),
         };
         self.hosts.insert(name.clone(), host);
         Draft { name, endpoint, on_transport_error }
