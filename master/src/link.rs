@@ -244,6 +244,12 @@ impl Links {
         self.link.registry().open.len()
     }
 
+    /// How many handshakes are under way.
+    #[must_use]
+    pub fn handshakes(&self) -> usize {
+        self.link.handshakes.load(Ordering::Relaxed)
+    }
+
     /// Stops listening, closes all connections and waits a moment for the peers to take notice.
     pub async fn stop(&self) {
         self.close_all(CloseReason::Stopped);
@@ -347,12 +353,12 @@ impl Link {
                 continue;
             }
             let renewed = self.trust.master_leaf().and_then(|leaf| {
-                renew_at = leaf.renew_at;
-                tls::server_config(&self.trust, leaf, sessions.clone())
+                let next = leaf.renew_at;
+                Ok((tls::server_config(&self.trust, leaf, sessions.clone())?, next))
             });
             match renewed {
-                Ok(config) => {
-                    accepted = accepted_now;
+                Ok((config, next)) => {
+                    (accepted, renew_at) = (accepted_now, next);
                     self.endpoint.set_server_config(Some(config));
                     tracing::info!(cas = accepted.len(), %renew_at, "the master's certificate is renewed");
                 }

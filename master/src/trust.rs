@@ -162,7 +162,7 @@ impl Trust {
         files.retain(|file| file.extension().is_some_and(|extension| extension == "crt"));
         files.sort();
         for file in files {
-            match read_certificate(&file) {
+            match read_certificate(&file).and_then(|certificate| is_ca(&certificate.der, &file).map(|()| certificate)) {
                 Ok(certificate) if accepted.contains(&certificate) => {}
                 Ok(_) if accepted.len() >= CAS_MAX => {
                     tracing::warn!(file = %file.display(), max = CAS_MAX, "more accepted CAs than allowed: left out");
@@ -329,9 +329,8 @@ fn own_ca(directory: &Path, known: Option<&InstallationId>) -> Result<(Certifica
 }
 
 fn check_ca(ca: &CertificateDer<'_>, key: &KeyPair, path: &Path) -> Result<Timestamp> {
-    let (_, certificate) = X509Certificate::from_der(ca)
-        .map_err(|error| anyhow::anyhow!("{} is no X.509 certificate: {error}", path.display()))?;
-    ensure!(certificate.is_ca(), "{} is no CA certificate: its basic constraints do not say so", path.display());
+    is_ca(ca, path)?;
+    let certificate = parsed(ca, path)?;
     ensure!(
         certificate.public_key().raw == key.subject_public_key_info().as_slice(),
         "the CA key does not belong to {}",
@@ -352,9 +351,20 @@ fn read_certificate(path: &Path) -> Result<Certificate> {
     let end = from_start.find(END).with_context(none)?;
     let pem = format!("{}\n", from_start.get(..end + END.len()).with_context(none)?);
     let der = CertificateDer::from_pem_slice(pem.as_bytes()).with_context(none)?;
-    X509Certificate::from_der(&der)
-        .map_err(|error| anyhow::anyhow!("{} is no X.509 certificate: {error}", path.display()))?;
+    parsed(&der, path)?;
     Ok(Certificate { der, pem })
+}
+
+fn parsed<'a>(der: &'a CertificateDer<'_>, path: &Path) -> Result<X509Certificate<'a>> {
+    X509Certificate::from_der(der)
+        .map(|(_, certificate)| certificate)
+        .map_err(|error| anyhow::anyhow!("{} is no X.509 certificate: {error}", path.display()))
+}
+
+/// The stock verifier does not look at this in what it is given as a CA: a leaf among the accepted CAs could sign others.
+fn is_ca(der: &CertificateDer<'_>, path: &Path) -> Result<()> {
+    ensure!(parsed(der, path)?.is_ca(), "{} is no CA certificate: its basic constraints do not say so", path.display());
+    Ok(())
 }
 
 fn read_key(path: &Path) -> Result<KeyPair> {

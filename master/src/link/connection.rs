@@ -22,6 +22,8 @@ use super::{
 
 /// Bytes taken off a stream at once.
 const READ_BYTES: usize = 64 * 1024;
+/// A peer's reason for closing is cut here.
+const REASON_CHARS: usize = 200;
 /// Frames written at once.
 const WRITE_FRAMES: usize = 16;
 
@@ -70,7 +72,7 @@ pub(super) async fn serve(link: Arc<Link>, incoming: Incoming) {
         (Some(CloseReason::NotCommitted), _) => "closed because a commit failed".to_owned(),
         (Some(CloseReason::Fault), _) => "closed because of a fault in the master".to_owned(),
         (Some(CloseReason::Stopped), _) => "closed because the master stops".to_owned(),
-        (None, End::Closed(error)) => error.to_string(),
+        (None, End::Closed(error)) => plain(&error),
         (None, End::Unheard) => "the master takes no more events".to_owned(),
     };
     connection.close(VarInt::from_u32(CLOSE_REFUSED), b"");
@@ -92,7 +94,7 @@ async fn shake_hands(link: &Link, incoming: Incoming) -> Option<(Connection, Slo
                 ConnectionError::TransportError(error) => Refusal::of_handshake(error.code.into(), &error.reason),
                 _ => Refusal::Handshake,
             };
-            link.refuse(refusal, remote, None, &error.to_string());
+            link.refuse(refusal, remote, None, &plain(&error));
             return None;
         }
         Err(_) => {
@@ -110,6 +112,12 @@ async fn shake_hands(link: &Link, incoming: Incoming) -> Option<(Connection, Slo
             None
         }
     }
+}
+
+/// An error as text for log and people: part of it may be the peer's own words.
+fn plain(error: &ConnectionError) -> String {
+    let text = error.to_string();
+    text.chars().take(REASON_CHARS).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 fn register(link: &Link, connection: &Connection, session: SlotSession) -> Peer {

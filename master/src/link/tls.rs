@@ -78,8 +78,11 @@ pub(super) fn server_config(
 ) -> Result<ServerConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
-    for ca in trust.accepted() {
-        roots.add(ca).context("an accepted CA is no trust anchor")?;
+    roots.add(trust.ca().clone()).context("the CA is no trust anchor")?;
+    // The others come from files that anybody may have put there: a bad one must not stop the good ones.
+    let (_, unusable) = roots.add_parsable_certificates(trust.accepted().into_iter().skip(1));
+    if unusable > 0 {
+        tracing::warn!(unusable, "accepted CAs that are no trust anchors are left out");
     }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .build()

@@ -174,8 +174,10 @@ async fn a_second_accepted_ca_is_trusted_by_the_master() {
     std::fs::create_dir(&place).unwrap();
     std::fs::copy(other.path("trust").join("ca.crt"), place.join("next.crt")).unwrap();
     std::fs::write(place.join("notes.crt"), "not a certificate").unwrap();
-    let mut master = Master::of(&forge).await;
     let certificates = forge.slot_directory();
+    std::fs::copy(certificates.join("slot.crt"), place.join("leaf.crt")).unwrap();
+    assert_eq!(forge.trust.accepted(), [forge.trust.ca().clone(), other.trust.ca().clone()]);
+    let mut master = Master::of(&forge).await;
     let mut params = other.slot();
     params.subject_alt_names = forge.slot().subject_alt_names;
     let (certificate, key) = other.sign_pem(&params);

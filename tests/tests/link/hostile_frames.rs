@@ -139,6 +139,17 @@ async fn a_peer_cannot_open_more_streams_than_there_are_lanes() {
 }
 
 #[tokio::test]
+async fn a_peer_s_last_words_cannot_write_to_a_terminal() {
+    let forge = Forge::new();
+    let mut master = Master::of(&forge).await;
+    let peer = let_in(&forge, &mut master).await;
+    peer.connection.close(9u32.into(), b"\x1b[2Jall is well\r\n");
+    let LinkEvent::Disconnected { reason, .. } = master.next().await else { panic!("another event") };
+    assert!(reason.contains("all is well"), "{reason:?}");
+    assert!(!reason.contains(char::is_control), "{reason:?}");
+}
+
+#[tokio::test]
 async fn a_peer_without_control_stream_is_closed() {
     let (log, forge) = (Log::start(), Forge::new());
     let mut master = Master::of(&forge).await;

@@ -1,10 +1,11 @@
 //! What every test here needs: a listening master, a raw QUIC peer without manners, the log as text, and waits with a deadline.
 #![expect(clippy::disallowed_methods, reason = "polls with a deadline")]
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use master::link::{LinkEvent, Links, Settings, listen};
@@ -15,7 +16,6 @@ use shared::frame::LINK_PROTOCOL;
 use shared::identity::master_dns_name;
 use shared::refusal::{Refusal, Refusals};
 use tokio::sync::mpsc;
-use tracing::subscriber::DefaultGuard;
 
 use crate::forge::{Forge, Shown};
 
@@ -80,37 +80,38 @@ pub(crate) async fn counted_alone(refusals: &Refusals, expected: Refusal) {
     assert_eq!(met, [(expected.kind(), 1)]);
 }
 
-/// The log of this test's thread.
-pub(crate) struct Log {
-    text: Arc<Mutex<Vec<u8>>>,
-    _guard: DefaultGuard,
+/// The log of this test's thread: a test runs on one thread, and so does everything it starts here.
+pub(crate) struct Log;
+
+thread_local! {
+    static LINES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Log {
     pub(crate) fn start() -> Log {
-        let text = Arc::new(Mutex::new(Vec::new()));
-        let sink = text.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_max_level(tracing::Level::INFO)
-            .with_writer(move || Sink(sink.clone()))
-            .finish();
-        Log { text, _guard: tracing::subscriber::set_default(subscriber) }
+        // One subscriber for the whole program: with one a thread, tracing may take a line for unwanted while another thread
+        // makes its own.
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::INFO).with_writer(|| Sink).init();
+        });
+        LINES.with_borrow_mut(Vec::clear);
+        Log
     }
 
     /// How many lines name this refusal.
     pub(crate) fn lines_of(&self, refusal: Refusal) -> usize {
-        let text = String::from_utf8(self.text.lock().unwrap().clone()).unwrap();
+        let text = LINES.with_borrow(|lines| String::from_utf8(lines.clone()).unwrap());
         let mark = format!("refusal=\"{}\"", refusal.kind());
         text.lines().filter(|line| line.contains(&mark) && line.contains("WARN")).count()
     }
 }
 
-struct Sink(Arc<Mutex<Vec<u8>>>);
+struct Sink;
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        LINES.with_borrow_mut(|lines| lines.extend_from_slice(bytes));
         Ok(bytes.len())
     }
 

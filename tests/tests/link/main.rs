@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set its stage has nothing better to do")]
 
+mod flood;
 mod flow;
 mod forge;
 mod hostile_frames;
