@@ -74,11 +74,6 @@ pub struct Spool {
     named: Vec<PathBuf>,
     readers: Readers,
     read_failures: BTreeMap<RunId, u32>,
-    random: fn() -> [u8; 16],
-}
-
-fn random_run() -> [u8; 16] {
-    rand::random()
 }
 
 impl Spool {
@@ -101,7 +96,6 @@ impl Spool {
             named: Vec::new(),
             readers: Readers::new(),
             read_failures: BTreeMap::new(),
-            random: random_run,
         };
         let (neighbour, adopted) = spool.survey(true)?;
         let Adopted { runs: earlier, states } = adopted.unwrap_or_default();
@@ -164,7 +158,7 @@ impl Spool {
         let ours: Vec<&Path> = vec![];
         let shown = self.volume.survey(&ours)?.counter;
         let counter = self.volume.draw(shown)?;
-        self.own.open_run(RunId((self.random)()), counter)
+        self.own.open_run(RunId(rand::random()), counter)
     }
 
     fn holding(&mut self, run: RunId) -> Option<&mut Holding> {

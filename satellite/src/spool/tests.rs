@@ -1,1 +1,335 @@
-//! Facts about the spool room, on inputs made by hand.
+//! The volume on real files: processes that are killed (dropped without a word) and started again, damaged files, foreign
+//! directories, and two processes side by side.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use shared::assignment::{Assignment, Carried};
+use shared::check::{Exit, State};
+use shared::delivery::{BatchBuilder, BatchHeader, Key};
+use shared::name::{CheckId, Generation, Grant, InstanceId, SlotNumber};
+use shared::result::CheckResult;
+use shared::state::CheckState;
+use shared::time::Timestamp;
+
+use super::*;
+use crate::command::{FoundRun, Seen};
+
+const TIMELINE: Timeline = Timeline(7);
+
+fn identity(slot: u32) -> Identity {
+    Identity {
+        installation: "acme".parse().unwrap(),
+        slot: shared::name::Slot { region: "eu".parse().unwrap(), number: SlotNumber::new(slot).unwrap() },
+        instance: InstanceId(rand::random()),
+        software: "0.1.0".into(),
+    }
+}
+
+fn open(data: &Path) -> (Spool, Beginning) {
+    Spool::open(data, &identity(1)).unwrap()
+}
+
+fn state(state: State) -> CheckState {
+    CheckState { state, ..CheckState::pending(3) }
+}
+
+/// A batch of results of one check.
+fn batch(run: &FoundRun, first: u64, last: u64, observed: State, output: &str) -> SpooledBatch {
+    let mut builder = BatchBuilder::default();
+    for _ in first..=last {
+        builder.push(&CheckResult {
+            check: CheckId(1),
+            grant: Grant(5),
+            scheduled: Timestamp::from_millis(1),
+            started: Timestamp::from_millis(2),
+            duration_us: 3,
+            exit: Some(Exit::Ran(0)),
+            passive: false,
+            output: output.to_owned(),
+            long_output: String::new(),
+            perfdata: String::new(),
+            metrics: Vec::new(),
+            authenticated: None,
+            after: state(observed),
+            command: None,
+            offset_ms: None,
+        });
+    }
+    let header = BatchHeader {
+        timeline: TIMELINE,
+        generation: Generation(1),
+        run: run.run,
+        counter: run.counter,
+        first: Sequence(first),
+        last: Sequence(last),
+    };
+    SpooledBatch { first: Sequence(first), last: Sequence(last), bytes: Bytes::from(builder.finish(&header)) }
+}
+
+fn append(spool: &mut Spool, run: &FoundRun, batches: Vec<SpooledBatch>) {
+    let last = batches.last().unwrap().last;
+    let answer = spool.execute(Order::Do(Command::Append { run: run.run, batches }));
+    assert!(matches!(answer, Some(Answer::Appended { up_to, .. }) if up_to == last), "{answer:?}");
+}
+
+fn read(spool: &mut Spool, run: RunId, from: u64) -> ReadBatches {
+    let order = Command::Read { read: ReadId(1), run, from: Sequence(from), bytes_max: 1 << 20, batches_max: 1000 };
+    match spool.execute(Order::Do(order)) {
+        Some(Answer::Read { found, .. }) => found,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn kept(generation: u64) -> Kept {
+    let identity = identity(1);
+    Kept {
+        installation: identity.installation,
+        slot: identity.slot,
+        timeline: TIMELINE,
+        seen: Seen { generation: Generation(generation), ..Seen::default() },
+        assignment: Assignment { generation: Generation(generation), ..Assignment::default() },
+    }
+}
+
+fn keep_states(spool: &mut Spool, states: KeptStates) {
+    let answer = spool.execute(Order::Do(Command::KeepStates(Box::new(states))));
+    assert!(matches!(answer, Some(Answer::StatesKept)));
+}
+
+/// The one segment file of a run.
+fn segment(spool: &Spool, run: RunId) -> PathBuf {
+    let dir = &spool.own.runs[&run].path;
+    let mut files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    files.find(|path| path.extension().is_some_and(|e| e == "seg")).unwrap()
+}
+
+#[test]
+fn a_killed_process_leaves_its_run_to_the_next() {
+    let data = tempfile::tempdir().unwrap();
+    let (mut spool, beginning) = open(data.path());
+    let run = beginning.open;
+    let batches = vec![batch(&run, 1, 3, State::Ok, "a"), batch(&run, 4, 4, State::Critical, "b")];
+    append(&mut spool, &run, batches.clone());
+    drop(spool);
+    let (mut spool, beginning) = open(data.path());
+    assert_eq!(beginning.earlier, [FoundRun { last: Sequence(4), ..run }]);
+    assert_ne!(beginning.open.run, run.run);
+    let found = read(&mut spool, run.run, 1);
+    assert_eq!(found.batches, batches.iter().map(|batch| batch.bytes.clone()).collect::<Vec<_>>());
+    assert_eq!(found.through, Sequence(4));
+    let found = read(&mut spool, run.run, 4);
+    assert_eq!(found.batches, [batches[1].bytes.clone()], "the batch that holds the sequence");
+}
+
+#[test]
+fn a_start_has_the_greatest_state_of_file_and_spools() {
+    let data = tempfile::tempdir().unwrap();
+    let (mut spool, beginning) = open(data.path());
+    let run = beginning.open;
+    append(&mut spool, &run, vec![batch(&run, 1, 1, State::Ok, "a")]);
+    let key = |sequence| Key { grant: Grant(5), counter: run.counter, sequence: Sequence(sequence) };
+    let only_kept = Carried { state: state(State::Warning), key: key(9) };
+    keep_states(
+        &mut spool,
+        KeptStates {
+            timeline: TIMELINE,
+            states: BTreeMap::from([
+                (CheckId(1), Carried { state: state(State::Ok), key: key(1) }),
+                (CheckId(2), only_kept),
+            ]),
+            covered: BTreeMap::from([(run.run, Sequence(1))]),
+            adoptions: 0,
+        },
+    );
+    append(&mut spool, &run, vec![batch(&run, 2, 3, State::Critical, "b")]);
+    drop(spool);
+    let (_, beginning) = open(data.path());
+    assert_eq!(beginning.states.timeline, TIMELINE);
+    assert_eq!(beginning.states.states[&CheckId(1)], Carried { state: state(State::Critical), key: key(3) });
+    assert_eq!(beginning.states.states[&CheckId(2)], only_kept);
+}
+
+#[test]
+fn a_run_counter_is_never_drawn_twice() {
+    let data = tempfile::tempdir().unwrap();
+    let mut counters = Vec::new();
+    for round in 0..8 {
+        let (mut spool, beginning) = open(data.path());
+        counters.push(beginning.open.counter);
+        let run = beginning.open;
+        append(&mut spool, &run, vec![batch(&run, 1, 1, State::Ok, "a")]);
+        let Some(Answer::Opened { counter, .. }) = spool.execute(Order::Do(Command::OpenRun)) else { panic!("no run") };
+        counters.push(counter);
+        drop(spool);
+        let file = data.path().join("spool/counter");
+        match round {
+            2 => fs::remove_file(&file).unwrap(),
+            4 => fs::write(&file, b"not a counter").unwrap(),
+            _ => {}
+        }
+    }
+    assert!(counters.windows(2).all(|two| two[0] < two[1]), "{counters:?}");
+}
+
+#[test]
+fn a_damaged_assignment_falls_back_to_the_one_before() {
+    let data = tempfile::tempdir().unwrap();
+    let (mut spool, beginning) = open(data.path());
+    assert_eq!(beginning.kept, None);
+    for generation in 1..=3 {
+        let answer = spool.execute(Order::Do(Command::Keep(Box::new(kept(generation)))));
+        assert!(matches!(answer, Some(Answer::Kept)));
+    }
+    let current = data.path().join("assignment/current");
+    let whole = fs::read(&current).unwrap();
+    assert_eq!(open(data.path()).1.kept, Some(kept(3)));
+    for damage in [&whole[..whole.len() - 1], b"", &[&whole[..20], b"\x00", &whole[21..]].concat()] {
+        fs::write(&current, damage).unwrap();
+        assert_eq!(open(data.path()).1.kept, Some(kept(2)));
+    }
+    // A damaged one never takes the place of the good one before it.
+    let answer = spool.execute(Order::Do(Command::Keep(Box::new(kept(4)))));
+    assert!(matches!(answer, Some(Answer::Kept)));
+    fs::write(&current, b"").unwrap();
+    assert_eq!(open(data.path()).1.kept, Some(kept(2)));
+    fs::remove_file(&current).unwrap();
+    assert_eq!(open(data.path()).1.kept, Some(kept(2)), "killed between two renames");
+    fs::write(data.path().join("assignment/previous"), b"").unwrap();
+    assert_eq!(open(data.path()).1.kept, None);
+}
+
+#[test]
+fn an_assignment_of_another_slot_is_not_used() {
+    let data = tempfile::tempdir().unwrap();
+    let (mut spool, _) = open(data.path());
+    spool.execute(Order::Do(Command::Keep(Box::new(kept(1)))));
+    drop(spool);
+    assert_eq!(Spool::open(data.path(), &identity(2)).unwrap().1.kept, None);
+}
+
+#[test]
+fn a_second_process_sees_the_first_and_takes_over_when_it_is_gone() {
+    let data = tempfile::tempdir().unwrap();
+    let (mut first, beginning) = open(data.path());
+    let run = beginning.open;
+    let (mut second, beginning) = open(data.path());
+    assert!(beginning.neighbour);
+    assert_eq!(beginning.earlier, []);
+    append(&mut first, &run, vec![batch(&run, 1, 2, State::Critical, "a")]);
+    let answer = second.execute(Order::Survey);
+    assert!(matches!(answer, Some(Answer::Neighbours { alive: true, adopted: None })), "{answer:?}");
+    drop(first);
+    let Some(Answer::Neighbours { alive: false, adopted: Some(adopted) }) = second.execute(Order::Survey) else {
+        panic!("not adopted")
+    };
+    assert_eq!(adopted.runs, [FoundRun { last: Sequence(2), ..run }]);
+    assert_eq!(adopted.states.states[&CheckId(1)].state.state, State::Critical);
+    assert_eq!(read(&mut second, run.run, 1).batches.len(), 1);
+}
+
+#[test]
+fn a_spool_of_another_slot_is_left_where_it_is() {
+    let data = tempfile::tempdir().unwrap();
+    let (mut spool, beginning) = open(data.path());
+    append(&mut spool, &beginning.open, vec![batch(&beginning.open, 1, 1, State::Ok, "a")]);
+    let directory = spool.directory().to_path_buf();
+    drop(spool);
+    let (mut other, found) = Spool::open(data.path(), &identity(2)).unwrap();
+    assert_eq!(found.earlier, []);
+    assert!(!found.neighbour && found.open.counter > beginning.open.counter);
+    keep_states(&mut other, KeptStates { adoptions: 9, ..KeptStates::default() });
+    assert!(directory.join("owner").exists());
+    assert_eq!(open(data.path()).1.earlier.len(), 1, "its own slot finds it");
+}
+
+#[test]
+fn an_earlier_directory_goes_when_its_runs_are_closed_and_its_states_are_ours() {
+    let data = tempfile::tempdir().unwrap();
+    let (mut spool, beginning) = open(data.path());
+    append(&mut spool, &beginning.open, vec![batch(&beginning.open, 1, 1, State::Ok, "a")]);
+    let (directory, run) = (spool.directory().to_path_buf(), beginning.open.run);
+    drop(spool);
+    let (mut spool, beginning) = open(data.path());
+    assert_eq!(beginning.states.adoptions, 1);
+    keep_states(&mut spool, KeptStates { adoptions: 1, ..KeptStates::default() });
+    assert!(directory.exists(), "its run is not delivered");
+    spool.execute(Order::Do(Command::CloseRun(run)));
+    assert!(directory.exists(), "its states may be newer");
+    keep_states(&mut spool, KeptStates { adoptions: 0, ..KeptStates::default() });
+    assert!(directory.exists(), "these states do not contain its own");
+    keep_states(&mut spool, KeptStates { adoptions: 1, ..KeptStates::default() });
+    assert!(!directory.exists());
+}
+
+#[test]
+fn trimming_frees_whole_segments_and_tells_where_the_run_begins() {
+    let data = tempfile::tempdir().unwrap();
+    let (mut spool, beginning) = open(data.path());
+    let run = beginning.open;
+    let noise: Vec<u8> = (0..60_000).map(|_| b'0' + rand::random::<u8>() % 64).collect();
+    let text = String::from_utf8(noise).unwrap();
+    for sequence in 1..=400 {
+        append(&mut spool, &run, vec![batch(&run, sequence, sequence, State::Ok, &text)]);
+    }
+    let before = spool.bytes();
+    let trim =
+        |spool: &mut Spool, up_to| spool.execute(Order::Do(Command::Trim { run: run.run, up_to: Sequence(up_to) }));
+    assert!(trim(&mut spool, 2).is_none(), "no whole segment");
+    let Some(Answer::Trimmed { first, .. }) = trim(&mut spool, 399) else { panic!("not trimmed") };
+    assert!(first > Sequence(1) && spool.bytes() < before);
+    let found = read(&mut spool, run.run, 1);
+    assert_eq!(found.trimmed_below, first);
+    assert!(!found.batches.is_empty());
+}
+
+#[test]
+fn a_damaged_record_is_missing_and_all_others_are_read() {
+    let data = tempfile::tempdir().unwrap();
+    let (mut spool, beginning) = open(data.path());
+    let run = beginning.open;
+    let batches: Vec<SpooledBatch> = (0..3).map(|n| batch(&run, 2 * n + 1, 2 * n + 2, State::Ok, "text")).collect();
+    append(&mut spool, &run, batches.clone());
+    let path = segment(&spool, run.run);
+    drop(spool);
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = &batches[1].bytes;
+    let at = bytes.windows(middle.len()).position(|window| window == middle.as_ref()).unwrap();
+    bytes[at + 30] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let (mut spool, _) = open(data.path());
+    let found = read(&mut spool, run.run, 1);
+    assert_eq!(found.batches, [batches[0].bytes.clone(), batches[2].bytes.clone()]);
+    assert_eq!(found.through, Sequence(6));
+}
+
+#[test]
+fn an_append_that_fails_can_be_made_again() {
+    let data = tempfile::tempdir().unwrap();
+    let (mut spool, beginning) = open(data.path());
+    let run = beginning.open;
+    let path = spool.own.runs[&run.run].path.clone();
+    let aside = data.path().join("aside");
+    fs::rename(&path, &aside).unwrap();
+    let batches = vec![batch(&run, 1, 2, State::Ok, "a")];
+    let answer = spool.execute(Order::Do(Command::Append { run: run.run, batches: batches.clone() }));
+    assert!(matches!(answer, Some(Answer::AppendFailed)), "{answer:?}");
+    fs::rename(&aside, &path).unwrap();
+    append(&mut spool, &run, batches);
+    assert_eq!(read(&mut spool, run.run, 1).batches.len(), 1);
+}
+
+#[test]
+fn only_living_processes_tell_their_status() {
+    let data = tempfile::tempdir().unwrap();
+    assert!(status::ask(data.path()).unwrap().is_empty());
+    let (mut spool, _) = open(data.path());
+    spool.execute(Order::Tell(b"{\"checks\":3}".to_vec()));
+    let told = status::ask(data.path()).unwrap();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0]["checks"], 3);
+    drop(spool);
+    assert!(status::ask(data.path()).unwrap().is_empty());
+}
