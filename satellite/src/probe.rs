@@ -182,7 +182,7 @@ fn query_of(check: &NrpeCheck) -> Query {
 fn queued_in_vain(check: &NrpeCheck, timeout: Duration) -> Fault {
     Fault {
         class: Class::Timeout { phase: Phase::Queue, after: timeout },
-        endpoint: format!("{}:{}", check.address, check.port),
+        endpoint: query_of(check).endpoint.to_string(),
         peer: None,
         source: None,
     }

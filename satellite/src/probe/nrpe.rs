@@ -179,7 +179,7 @@ impl Client {
                 |agreed| format!("{} {}, not authenticated", agreed.protocol, agreed.cipher),
             );
             tracing::info!(
-                endpoint = %format_args!("{}:{}", endpoint.address, endpoint.port),
+                %endpoint,
                 version = %asked,
                 security,
                 "NRPE daemon learned"
@@ -288,8 +288,7 @@ impl Attempt<'_> {
     }
 
     fn fault(&self, class: Class) -> Fault {
-        let Endpoint { address, port, .. } = &self.query.endpoint;
-        Fault { class, endpoint: format!("{address}:{port}"), peer: None, source: None }
+        Fault { class, endpoint: self.query.endpoint.to_string(), peer: None, source: None }
     }
 
     fn fault_at(&self, peer: SocketAddr) -> Fault {

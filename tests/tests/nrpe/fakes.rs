@@ -136,3 +136,16 @@ async fn refused_connections_and_closed_ports_have_their_own_words() {
     assert_eq!(refused.state, State::Unknown);
     assert_eq!(refused.output, format!("NRPE {address}: connection refused"));
 }
+
+#[tokio::test]
+async fn an_ipv6_address_is_asked_and_named_with_brackets() {
+    let listen = "[::1]:0".parse().unwrap();
+    let daemon = start(Spec { listen, ..speaking(&[2, 4], Transport::Anonymous) }).await;
+    let client = Client::new().unwrap();
+    let load = query(daemon.address, true, "load");
+    assert_eq!(answer(&client, &load).await.1, 1);
+    let address = daemon.address;
+    daemon.stop().await;
+    let refused = client.ask(&load, PATIENCE).await.unwrap_err();
+    assert_eq!(refused.to_string(), format!("NRPE {address}: connection refused"));
+}

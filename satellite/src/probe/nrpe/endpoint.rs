@@ -5,6 +5,7 @@
 //! and every failure shortens it.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::time::Duration;
 
 use shared::time::Monotonic;
@@ -33,6 +34,17 @@ pub struct Endpoint {
     pub port: u16,
     /// Whether TLS is used.
     pub tls: bool,
+}
+
+/// `host:port`, with brackets around an IPv6 address.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.address.contains(':') {
+            write!(f, "[{}]:{}", self.address, self.port)
+        } else {
+            write!(f, "{}:{}", self.address, self.port)
+        }
+    }
 }
 
 /// Which cipher list is offered.
