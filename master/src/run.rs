@@ -19,8 +19,9 @@ use shared::time::{Monotonic, Timestamp};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::api::figure::as_value;
 use crate::api::{self, Applied, Figure, Request};
-use crate::coordinator::{Activation, Command, Coordinator, Cut, Identity, RequestId, View};
+use crate::coordinator::{Activation, Command, Coordinator, Cut, Identity, RequestId};
 use crate::entry::Row;
 use crate::history::History;
 use crate::link::{self, CloseReason, LinkEvent, Links};
@@ -91,7 +92,7 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
     // Everything fallible comes before anything is bound: a bad first configuration stops here.
     let first = if status.catalog.is_none() { Some(revision::compile_first(&settings.config, &store).await?) } else { None };
     let running = status.digest.clone();
-    let history = History::open(&settings.data, store.clone()).context("opening the history")?;
+    let history = Arc::new(History::open(&settings.data, store.clone(), &status).context("opening the history")?);
 
     let (links, mut link_events, link_address) =
         link::listen(link::Settings { address: settings.link, trust: Arc::clone(&trust) }).await?;
@@ -107,7 +108,7 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
         view: view.clone(),
         rows: rows.clone(),
         store: store.clone(),
-        history: history.reader(),
+        history: Arc::clone(&history),
         requests: request_sender.clone(),
         data: settings.data.clone(),
         figures: figures(links.clone(), writers.figures(), store.clone()),
@@ -124,7 +125,7 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
     let api = api::serve(listeners, inputs, shutdown.child_token()).await?;
     tracing::info!(link = %link_address, web = ?api.tcp, "the master is ready");
 
-    let (compiled_sender, mut compiled) = mpsc::channel::<(Result<Compiled, Applied>, String, Option<oneshot::Sender<Applied>>)>(REQUESTS_MAX);
+    let (compiled_sender, mut compiled) = mpsc::channel::<revision::Brought>(REQUESTS_MAX);
     let mut asked: BTreeMap<RequestId, Asker> = BTreeMap::new();
     let mut last_request = 0_u64;
     let mut ask = |asked: &mut BTreeMap<RequestId, Asker>, asker| {
@@ -254,8 +255,8 @@ fn answer(asker: Option<Asker>, activation: Activation, differs: &watch::Sender<
 /// What the shells count, for `/metrics`.
 fn figures(links: Links, writers: writers::Figures, store: Store) -> Arc<dyn Fn() -> Vec<Figure> + Send + Sync> {
     Arc::new(move || {
-        let counter = |name, help, labels, value: u64| Figure { name, help, counter: true, labels, value: as_f64(value) };
-        let gauge = |name, help, value: u64| Figure { name, help, counter: false, labels: Vec::new(), value: as_f64(value) };
+        let counter = |name, help, labels, value: u64| Figure { name, help, counter: true, labels, value: as_value(value) };
+        let gauge = |name, help, value: u64| Figure { name, help, counter: false, labels: Vec::new(), value: as_value(value) };
         let mut figures: Vec<Figure> = Refusal::ALL
             .iter()
             .map(|refusal| {
@@ -272,11 +273,6 @@ fn figures(links: Links, writers: writers::Figures, store: Store) -> Arc<dyn Fn(
         figures.extend(writers.read());
         figures
     })
-}
-
-/// Exact up to 2^53, which is where Prometheus' own numbers end.
-fn as_f64(value: u64) -> f64 {
-    u32::try_from(value >> 32).map_or(0.0, f64::from) * 4_294_967_296.0 + f64::from(u32::try_from(value & 0xffff_ffff).unwrap_or(0))
 }
 
 /// The rooms that take commands without an answer.

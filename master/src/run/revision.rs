@@ -71,7 +71,7 @@ fn compile(path: &Path, store: &Store) -> Result<Compiled, Applied> {
             store.keep_revision(&catalog).map_err(|error| Applied::Failed(error.to_string()))?;
             Ok(Compiled { catalog: Arc::new(catalog), warnings, added: 0, changed: 0, removed: 0 })
         }
-        Err(mistakes) => Err(Applied::mistakes(mistakes, &sources)),
+        Err(mistakes) => Err(Applied::mistakes(mistakes)),
     }
 }
 

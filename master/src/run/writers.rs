@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::points::JournalPoints;
 use crate::api::Figure;
+use crate::api::figure::as_value;
 use crate::config::{Catalog, GraphiteWriter, Writer};
 use crate::coordinator::View;
 use crate::store::Store;
@@ -63,7 +64,7 @@ fn figures(name: &str, status: &writer::Status) -> Vec<Figure> {
         help,
         counter,
         labels: vec![("writer", name.to_owned())],
-        value: super::as_f64(value),
+        value: as_value(value),
     };
     table.into_iter().map(figure).collect()
 }
