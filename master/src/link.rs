@@ -14,8 +14,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use aws_lc_rs::hmac;
 use bytes::Bytes;
 use quinn::{Endpoint, EndpointConfig, TokioRuntime, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
 use rustls::server::StoresServerSessions;
 pub use shared::frame::Lane;
 use shared::frame::{CLOSE_FAULT, CLOSE_NOT_COMMITTED, CLOSE_REFUSED, CLOSE_STOPPED, frame_head};
@@ -168,7 +170,11 @@ pub async fn listen(settings: Settings) -> Result<(Links, mpsc::Receiver<LinkEve
     let renew_at = leaf.renew_at;
     let config = tls::server_config(&trust, leaf, sessions.clone())?;
     let socket = UdpSocket::bind(address).with_context(|| format!("cannot listen on UDP {address} for satellites"))?;
-    let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime))
+    let secret = trust.reset_secret()?;
+    let mut endpoint_config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &secret.reset)));
+    let ids = secret.ids;
+    endpoint_config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    let endpoint = Endpoint::new(endpoint_config, Some(config), socket, Arc::new(TokioRuntime))
         .with_context(|| format!("cannot run QUIC on {address}"))?;
     let local = endpoint.local_addr().context("the link's socket has no address")?;
     let (events, receiver) = mpsc::channel(EVENTS_MAX);

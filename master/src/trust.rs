@@ -94,6 +94,17 @@ pub struct Issued {
     pub directory: PathBuf,
 }
 
+/// Bytes of the reset secret: a key for tokens, then one for connection ids.
+const RESET_BYTES: usize = 40;
+
+/// See [`Trust::reset_secret`].
+pub struct ResetSecret {
+    /// Key of the reset tokens.
+    pub reset: [u8; 32],
+    /// Key of the connection ids.
+    pub ids: u64,
+}
+
 impl Trust {
     /// Opens the trust of a data directory and makes what is not there yet: the CA (unless one is given) and the installation id.
     /// Any number of processes may do so at once.
@@ -190,6 +201,32 @@ impl Trust {
             key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
             renew_at: now.plus(not_after.since(now) / 2),
         })
+    }
+
+    /// The secret behind this master's QUIC stateless resets and connection ids (RFC 9000, section 10.3): the same after a restart,
+    /// so that satellites of the process that died are told so at once instead of waiting for silence.
+    ///
+    /// # Errors
+    /// The file cannot be read or written, is open to others, or has another length.
+    pub fn reset_secret(&self) -> Result<ResetSecret> {
+        let path = self.directory.join("reset.key");
+        let bytes = match fs::metadata(&path) {
+            Ok(found) => {
+                ensure!(!key_is_exposed(found.mode()), "{0} is open to others: run `chmod 600 {0}`", path.display());
+                read_bounded(&path)?
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let fresh: [u8; RESET_BYTES] = rand::random();
+                replace_file(&path, &fresh, 0o600)?;
+                fresh.to_vec()
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        };
+        let split = bytes.split_first_chunk().and_then(|(reset, rest)| Some((*reset, *rest.first_chunk()?)));
+        let (reset, ids) = split.filter(|_| bytes.len() == RESET_BYTES).with_context(|| {
+            format!("{} has {} bytes, not {RESET_BYTES}; delete it and a new one is made", path.display(), bytes.len())
+        })?;
+        Ok(ResetSecret { reset, ids: u64::from_be_bytes(ids) })
     }
 
     /// Writes `slot.crt` (chain), `slot.key` (0600) and `ca.crt` (accepted CAs) into `out`, each file replaced as a whole and the
