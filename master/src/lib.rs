@@ -13,3 +13,5 @@ pub mod history;
 pub mod trust;
 pub mod link;
 pub mod writer;
+pub mod web;
+pub mod api;

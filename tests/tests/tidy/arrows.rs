@@ -56,6 +56,8 @@ const MASTER: &Table = &[
     ("ingest", &["entry", "status"]),
     ("coordinator", &["config", "entry", "fleet", "ingest", "status"]),
     ("link", &["fleet", "trust"]),
+    ("web", &[]),
+    ("api", &["config", "coordinator", "entry", "history", "status", "store", "web"]),
 ];
 
 const TABLES: [(&str, &Table); 3] = [("shared/src", SHARED), ("satellite/src", SATELLITE), ("master/src", MASTER)];

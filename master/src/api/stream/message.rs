@@ -1,0 +1,132 @@
+//! Rows of the journal as server-sent events: what a row has to say to somebody who watches, and the bytes of it. Pure. Knows no
+//! client. The surprise: only the last event of a row carries the id, so that a client cut in the middle of a row gets the whole row
+//! again rather than half of it never.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use shared::check::State;
+use shared::delivery::BatchItem;
+use shared::name::{JournalIndex, ObjectName, Slot};
+use shared::state::StateType;
+
+use crate::api::fleet::ShownGap;
+use crate::api::object::Shown;
+use crate::coordinator::View;
+use crate::entry::{Effect, Entry, Row};
+
+/// A state before a change.
+#[derive(Debug, Serialize)]
+struct From {
+    state: State,
+    state_type: StateType,
+}
+
+/// A change with the object it left.
+#[derive(Debug, Serialize)]
+struct Changed<'a> {
+    #[serde(flatten)]
+    object: Shown<'a>,
+    from: From,
+    hard: bool,
+}
+
+/// One event. JSON has no line feeds of its own, so one `data:` line holds it.
+fn event(name: &str, data: &Value) -> String {
+    format!("event: {name}\ndata: {data}\n")
+}
+
+/// Everything a row has to say; empty if nothing. `all`: results that changed nothing too.
+pub(super) fn of_row(view: &View, row: &Row, all: bool) -> String {
+    let events: Vec<String> = match &row.entry {
+        Entry::Batch(_) => of_batch(view, row, all),
+        Entry::Claim(claim) => {
+            let mut data = of_slot(row, &claim.slot, "claim");
+            add(
+                &mut data,
+                json!({ "instance": claim.instance, "remote": claim.remote, "software": claim.software, "fenced": row.outcomes.fenced }),
+            );
+            vec![event("slot", &data)]
+        }
+        Entry::Presence(presence) => {
+            let mut data = of_slot(row, &presence.slot, "presence");
+            add(&mut data, json!({ "present": presence.present, "reason": presence.reason }));
+            vec![event("slot", &data)]
+        }
+        Entry::Activate(activate) => {
+            let name = |object: &ObjectName| json!({ "host": object.host, "service": object.service });
+            let removed = row.outcomes.removed.iter().filter_map(|id| view.status.object(*id));
+            let data = json!({
+                "index": row.index,
+                "at": row.at,
+                "generation": activate.generation,
+                "digest": activate.digest,
+                "author": activate.author,
+                "added": row.outcomes.named.len(),
+                "removed": removed.map(|object| name(&object.name)).collect::<Vec<_>>(),
+            });
+            vec![event("activation", &data)]
+        }
+        Entry::Genesis(_) | Entry::Drained(_) => Vec::new(),
+    };
+    let Some((last, before)) = events.split_last() else { return String::new() };
+    let mut text: String = before.iter().map(|event| format!("{event}\n")).collect();
+    text.push_str(&format!("id: {}\n{last}\n", row.index));
+    text
+}
+
+fn of_slot(row: &Row, slot: &Slot, what: &str) -> Value {
+    json!({ "index": row.index, "at": row.at, "region": slot.region, "slot": slot.number, "what": what })
+}
+
+fn add(data: &mut Value, more: Value) {
+    if let (Value::Object(data), Value::Object(more)) = (data, more) {
+        data.extend(more);
+    }
+}
+
+fn of_batch(view: &View, row: &Row, all: bool) -> Vec<String> {
+    let items = row.items();
+    let mut changes = Vec::new();
+    let mut results = Vec::new();
+    for (verdict, item) in row.outcomes.verdicts.iter().zip(&items) {
+        let (Effect::Current, BatchItem::Result(_, result)) = (verdict.effect, item) else { continue };
+        let Some(object) = view.status.object(result.check) else { continue };
+        let shown = Shown::after(view, object, result, row.index);
+        match verdict.change {
+            Some(change) => {
+                let from = From { state: change.from, state_type: change.from_type };
+                changes.push(Changed { object: shown, from, hard: change.hard });
+            }
+            None if all => results.push(shown),
+            None => {}
+        }
+    }
+    let mut events = Vec::new();
+    if !row.outcomes.gaps.is_empty() {
+        let gaps: Vec<_> = row.outcomes.gaps.iter().map(|gap| ShownGap::of(row.index, row.at, gap)).collect();
+        events.push(event("gap", &json!({ "index": row.index, "at": row.at, "gaps": gaps })));
+    }
+    if !results.is_empty() {
+        events.push(event("results", &json!({ "index": row.index, "at": row.at, "results": results })));
+    }
+    if !changes.is_empty() {
+        events.push(event("change", &json!({ "index": row.index, "at": row.at, "changes": changes })));
+    }
+    events
+}
+
+/// A sign of life that also moves the client's place: an event without data is never dispatched, but its id is kept.
+pub(super) fn position(index: JournalIndex) -> String {
+    format!(": heartbeat\nid: {index}\n\n")
+}
+
+/// The client must read everything anew; the stream goes on behind `index`.
+pub(super) fn resync(index: JournalIndex, reason: &str) -> String {
+    format!("id: {index}\n{}\n", event("resync", &json!({ "index": index, "reason": reason })))
+}
+
+/// A slot's link has come or gone.
+pub(super) fn link(slot: &Slot, connected: bool, stale: bool) -> String {
+    let data = json!({ "region": slot.region, "slot": slot.number, "connected": connected, "stale": stale });
+    format!("{}\n", event("link", &data))
+}
