@@ -2,27 +2,23 @@
 //! batch closes, which run it belongs to, what is sent on which lane and what may be trimmed. Knows no disk and no link.
 //! The surprise: what is not sent at once is forgotten and read back from the volume, so a slow or absent master costs no memory.
 
+pub mod gathering;
+pub mod run;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
 use bytes::Bytes;
-use shared::delivery::{BatchBuilder, BatchHeader, GapRecord, RUNS_UNDELIVERED_MAX, decode_header};
+use shared::delivery::{RUNS_UNDELIVERED_MAX, decode_header};
 use shared::frame::Lane;
 use shared::message::{self, HeldRun, RunPosition, ToMaster};
 use shared::name::{Generation, RunCounter, RunId, Sequence, Timeline};
 use shared::result::CheckResult;
 use shared::time::Monotonic;
 
-use crate::command::{Command, FoundRun, ReadBatches, ReadId, SpooledBatch};
+use crate::command::{Command, FoundRun, ReadBatches, ReadId};
+use gathering::{Gathering, RETRY_AFTER};
+use run::{Place, Run};
 
-/// A batch waits this long after its first result for more.
-pub const LINGER: Duration = Duration::from_millis(10);
-/// After a failed append or read the next attempt comes this much later.
-pub const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// Batches that could not be appended are held up to this many bytes; beyond, the oldest become a gap record (`spool-full`).
-pub const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// One append holds about this much at most; the rest goes with the next one.
-pub const APPEND_BYTES: usize = 4 * 1024 * 1024;
 /// Unacknowledged bytes of the live lane; at the bound sending waits for an acknowledgement.
 pub const LIVE_WINDOW_BYTES: usize = 2 * 1024 * 1024;
 /// The same for the backlog lane.
@@ -34,77 +30,6 @@ pub const HELLO_RUNS_MAX: usize = 2048;
 
 /// Reason of a gap record: the volume could not be read.
 const SPOOL_DAMAGED: &str = "spool-damaged";
-/// Reason of a gap record: memory and volume were full.
-const SPOOL_FULL: &str = "spool-full";
-
-/// Runs in the order they were made; two with one counter come from a cloned volume.
-type Place = (RunCounter, RunId);
-
-#[derive(Debug)]
-struct Run {
-    /// First sequence that may still be on the volume.
-    first: Sequence,
-    /// Last sequence given to a result.
-    made: Sequence,
-    /// Last sequence on the volume.
-    durable: Sequence,
-    /// Acknowledged by the master.
-    position: Sequence,
-    /// Sent on this connection.
-    sent: Sequence,
-    /// Contained in the states on disk.
-    covered: Sequence,
-    /// Told to be trimmed.
-    trimmed: Sequence,
-    /// On this connection the master knows that the run is complete.
-    told: bool,
-    /// The master has closed it.
-    closed: bool,
-    /// Sent and not acknowledged: last sequence and bytes of each batch.
-    in_flight: VecDeque<(Sequence, usize)>,
-}
-
-impl Run {
-    fn new(found: &FoundRun) -> Self {
-        Self {
-            first: found.first,
-            made: found.last,
-            durable: found.last,
-            position: Sequence(0),
-            sent: Sequence(0),
-            covered: Sequence(0),
-            trimmed: Sequence(0),
-            told: false,
-            closed: false,
-            in_flight: VecDeque::new(),
-        }
-    }
-
-    fn undelivered(&self) -> u64 {
-        self.durable.0.saturating_sub(self.position.0)
-    }
-
-    /// Everything that was made is on the volume.
-    fn is_complete(&self) -> bool {
-        self.durable == self.made
-    }
-
-    fn held(&self, (counter, run): Place, open: bool) -> HeldRun {
-        HeldRun { run, counter, first: self.first, last: self.durable, open }
-    }
-
-    fn lags(&self) -> bool {
-        self.sent < self.durable
-    }
-}
-
-/// A closed batch that is not on the volume yet.
-#[derive(Debug)]
-struct Waiting {
-    place: Place,
-    gap: bool,
-    batch: SpooledBatch,
-}
 
 #[derive(Debug)]
 struct Reading {
@@ -127,17 +52,7 @@ enum Sending {
 pub struct Outbox {
     runs: BTreeMap<Place, Run>,
     open: Place,
-    timeline: Timeline,
-    generation: Generation,
-    builder: BatchBuilder,
-    /// Sequences of the batch being gathered begin above this.
-    gathered_after: Sequence,
-    gathering_since: Option<Monotonic>,
-    waiting: VecDeque<Waiting>,
-    waiting_bytes: usize,
-    /// So many of the first in `waiting` are being appended.
-    appending: usize,
-    append_retry: Option<Monotonic>,
+    gathering: Gathering,
     sending: Sending,
     /// A run was asked for and not yet given: a second one is never asked for meanwhile.
     opening: bool,
@@ -145,8 +60,6 @@ pub struct Outbox {
     backlog_read: Option<Reading>,
     read_retry: Option<Monotonic>,
     reads: u64,
-    memory_only: bool,
-    flushing: bool,
     commands: VecDeque<Command>,
 }
 
@@ -157,23 +70,13 @@ impl Outbox {
         let mut outbox = Self {
             runs: BTreeMap::new(),
             open: (open.counter, open.run),
-            timeline: Timeline::default(),
-            generation: Generation::default(),
-            builder: BatchBuilder::default(),
-            gathered_after: open.last,
-            gathering_since: None,
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
-            appending: 0,
-            append_retry: None,
+            gathering: Gathering::new((open.counter, open.run), open.last),
             sending: Sending::No,
             opening: false,
             live_read: None,
             backlog_read: None,
             read_retry: None,
             reads: 0,
-            memory_only: false,
-            flushing: false,
             commands: VecDeque::new(),
         };
         outbox.runs.insert(outbox.open, Run::new(open));
@@ -195,11 +98,8 @@ impl Outbox {
 
     /// Results from here on were made under this. A batch never mixes two.
     pub fn set_origin(&mut self, now: Monotonic, timeline: Timeline, generation: Generation) {
-        if (timeline, generation) != (self.timeline, self.generation) {
-            self.close_batch();
-            (self.timeline, self.generation) = (timeline, generation);
-            self.advance(now);
-        }
+        self.gathering.set_origin(timeline, generation);
+        self.advance(now);
     }
 
     /// Where the next result will stand.
@@ -215,74 +115,14 @@ impl Outbox {
         if let Some(run) = self.runs.get_mut(&self.open) {
             run.made = sequence;
         }
-        self.builder.push(result);
-        self.gathering_since.get_or_insert(now);
-        if self.builder.is_full() {
-            self.close_batch();
-        }
+        self.gathering.push(now, result);
         self.advance(now);
-    }
-
-    fn header(&self, place: Place, first: Sequence, last: Sequence) -> BatchHeader {
-        let (counter, run) = place;
-        BatchHeader { timeline: self.timeline, generation: self.generation, run, counter, first, last }
-    }
-
-    fn gap(&self, place: Place, first: Sequence, last: Sequence, reason: &str) -> Bytes {
-        let mut builder = BatchBuilder::default();
-        builder.push_gap(&GapRecord { first, last, reason: reason.to_owned(), from: None, to: None });
-        Bytes::from(builder.finish(&self.header(place, first, last)))
-    }
-
-    fn close_batch(&mut self) {
-        self.gathering_since = None;
-        if self.builder.is_empty() {
-            return;
-        }
-        let Some(last) = self.runs.get(&self.open).map(|run| run.made) else { return };
-        let first = Sequence(self.gathered_after.0.saturating_add(1));
-        let header = self.header(self.open, first, last);
-        let bytes = Bytes::from(self.builder.finish(&header));
-        self.gathered_after = last;
-        self.waiting_bytes = self.waiting_bytes.saturating_add(bytes.len());
-        self.waiting.push_back(Waiting { place: self.open, gap: false, batch: SpooledBatch { first, last, bytes } });
-        while self.waiting_bytes > WAITING_BYTES_MAX && self.give_up_oldest() {}
-    }
-
-    /// Turns the oldest batch that is not just being appended into a gap record, or adds it to the one before it.
-    fn give_up_oldest(&mut self) -> bool {
-        let at = self.appending;
-        let Some(oldest) = self.waiting.get(at) else { return false };
-        let place = oldest.place;
-        let mut range = (oldest.batch.first, oldest.batch.last);
-        if oldest.gap {
-            match self.waiting.get(at + 1).filter(|next| next.place == place) {
-                Some(next) => range.1 = next.batch.last,
-                None => return false,
-            }
-            if let Some(next) = self.waiting.remove(at + 1) {
-                self.waiting_bytes = self.waiting_bytes.saturating_sub(next.batch.bytes.len());
-            }
-        }
-        let bytes = self.gap(place, range.0, range.1, SPOOL_FULL);
-        if let Some(oldest) = self.waiting.get_mut(at) {
-            self.waiting_bytes =
-                self.waiting_bytes.saturating_sub(oldest.batch.bytes.len()).saturating_add(bytes.len());
-            oldest.gap = true;
-            oldest.batch = SpooledBatch { first: range.0, last: range.1, bytes };
-        }
-        true
     }
 
     /// The earliest moment at which [`Outbox::handle_timeout`] has something to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Monotonic> {
-        let append = match (self.appending, self.append_retry) {
-            (0, Some(retry)) => Some(retry),
-            (0, None) => self.gathering_since.map(|since| since.plus(LINGER)),
-            _ => None,
-        };
-        [append, self.read_retry].into_iter().flatten().min()
+        [self.gathering.poll_timeout(), self.read_retry].into_iter().flatten().min()
     }
 
     /// A deadline has come.
@@ -292,18 +132,13 @@ impl Outbox {
 
     /// From here on nothing lingers: the process is about to end.
     pub fn flush(&mut self, now: Monotonic) {
-        self.flushing = true;
+        self.gathering.flush();
         self.advance(now);
     }
 
     /// Everything up to here is durable.
     pub fn handle_appended(&mut self, now: Monotonic, run: RunId, up_to: Sequence) {
-        self.appending = 0;
-        self.append_retry = None;
-        self.memory_only = false;
-        while self.waiting.front().is_some_and(|first| first.place.1 == run && first.batch.last <= up_to) {
-            let Some(Waiting { place, batch, .. }) = self.waiting.pop_front() else { break };
-            self.waiting_bytes = self.waiting_bytes.saturating_sub(batch.bytes.len());
+        for (place, batch) in self.gathering.appended(run, up_to) {
             if let Some(run) = self.runs.get_mut(&place) {
                 run.durable = run.durable.max(batch.last);
             }
@@ -323,9 +158,7 @@ impl Outbox {
 
     /// Nothing of the last append is on the volume; it is tried again.
     pub fn handle_append_failed(&mut self, now: Monotonic) {
-        self.appending = 0;
-        self.append_retry = Some(now.plus(RETRY_AFTER));
-        self.memory_only = true;
+        self.gathering.append_failed(now);
     }
 
     /// The master told where it stands: sending begins, after a new run has been opened if this one has a backlog.
@@ -335,7 +168,6 @@ impl Outbox {
             let position = positions.get(id).copied().unwrap_or_default();
             run.position = position.min(run.durable);
             run.sent = run.position;
-            run.in_flight.clear();
         }
         let undelivered = self.runs.values().filter(|run| run.undelivered() > 0).count();
         let open_lags = self.runs.get(&self.open).is_some_and(|run| run.undelivered() > 0);
@@ -354,9 +186,8 @@ impl Outbox {
 
     /// A run was opened: the one before it becomes backlog.
     pub fn handle_opened(&mut self, now: Monotonic, run: RunId, counter: RunCounter) {
-        self.close_batch();
         self.open = (counter, run);
-        self.gathered_after = Sequence(0);
+        self.gathering.set_run(self.open);
         let found = FoundRun { run, counter, first: Sequence(1), last: Sequence(0) };
         self.runs.insert(self.open, Run::new(&found));
         self.opened(now);
@@ -383,9 +214,7 @@ impl Outbox {
         self.backlog_read = None;
         self.read_retry = None;
         for run in self.runs.values_mut() {
-            run.sent = run.position;
-            run.told = false;
-            run.in_flight.clear();
+            run.rewind();
         }
     }
 
@@ -396,12 +225,7 @@ impl Outbox {
     /// Durable on the master's side. Unknown runs are those closed before.
     pub fn handle_ack(&mut self, now: Monotonic, ack: RunPosition) {
         let Some(run) = self.place_of(ack.run).and_then(|place| self.runs.get_mut(&place)) else { return };
-        // A master cannot have what was never durable here; believing it would lose what comes next.
-        run.position = run.position.max(ack.position.min(run.durable));
-        run.sent = run.sent.max(run.position);
-        while run.in_flight.front().is_some_and(|(last, _)| *last <= run.position) {
-            run.in_flight.pop_front();
-        }
+        run.acknowledge(ack.position);
         self.close_delivered();
         self.advance(now);
     }
@@ -411,10 +235,8 @@ impl Outbox {
         if let Some(place) = self.place_of(run).filter(|place| *place != self.open)
             && let Some(run) = self.runs.get_mut(&place)
         {
-            run.position = run.durable;
-            run.sent = run.durable;
+            run.acknowledge(run.durable);
             run.closed = true;
-            run.in_flight.clear();
             self.close_delivered();
             self.advance(now);
         }
@@ -451,16 +273,10 @@ impl Outbox {
     /// Older runs of which nothing is needed any more go: the master has closed them, or they never held anything.
     fn close_delivered(&mut self) {
         let open = self.open;
-        let waiting = &self.waiting;
         let reading = [&self.live_read, &self.backlog_read].map(|read| read.as_ref().map(|read| read.place));
         let commands = &mut self.commands;
         self.runs.retain(|place, run| {
-            let needed = *place == open
-                || !(run.closed || run.made == Sequence(0))
-                || run.position < run.made
-                || run.covered < run.made
-                || reading.contains(&Some(*place))
-                || waiting.iter().any(|waiting| waiting.place == *place);
+            let needed = *place == open || reading.contains(&Some(*place)) || !run.is_over();
             if !needed {
                 commands.push_back(Command::CloseRun(place.1));
             }
@@ -524,7 +340,7 @@ impl Outbox {
         let last = last.min(run.durable);
         if last > run.sent {
             let first = Sequence(run.sent.0.saturating_add(1));
-            let payload = self.gap(place, first, last, SPOOL_DAMAGED);
+            let payload = self.gathering.gap(place, first, last, SPOOL_DAMAGED);
             self.send(lane, place, last, payload);
         }
     }
@@ -575,7 +391,7 @@ impl Outbox {
     }
 
     fn advance(&mut self, now: Monotonic) {
-        self.append_next(now);
+        self.commands.extend(self.gathering.next_append(now));
         if self.sending != Sending::No {
             self.tell_complete();
         }
@@ -592,30 +408,6 @@ impl Outbox {
             let oldest = self.runs.iter().find(|(place, run)| **place != self.open && run.lags());
             self.backlog_read = oldest.map(|(place, _)| *place).and_then(|place| self.ask(Lane::Backlog, place));
         }
-    }
-
-    /// One append at a time; while it runs the next batch gathers.
-    fn append_next(&mut self, now: Monotonic) {
-        if self.appending > 0 || self.append_retry.is_some_and(|retry| retry > now) {
-            return;
-        }
-        if self.gathering_since.is_some_and(|since| self.flushing || since.plus(LINGER) <= now) {
-            self.close_batch();
-        }
-        let Some(place) = self.waiting.front().map(|first| first.place) else { return };
-        let mut bytes = 0;
-        let batches: Vec<SpooledBatch> = self
-            .waiting
-            .iter()
-            .take_while(|waiting| {
-                let fits = waiting.place == place && bytes < APPEND_BYTES;
-                bytes += waiting.batch.bytes.len();
-                fits
-            })
-            .map(|waiting| waiting.batch.clone())
-            .collect();
-        self.appending = batches.len();
-        self.commands.push_back(Command::Append { run: place.1, batches });
     }
 
     /// The next order.
@@ -652,13 +444,13 @@ impl Outbox {
     /// Whether the volume cannot be written and results are in memory only.
     #[must_use]
     pub fn memory_only(&self) -> bool {
-        self.memory_only
+        self.gathering.memory_only()
     }
 
     /// Whether everything made is on the volume.
     #[must_use]
     pub fn is_durable(&self) -> bool {
-        self.builder.is_empty() && self.waiting.is_empty()
+        self.gathering.is_empty()
     }
 
     /// Whether the master has acknowledged all of the open run.

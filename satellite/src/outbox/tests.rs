@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shared::check::{Exit, State};
-use shared::delivery::{BatchItem, GapRecord, decode_header, decode_items};
+use shared::delivery::{BatchBuilder, BatchHeader, BatchItem, GapRecord, decode_header, decode_items};
 use shared::name::{CheckId, Grant};
 use shared::result::CheckResult;
 use shared::state::CheckState;
 use shared::time::Timestamp;
 
+use super::gathering::{LINGER, WAITING_BYTES_MAX};
 use super::*;
+use crate::command::SpooledBatch;
 
 fn result(output: &str) -> CheckResult {
     CheckResult {
@@ -362,16 +364,16 @@ fn a_volume_that_cannot_be_written_costs_no_result_until_memory_is_full() {
     outbox.handle_append_failed(at(10));
     assert!(outbox.memory_only());
     let mut made = 1;
-    while outbox.waiting_bytes < WAITING_BYTES_MAX / 2 {
+    while outbox.gathering.waiting_bytes() < WAITING_BYTES_MAX / 2 {
         outbox.push(at(20), &result(&text()));
         made += 1;
     }
-    assert!(outbox.waiting.iter().all(|waiting| !waiting.gap), "half full: nothing is given up");
+    assert_eq!(outbox.gathering.gaps_waiting(), 0, "half full: nothing is given up");
     for _ in 0..made * 2 {
         outbox.push(at(20), &result(&text()));
         made += 1;
     }
-    assert!(outbox.waiting_bytes <= WAITING_BYTES_MAX);
+    assert!(outbox.gathering.waiting_bytes() <= WAITING_BYTES_MAX);
     assert_eq!(outbox.poll_timeout(), Some(at(10).plus(RETRY_AFTER)));
     let mut now = at(10).plus(RETRY_AFTER);
     outbox.handle_timeout(now);
