@@ -7,8 +7,12 @@
 //! CPU is counted here the moment it is waited for.
 #![expect(clippy::disallowed_methods, reason = "a shell room: it measures real time")]
 
+pub mod ingest;
 pub mod nrpe;
 pub mod report;
+pub mod scene;
+pub mod seglog;
+pub mod wire;
 
 use std::fs;
 use std::path::PathBuf;
@@ -19,7 +23,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 /// All contests. Who adds a row adds a file and a line here.
-pub const BENCHES: &[Bench] = &[nrpe::BENCH];
+pub const BENCHES: &[Bench] = &[nrpe::BENCH, ingest::BENCH, wire::BENCH, seglog::BENCH];
 
 /// Rounds that count, after one that only warms up.
 pub const ROUNDS: u32 = 5;

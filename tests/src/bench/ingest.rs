@@ -149,7 +149,10 @@ impl Table {
             transaction.commit()?;
         }
         let last: i64 = self.connection.query_row("SELECT max(sequence) FROM result", [], |row| row.get(0))?;
-        ensure!(last == i64::try_from(decode_header(batches.last().context("batches")?)?.0.last.0)?, "rows are missing");
+        ensure!(
+            last == i64::try_from(decode_header(batches.last().context("batches")?)?.0.last.0)?,
+            "rows are missing"
+        );
         Ok(Done::units(results(batches)?))
     }
 }

@@ -9,7 +9,9 @@ use master::config::{Catalog, CheckDefinition, Host, Region, Vars};
 use shared::assignment::Policy;
 use shared::check::{Check, Exit, NrpeCheck, NrpeTls, State};
 use shared::delivery::{BATCH_RESULTS_MAX, BatchBuilder, BatchHeader};
-use shared::name::{CheckId, Generation, Grant, HostName, ObjectName, RunCounter, RunId, Sequence, SlotNumber, Timeline};
+use shared::name::{
+    CheckId, Generation, Grant, HostName, ObjectName, RunCounter, RunId, Sequence, SlotNumber, Timeline,
+};
 use shared::perfdata;
 use shared::result::CheckResult;
 use shared::state::{CheckState, Confirmation};
@@ -39,7 +41,12 @@ pub fn catalog() -> Result<Arc<Catalog>> {
                 version: None,
                 on_transport_error: State::Unknown,
             }),
-            policy: Policy { check_interval_ms: 60_000, retry_interval_ms: 15_000, timeout_ms: 10_000, max_attempts: 3 },
+            policy: Policy {
+                check_interval_ms: 60_000,
+                retry_interval_ms: 15_000,
+                timeout_ms: 10_000,
+                max_attempts: 3,
+            },
             command_name: "nrpe".to_owned(),
             region: "eu".parse()?,
         };
@@ -66,19 +73,32 @@ pub fn slot() -> Result<shared::name::Slot> {
 /// The `n`-th result of the fleet: 80 bytes of text, three metrics, one in a hundred a problem.
 #[must_use]
 pub fn result(n: u64, check: CheckId, grant: Grant) -> CheckResult {
-    let load = n.wrapping_mul(7919) % 1000;
-    let state = if load < 10 { State::Critical } else { State::Ok };
-    let (whole, rest) = (load / 100, load % 100);
-    let perfdata = format!("load1={whole}.{rest:02};5;10;0 load5=0.{rest:02};4;6;0 load15=0.{:02};3;4;0", rest / 2);
-    let output = format!("{state} - load average: {whole}.{rest:02}, 0.{rest:02}, 0.{:02} on 16 processors at full speed", rest / 2);
-    let started = Timestamp::from_millis(AT.as_millis() + i64::try_from(n / 200).unwrap_or(0));
+    // Real answers hardly repeat: every number below is drawn anew, or compression would flatter the wire.
+    let draw = |salt: u64, below: u64| {
+        let mut x = n.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(salt.wrapping_mul(0xd1b5_4a32_d192_ed03));
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (x ^ (x >> 31)) % below
+    };
+    let state = if draw(1, 100) == 0 { State::Critical } else { State::Ok };
+    let [one, five, fifteen] = [2, 3, 4].map(|salt| draw(salt, 800));
+    let load = |hundredths: u64| format!("{}.{:02}", hundredths / 100, hundredths % 100);
+    let [one, five, fifteen] = [load(one), load(five), load(fifteen)];
+    let perfdata = format!("load1={one};5;10;0 load5={five};4;6;0 load15={fifteen};3;4;0");
+    let output = format!(
+        "{state} - load average: {one}, {five}, {fifteen} with {} processes, {} running",
+        100 + draw(5, 900),
+        draw(6, 9)
+    );
+    let due = Timestamp::from_millis(AT.as_millis() + i64::try_from(n * 6).unwrap_or(0));
+    let started = Timestamp::from_millis(due.as_millis() + i64::try_from(draw(7, 25)).unwrap_or(0));
     let (after, _) = CheckState::pending(3).apply(state, Confirmation { max_attempts: 3 }, started);
     CheckResult {
         check,
         grant,
-        scheduled: started,
+        scheduled: due,
         started,
-        duration_us: 3100 + load,
+        duration_us: 2000 + draw(8, 60_000),
         exit: Some(Exit::Ran(i32::from(state.number()))),
         passive: false,
         output,

@@ -13,7 +13,7 @@ use super::{Bench, Contest, Contestant, Done, Prepared};
 pub const BENCH: Bench = Bench { rows: &["seglog-append"], prepare };
 
 /// Records a round.
-const RECORDS: u64 = 1500;
+const RECORDS: u64 = 600;
 /// Batches to take turns with.
 const KINDS: u64 = 8;
 
@@ -57,7 +57,8 @@ fn prepare() -> Result<Prepared> {
                     number += 1;
                     table.execute("INSERT INTO record VALUES (?, ?)", params![number, record])?;
                 }
-                let rows: i64 = table.query_row("SELECT count(*) FROM record", [], |row| row.get(0)).context("counting")?;
+                let rows: i64 =
+                    table.query_row("SELECT count(*) FROM record", [], |row| row.get(0)).context("counting")?;
                 ensure!(rows == number, "records are missing");
                 Ok(Done::units(RECORDS))
             }),

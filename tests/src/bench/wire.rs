@@ -9,8 +9,8 @@ use shared::name::{CheckId, Grant};
 use super::scene::{batches, result};
 use super::{Bench, Contest, Contestant, Done, Prepared};
 
-/// The row of this contest.
-pub const BENCH: Bench = Bench { rows: &["wire-bytes"], prepare };
+/// The rows of this contest.
+pub const BENCH: Bench = Bench { rows: &["wire-bytes", "json-zstd"], prepare };
 
 /// Batches a round.
 const BATCHES: u64 = 40;
