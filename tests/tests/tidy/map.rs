@@ -88,12 +88,12 @@ fn parse(text: &str) -> (Rooms, Vec<Complaint>) {
 pub(crate) fn room_of(path: &str) -> Option<(&'static str, String)> {
     let folder = FOLDERS.into_iter().find(|folder| path.starts_with(&format!("{folder}/")))?;
     let name = path[folder.len() + 1..].strip_suffix(".rs")?;
-    let last = name.rsplit('/').next().unwrap_or(name);
+    let of_tests = |part: &str| part == "tests" || part.ends_with("_tests");
     if folder == "tests/tests" {
         let program = name.split('/').next().unwrap_or(name);
         return Some((folder, program.to_owned()));
     }
-    if matches!(name, "lib" | "main") || last == "tests" || last.ends_with("_tests") {
+    if matches!(name, "lib" | "main") || name.split('/').any(of_tests) {
         return None;
     }
     Some((folder, name.to_owned()))
@@ -166,6 +166,7 @@ fn a_room_without_kind_is_found() {
 fn doors_and_test_files_are_no_rooms() {
     assert_eq!(room_of("master/src/main.rs"), None);
     assert_eq!(room_of("master/src/config/tests.rs"), None);
+    assert_eq!(room_of("satellite/src/scheduler/tests/world.rs"), None);
     assert_eq!(room_of("master/build.rs"), None);
     assert_eq!(room_of("master/src/config/parse.rs"), Some(("master/src", "config/parse".to_owned())));
     assert_eq!(room_of("tests/tests/tidy/words.rs"), Some(("tests/tests", "tidy".to_owned())));
