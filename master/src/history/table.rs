@@ -229,14 +229,20 @@ impl<'a> Writing<'a> {
     }
 
     /// Notes that the rows behind `after` and before `before` could not be read.
-    pub(super) fn note_damage(&mut self, after: JournalIndex, before: JournalIndex, why: &str) -> rusqlite::Result<()> {
+    pub(super) fn note_damage(
+        &mut self,
+        after: JournalIndex,
+        before: JournalIndex,
+        at: Timestamp,
+        why: &str,
+    ) -> rusqlite::Result<()> {
         let detail = json!({ "after": after, "before": before, "reason": why });
-        let mut statement = self.transaction.prepare_cached(
-            "INSERT OR REPLACE INTO events (id, kind, time, at, detail)
-             VALUES (?1, ?2, (SELECT coalesce(max(at), 0) FROM events), (SELECT coalesce(max(at), 0) FROM events), ?3)",
-        )?;
+        let mut statement = self
+            .transaction
+            .prepare_cached("INSERT OR REPLACE INTO events (id, kind, time, at, detail) VALUES (?1, ?2, ?3, ?3, ?4)")?;
         // Past every event of the row before the hole.
-        statement.execute(params![event_id(after, IDS_PER_ROW - 1), Kind::Damage.as_str(), detail.to_string()])?;
+        let id = event_id(after, IDS_PER_ROW - 1);
+        statement.execute(params![id, Kind::Damage.as_str(), at.as_millis(), detail.to_string()])?;
         set_number(&self.transaction, "reflected", signed(before.0.saturating_sub(1)))
     }
 

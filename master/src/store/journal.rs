@@ -175,7 +175,10 @@ impl Writer {
         while let Ok(job) = jobs.recv() {
             match job {
                 Job::Append(commit) => self.append(&commit),
-                Job::Trim(trim) => self.trim(trim),
+                Job::Trim(trim) => {
+                    self.trim(trim);
+                    self.progress.trimming.store(false, Ordering::Release);
+                }
             }
         }
     }
