@@ -6,27 +6,29 @@
 //! it: the working copy goes back to the last published state, and satellites are cut off so that they send again.
 
 mod connection;
+mod group;
+mod presence;
+mod satellite;
 #[cfg(test)]
 mod tests;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::assignment::Assignment;
-use shared::delivery::BatchItem;
-use shared::message::{self, AssignmentBegin, ClockReply, Hello, RunPosition, ToMaster, ToSatellite, Welcome};
+use shared::message::{self, ClockReply, RunPosition, ToMaster, ToSatellite};
 use shared::name::{CheckId, Generation, InstallationId, InstanceId, JournalIndex, RunId, Slot, Timeline};
 use shared::time::{Monotonic, Timestamp};
 
 use crate::config::Catalog;
-use crate::entry::{self, Activate, Batch, Claim, Drained, Entry, Genesis, Named, Outcomes, Presence, Row};
-use crate::fleet::{self, ConnectionId, LEASE, STABLE_AFTER};
+use crate::entry::{Activate, Batch, Entry, Genesis, Named, Outcomes, Row};
+use crate::fleet::ConnectionId;
 use crate::ingest::{self, Reception};
 use crate::status::Status;
 
 use connection::Connection;
+use group::Group;
 pub use view::{SlotLink, View};
 
 /// Rows waiting for their commit, in bytes. Beyond it no frame is taken ([`Coordinator::is_saturated`]): QUIC's windows fill up
@@ -86,18 +88,6 @@ enum Consequence {
     Fence(Slot, ConnectionId),
     CloseRun(ConnectionId, RunId),
     Answer(RequestId, Activation),
-}
-
-/// Rows that become durable together.
-#[derive(Debug, Default)]
-struct Group {
-    rows: Vec<Row>,
-    bytes: usize,
-    consequences: Vec<Consequence>,
-    /// Ownership or a catalog changed: owners must be told.
-    reassigns: bool,
-    /// The state after the last row; set when the group goes to disk.
-    status: Option<Status>,
 }
 
 /// Who this master is.
@@ -366,82 +356,6 @@ impl Coordinator {
         None
     }
 
-    // ---- rows --------------------------------------------------------------------------------------------------------------------
-
-    /// Folds a row into the working copy and puts it into the open group.
-    fn add(
-        &mut self,
-        entry: Entry,
-        outcomes: Outcomes,
-        items: &[BatchItem],
-        catalog: Option<&Arc<Catalog>>,
-        at: Timestamp,
-    ) {
-        let row = Row {
-            index: JournalIndex(self.working.head.0 + 1),
-            term: self.working.term,
-            at: at.max(self.working.at),
-            entry,
-            outcomes,
-        };
-        let bytes = row_bytes(&row);
-        // The group on its way to disk takes nothing more; a full one is left for the next commit.
-        let sealed = usize::from(self.committing);
-        if self.groups.len() <= sealed || self.groups.back().is_some_and(|group| group.bytes >= entry::RECORD_BYTES) {
-            if let Some(full) = self.groups.back_mut()
-                && full.status.is_none()
-            {
-                full.status = Some(self.working.clone());
-            }
-            self.groups.push_back(Group::default());
-        }
-        self.working.fold(&row, items, catalog);
-        if let Some(group) = self.groups.back_mut() {
-            group.reassigns |= !row.outcomes.granted.is_empty() || matches!(row.entry, Entry::Activate(_));
-            group.bytes += bytes;
-            group.rows.push(row);
-        }
-    }
-
-    /// Adds a row whose entry may change ownership. What ownership follows is judged on the state that the entry leads to.
-    fn add_with_grants(
-        &mut self,
-        entry: Entry,
-        mut outcomes: Outcomes,
-        catalog: Option<&Arc<Catalog>>,
-        renew: Option<&Slot>,
-        at: Timestamp,
-    ) {
-        let mut after = self.working.clone();
-        let probe =
-            Row { index: JournalIndex(after.head.0 + 1), term: after.term, at, entry, outcomes: outcomes.clone() };
-        after.fold(&probe, &[], catalog);
-        if let Some(catalog) = after.catalog.clone() {
-            outcomes.granted = entry::group_grants(fleet::ownership(&after, &catalog, renew));
-        }
-        self.add(probe.entry, outcomes, &[], catalog, at);
-    }
-
-    /// Lets something happen once everything known to the working copy is durable; at once if it is.
-    fn follow(&mut self, consequence: Consequence) {
-        match self.groups.back_mut() {
-            Some(group) => group.consequences.push(consequence),
-            None => self.act(consequence),
-        }
-    }
-
-    fn begin_commit(&mut self) -> Option<Command> {
-        if self.committing {
-            return None;
-        }
-        let working = &self.working;
-        let group = self.groups.front_mut()?;
-        group.status.get_or_insert_with(|| working.clone());
-        self.committing = true;
-        let last = group.rows.last()?.index;
-        Some(Command::Commit { record: entry::encode(&group.rows), last })
-    }
-
     // ---- links -------------------------------------------------------------------------------------------------------------------
 
     /// Notes a sign of life; false if the link is no longer known.
@@ -472,44 +386,6 @@ impl Coordinator {
         }
     }
 
-    fn handle_hello(&mut self, id: ConnectionId, hello: Hello, now: Monotonic, at: Timestamp) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        if connection.hello.is_some() {
-            return self.cut(id, Cut::Protocol("a second hello".to_owned()));
-        }
-        let (slot, instance) = (connection.slot.clone(), hello.instance);
-        let entry =
-            Claim { slot: slot.clone(), instance, remote: connection.remote.clone(), software: hello.software.clone() };
-        let runs = hello.runs.clone();
-        runs.iter().for_each(|held| connection.hold(*held));
-        connection.hello = Some(hello);
-        let alive = self.heard.get(&slot).is_some_and(|heard| now.since(*heard) < LEASE);
-        match fleet::claim(&self.working, &slot, instance, alive) {
-            fleet::Claim::Holds | fleet::Claim::Fenced => {}
-            fleet::Claim::Takes(fenced) => {
-                self.heard.insert(slot.clone(), now);
-                let outcomes = Outcomes { fenced, ..Outcomes::default() };
-                // Whoever has a slot for the first time may own checks at once; one that was out proves itself stable first.
-                let first = self.working.slots().get(&slot).is_none_or(|state| state.holder.is_none());
-                self.add_with_grants(Entry::Claim(entry), outcomes, None, Some(&slot), at);
-                if first {
-                    self.change_presence(&slot, true, "joined", at);
-                }
-                let losers = self
-                    .connections
-                    .iter()
-                    .filter(|(_, link)| link.slot == slot && fenced.is_some() && link.instance() == fenced);
-                for other in losers.map(|(other, _)| *other).collect::<Vec<_>>() {
-                    self.follow(Consequence::Fence(slot.clone(), other));
-                }
-            }
-        }
-        self.follow(Consequence::Greet(id));
-        for held in runs {
-            self.drain(id, held.run, at);
-        }
-    }
-
     fn act(&mut self, consequence: Consequence) {
         match consequence {
             Consequence::Acknowledge(id, position) => {
@@ -531,182 +407,4 @@ impl Coordinator {
             Consequence::Greet(id) => self.greet(id),
         }
     }
-
-    fn greet(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get(&id) else { return };
-        let Some(hello) = &connection.hello else { return };
-        let state = self.published.slots().get(&connection.slot);
-        let holder =
-            state.and_then(|state| state.holder.as_ref()).is_some_and(|holder| holder.instance == hello.instance);
-        let positions = hello.runs.iter().filter_map(|held| {
-            let run = state?.runs.get(&held.run)?;
-            let position = if run.drained.is_some() { held.last } else { run.position };
-            Some(RunPosition { run: held.run, position })
-        });
-        let welcome = Welcome {
-            protocol: message::PROTOCOL.min(hello.protocol),
-            software: self.identity.software.clone(),
-            installation: self.identity.installation.clone(),
-            term: self.published.term,
-            timeline: self.published.timeline,
-            first_check: self.published.first_check,
-            holder,
-            positions: positions.collect(),
-            clock: self.at,
-        };
-        self.say(id, &[ToSatellite::Welcome(Box::new(welcome))]);
-        if holder {
-            self.push_assignment(id, true);
-        }
-        self.dirty = true;
-    }
-
-    fn push_assignments(&mut self) {
-        let told: Vec<_> = self.connections.iter().filter(|(_, link)| link.told.is_some()).map(|(id, _)| *id).collect();
-        for id in told {
-            self.push_assignment(id, false);
-        }
-    }
-
-    /// Tells a holder what it owns: all of it once, then what changed.
-    fn push_assignment(&mut self, id: ConnectionId, whole: bool) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        let next = match &self.published.catalog {
-            Some(catalog) => fleet::assignment(&self.published, catalog, &connection.slot),
-            None => Assignment::default(),
-        };
-        let known = connection.told.take().unwrap_or_default();
-        let known = if whole { Assignment::default() } else { known };
-        let difference = known.difference(&next);
-        let generation = next.generation;
-        let unchanged = !whole && difference.is_empty() && known.generation == generation;
-        connection.told = Some(next);
-        if unchanged {
-            return;
-        }
-        let mut messages = vec![ToSatellite::AssignmentBegin(AssignmentBegin { generation, whole })];
-        messages.extend(difference.removals.into_iter().map(ToSatellite::AssignmentRemove));
-        messages.extend(difference.upserts.into_iter().map(|check| ToSatellite::AssignmentUpsert(Box::new(check))));
-        messages.push(ToSatellite::AssignmentEnd(generation));
-        self.say(id, &messages);
-    }
-
-    /// Closes a run that its satellite adds nothing to, once everything of it is here.
-    fn drain(&mut self, id: ConnectionId, run: RunId, at: Timestamp) {
-        let Some(connection) = self.connections.get(&id) else { return };
-        let Some(held) = connection.held.get(&run).filter(|held| !held.open) else { return };
-        let slot = connection.slot.clone();
-        let known = self.working.slots().get(&slot).and_then(|state| state.runs.get(&run));
-        let complete = known.map_or(held.last.0 == 0, |known| known.position >= held.last);
-        if !complete {
-            return;
-        }
-        if known.is_some_and(|known| known.drained.is_none()) {
-            self.add(Entry::Drained(Drained { slot, run }), Outcomes::default(), &[], None, at);
-        }
-        self.follow(Consequence::CloseRun(id, run));
-    }
-
-    // ---- presence ----------------------------------------------------------------------------------------------------------------
-
-    /// The link of the process that has the slot.
-    fn holder_link(&self, slot: &Slot) -> Option<&Connection> {
-        let holder = self.holder(slot)?;
-        // A process may reconnect before its old link is known to be dead: the younger one counts.
-        self.connections.values().rev().find(|link| link.slot == *slot && link.instance() == Some(holder))
-    }
-
-    fn silence(&self, slot: &Slot, now: Monotonic) -> Duration {
-        self.heard.get(slot).map_or(Duration::ZERO, |heard| now.since(*heard))
-    }
-
-    /// What readers see at this moment.
-    #[must_use]
-    pub fn view(&self, now: Monotonic) -> View {
-        let links = self.published.slots().keys().map(|slot| {
-            let link = self.holder_link(slot);
-            let silent = self.silence(slot, now);
-            let voices = self.connections.values().filter(|other| other.slot == *slot).count();
-            let shown = SlotLink {
-                connected: link.is_some(),
-                remote: link.map(|link| link.remote.clone()),
-                silent,
-                stale: silent >= LEASE,
-                applied: link.and_then(|link| link.applied),
-                heartbeat: link.and_then(|link| link.heartbeat.clone()),
-                offset_ms: link.map_or(0, |link| link.offset_ms),
-                others: voices.saturating_sub(usize::from(link.is_some())),
-            };
-            (slot.clone(), shown)
-        });
-        View {
-            status: Arc::clone(&self.published),
-            links: links.collect(),
-            held_off: self.held_off,
-            read_only: self.blocked_until.is_some(),
-            refused: self.refused.clone(),
-        }
-    }
-
-    fn change_presence(&mut self, slot: &Slot, present: bool, reason: &str, at: Timestamp) {
-        let presence = Presence { slot: slot.clone(), present, reason: reason.to_owned() };
-        self.add_with_grants(Entry::Presence(presence), Outcomes::default(), None, None, at);
-    }
-
-    fn look_at_presence(&mut self, now: Monotonic, at: Timestamp) {
-        let mut lost = Vec::new();
-        let mut back = Vec::new();
-        let mut silent = 0;
-        let present: BTreeSet<Slot> =
-            self.working.slots().iter().filter(|(_, state)| state.present).map(|(slot, _)| slot.clone()).collect();
-        for (slot, state) in self.working.slots() {
-            let link = self.holder_link(slot);
-            let silence = self.silence(slot, now);
-            if state.present && silence >= LEASE {
-                silent += 1;
-                let limit = self.working.catalog.as_ref().and_then(|catalog| catalog.regions.get(&slot.region));
-                let limit =
-                    limit.map_or(crate::config::defaults::FAILOVER_AFTER, crate::config::Region::failover_after);
-                // Without another slot in the region nothing would move: ownership stays, and the slot is current at once when it returns.
-                let others = present.iter().any(|other| other.region == slot.region && other != slot);
-                if silence >= limit && others {
-                    lost.push(slot.clone());
-                }
-            } else if !state.present
-                && link.is_some_and(|link| now.since(link.since) >= STABLE_AFTER && silence < LEASE)
-            {
-                back.push(slot.clone());
-            }
-        }
-        // More than half silent at once: it is this master that is cut off, and moving hosts would move them to nobody.
-        let cut_off = silent * 2 > present.len();
-        if cut_off != self.held_off {
-            self.held_off = cut_off;
-            if cut_off {
-                tracing::warn!(
-                    silent,
-                    slots = present.len(),
-                    "more than half of the slots are silent: no host is moved"
-                );
-            }
-        }
-        if !cut_off {
-            for slot in lost {
-                tracing::warn!(%slot, "slot is silent: its hosts move to the others of its region");
-                self.change_presence(&slot, false, "silent", at);
-            }
-        }
-        for slot in back {
-            tracing::info!(%slot, "slot is stable again: it owns hosts again");
-            self.change_presence(&slot, true, "stable", at);
-        }
-    }
-}
-
-fn row_bytes(row: &Row) -> usize {
-    const ROUGHLY_A_ROW: usize = 256;
-    let grants: usize = row.outcomes.granted.iter().map(|granted| granted.checks.len() * 5).sum();
-    let named: usize = row.outcomes.named.iter().map(|named| 16 + named.object.host.as_str().len()).sum();
-    let body = if let Entry::Batch(batch) = &row.entry { batch.bytes.len() } else { 0 };
-    ROUGHLY_A_ROW + grants + named + body
 }

@@ -11,9 +11,12 @@ use shared::name::{Grant, HostName, InstanceId, ObjectName, RegionName, RunCount
 use shared::result::CheckResult;
 use shared::state::{CheckState, Confirmation};
 
+use shared::message::{Hello, Welcome};
+
 use super::*;
 use crate::config::{CheckDefinition, Host, Region, Vars};
-use crate::entry::Effect;
+use crate::entry::{self, Effect};
+use crate::fleet::LEASE;
 
 const AT: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 

@@ -1,0 +1,126 @@
+//! What passes between the brain and one satellite: its hello, what it is told to own, and the closing of runs that are complete.
+//! Nothing is told that is not durable.
+
+use shared::assignment::Assignment;
+use shared::message::{self, AssignmentBegin, Hello, RunPosition, ToSatellite, Welcome};
+use shared::name::RunId;
+use shared::time::{Monotonic, Timestamp};
+
+use super::{Consequence, Coordinator, Cut};
+use crate::entry::{Claim, Drained, Entry, Outcomes};
+use crate::fleet::{self, ConnectionId, LEASE};
+
+impl Coordinator {
+    pub(super) fn handle_hello(&mut self, id: ConnectionId, hello: Hello, now: Monotonic, at: Timestamp) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.hello.is_some() {
+            return self.cut(id, Cut::Protocol("a second hello".to_owned()));
+        }
+        let (slot, instance) = (connection.slot.clone(), hello.instance);
+        let entry =
+            Claim { slot: slot.clone(), instance, remote: connection.remote.clone(), software: hello.software.clone() };
+        let runs = hello.runs.clone();
+        runs.iter().for_each(|held| connection.hold(*held));
+        connection.hello = Some(hello);
+        let alive = self.heard.get(&slot).is_some_and(|heard| now.since(*heard) < LEASE);
+        match fleet::claim(&self.working, &slot, instance, alive) {
+            fleet::Claim::Holds | fleet::Claim::Fenced => {}
+            fleet::Claim::Takes(fenced) => {
+                self.heard.insert(slot.clone(), now);
+                let outcomes = Outcomes { fenced, ..Outcomes::default() };
+                // Whoever has a slot for the first time may own checks at once; one that was out proves itself stable first.
+                let first = self.working.slots().get(&slot).is_none_or(|state| state.holder.is_none());
+                self.add_with_grants(Entry::Claim(entry), outcomes, None, Some(&slot), at);
+                if first {
+                    self.change_presence(&slot, true, "joined", at);
+                }
+                let losers = self
+                    .connections
+                    .iter()
+                    .filter(|(_, link)| link.slot == slot && fenced.is_some() && link.instance() == fenced);
+                for other in losers.map(|(other, _)| *other).collect::<Vec<_>>() {
+                    self.follow(Consequence::Fence(slot.clone(), other));
+                }
+            }
+        }
+        self.follow(Consequence::Greet(id));
+        for held in runs {
+            self.drain(id, held.run, at);
+        }
+    }
+
+    pub(super) fn greet(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        let Some(hello) = &connection.hello else { return };
+        let state = self.published.slots().get(&connection.slot);
+        let holder =
+            state.and_then(|state| state.holder.as_ref()).is_some_and(|holder| holder.instance == hello.instance);
+        let positions = hello.runs.iter().filter_map(|held| {
+            let run = state?.runs.get(&held.run)?;
+            let position = if run.drained.is_some() { held.last } else { run.position };
+            Some(RunPosition { run: held.run, position })
+        });
+        let welcome = Welcome {
+            protocol: message::PROTOCOL.min(hello.protocol),
+            software: self.identity.software.clone(),
+            installation: self.identity.installation.clone(),
+            term: self.published.term,
+            timeline: self.published.timeline,
+            first_check: self.published.first_check,
+            holder,
+            positions: positions.collect(),
+            clock: self.at,
+        };
+        self.say(id, &[ToSatellite::Welcome(Box::new(welcome))]);
+        if holder {
+            self.push_assignment(id, true);
+        }
+        self.dirty = true;
+    }
+
+    pub(super) fn push_assignments(&mut self) {
+        let told: Vec<_> = self.connections.iter().filter(|(_, link)| link.told.is_some()).map(|(id, _)| *id).collect();
+        for id in told {
+            self.push_assignment(id, false);
+        }
+    }
+
+    /// Tells a holder what it owns: all of it once, then what changed.
+    pub(super) fn push_assignment(&mut self, id: ConnectionId, whole: bool) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let next = match &self.published.catalog {
+            Some(catalog) => fleet::assignment(&self.published, catalog, &connection.slot),
+            None => Assignment::default(),
+        };
+        let known = connection.told.take().unwrap_or_default();
+        let known = if whole { Assignment::default() } else { known };
+        let difference = known.difference(&next);
+        let generation = next.generation;
+        let unchanged = !whole && difference.is_empty() && known.generation == generation;
+        connection.told = Some(next);
+        if unchanged {
+            return;
+        }
+        let mut messages = vec![ToSatellite::AssignmentBegin(AssignmentBegin { generation, whole })];
+        messages.extend(difference.removals.into_iter().map(ToSatellite::AssignmentRemove));
+        messages.extend(difference.upserts.into_iter().map(|check| ToSatellite::AssignmentUpsert(Box::new(check))));
+        messages.push(ToSatellite::AssignmentEnd(generation));
+        self.say(id, &messages);
+    }
+
+    /// Closes a run that its satellite adds nothing to, once everything of it is here.
+    pub(super) fn drain(&mut self, id: ConnectionId, run: RunId, at: Timestamp) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        let Some(held) = connection.held.get(&run).filter(|held| !held.open) else { return };
+        let slot = connection.slot.clone();
+        let known = self.working.slots().get(&slot).and_then(|state| state.runs.get(&run));
+        let complete = known.map_or(held.last.0 == 0, |known| known.position >= held.last);
+        if !complete {
+            return;
+        }
+        if known.is_some_and(|known| known.drained.is_none()) {
+            self.add(Entry::Drained(Drained { slot, run }), Outcomes::default(), &[], None, at);
+        }
+        self.follow(Consequence::CloseRun(id, run));
+    }
+}
