@@ -30,7 +30,7 @@ use shared::name::{HostName, ObjectName, RegionName};
 
 pub use compile::compile;
 pub use diagnostic::{Diagnostic, Severity};
-pub use report::check_config;
+pub use report::{EXIT_WRONG, check_config};
 pub use source::{SourceError, Sources, load};
 
 /// The values that hold where neither an object nor a template says otherwise.

@@ -15,3 +15,5 @@ pub mod link;
 pub mod writer;
 pub mod web;
 pub mod api;
+pub mod settings;
+pub mod run;

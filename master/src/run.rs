@@ -86,11 +86,15 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
     let trust = Arc::new(Trust::open(&settings.data, given.as_ref())?);
     let installation = trust.installation().clone();
     if status.installation.as_ref().is_some_and(|known| *known != installation) {
-        bail!("the journal in {} belongs to another installation than its CA; put the right one back", settings.data.display());
+        bail!(
+            "the journal in {} belongs to another installation than its CA; put the right one back",
+            settings.data.display()
+        );
     }
 
     // Everything fallible comes before anything is bound: a bad first configuration stops here.
-    let first = if status.catalog.is_none() { Some(revision::compile_first(&settings.config, &store).await?) } else { None };
+    let first =
+        if status.catalog.is_none() { Some(revision::compile_first(&settings.config, &store).await?) } else { None };
     let running = status.digest.clone();
     let history = Arc::new(History::open(&settings.data, store.clone(), &status).context("opening the history")?);
 
@@ -108,7 +112,7 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
         view: view.clone(),
         rows: rows.clone(),
         store: store.clone(),
-        history: Arc::clone(&history),
+        history: history.reader(),
         requests: request_sender.clone(),
         data: settings.data.clone(),
         figures: figures(links.clone(), writers.figures(), store.clone()),
@@ -230,7 +234,9 @@ fn hear(coordinator: &mut Coordinator, event: LinkEvent, now: Monotonic) {
             let slot = Slot { region: session.region().clone(), number: session.slot() };
             coordinator.handle_connected(connection, slot, remote.to_string(), now);
         }
-        LinkEvent::Frame { connection, lane: Lane::Control, bytes } => coordinator.handle_control(connection, &bytes, now, wall()),
+        LinkEvent::Frame { connection, lane: Lane::Control, bytes } => {
+            coordinator.handle_control(connection, &bytes, now, wall())
+        }
         LinkEvent::Frame { connection, lane: Lane::Live | Lane::Backlog, bytes } => {
             coordinator.handle_batch(connection, bytes.to_vec(), now, wall());
         }
@@ -255,13 +261,20 @@ fn answer(asker: Option<Asker>, activation: Activation, differs: &watch::Sender<
 /// What the shells count, for `/metrics`.
 fn figures(links: Links, writers: writers::Figures, store: Store) -> Arc<dyn Fn() -> Vec<Figure> + Send + Sync> {
     Arc::new(move || {
-        let counter = |name, help, labels, value: u64| Figure { name, help, counter: true, labels, value: as_value(value) };
-        let gauge = |name, help, value: u64| Figure { name, help, counter: false, labels: Vec::new(), value: as_value(value) };
+        let counter =
+            |name, help, labels, value: u64| Figure { name, help, counter: true, labels, value: as_value(value) };
+        let gauge =
+            |name, help, value: u64| Figure { name, help, counter: false, labels: Vec::new(), value: as_value(value) };
         let mut figures: Vec<Figure> = Refusal::ALL
             .iter()
             .map(|refusal| {
                 let labels = vec![("reason", refusal.kind().to_owned())];
-                counter("perigee_link_refused_total", "Peers of the link turned away, by reason", labels, links.refusals().total(*refusal))
+                counter(
+                    "perigee_link_refused_total",
+                    "Peers of the link turned away, by reason",
+                    labels,
+                    links.refusals().total(*refusal),
+                )
             })
             .collect();
         let journal = [

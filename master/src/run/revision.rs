@@ -37,11 +37,13 @@ impl Compiled {
     pub(super) fn applied(self, activation: &Activation) -> Applied {
         let Self { warnings, added, changed, removed, .. } = self;
         match activation {
-            Activation::Activated(generation) => Applied::Activated { generation: *generation, added, changed, removed, warnings },
-            Activation::Unchanged(generation) => Applied::Unchanged { generation: *generation, warnings },
-            Activation::NotCommitted => {
-                Applied::Failed("the journal cannot be written; the running generation goes on (see the master's log)".to_owned())
+            Activation::Activated(generation) => {
+                Applied::Activated { generation: *generation, added, changed, removed, warnings }
             }
+            Activation::Unchanged(generation) => Applied::Unchanged { generation: *generation, warnings },
+            Activation::NotCommitted => Applied::Failed(
+                "the journal cannot be written; the running generation goes on (see the master's log)".to_owned(),
+            ),
         }
     }
 }
@@ -54,7 +56,10 @@ pub(super) fn tell(applied: Applied, reply: Option<oneshot::Sender<Applied>>) {
         }
         Applied::Unchanged { generation, .. } => tracing::info!(%generation, "the configuration is the running one"),
         Applied::Mistakes(mistakes) => {
-            tracing::error!(mistakes = mistakes.diagnostics.len(), "the configuration has mistakes; the running generation goes on");
+            tracing::error!(
+                mistakes = mistakes.diagnostics.len(),
+                "the configuration has mistakes; the running generation goes on"
+            );
         }
         Applied::Failed(why) => tracing::error!(why, "the configuration was not taken in"),
     }
@@ -83,7 +88,9 @@ pub(super) async fn compile_first(path: &Path, store: &Store) -> Result<Arc<Cata
         Ok(compiled) => Ok(compiled.catalog),
         Err(Applied::Mistakes(mistakes)) => bail!("the configuration has mistakes:\n{}", mistakes.text),
         Err(Applied::Failed(why)) => bail!(why),
-        Err(Applied::Activated { .. } | Applied::Unchanged { .. }) => bail!("the first configuration cannot have run before"),
+        Err(Applied::Activated { .. } | Applied::Unchanged { .. }) => {
+            bail!("the first configuration cannot have run before")
+        }
     }
 }
 

@@ -86,7 +86,8 @@ impl Writers {
             return;
         }
         self.digest = digest;
-        let wanted: BTreeMap<String, Writer> = catalog.writers.iter().map(|writer| (name(writer), writer.clone())).collect();
+        let wanted: BTreeMap<String, Writer> =
+            catalog.writers.iter().map(|writer| (name(writer), writer.clone())).collect();
         self.running.retain(|name, (writer, running)| {
             let stays = wanted.get(name) == Some(writer);
             if !stays {
@@ -106,7 +107,9 @@ impl Writers {
         let Writer::Graphite(settings) = &writer;
         let cursor = match self.store.cursor(&name) {
             Ok(cursor) => cursor,
-            Err(error) => return tracing::error!(writer = name, %error, "this writer cannot keep its place and is not started"),
+            Err(error) => {
+                return tracing::error!(writer = name, %error, "this writer cannot keep its place and is not started");
+            }
         };
         let source = JournalPoints::new(self.store.clone(), self.view.clone(), &settings.prefix, settings.metadata);
         let (gap_sender, mut gaps) = mpsc::channel::<writer::Gap>(GAPS_WAITING);
@@ -142,7 +145,10 @@ impl Writers {
 fn name(writer: &Writer) -> String {
     match writer {
         Writer::Graphite(graphite) => {
-            let address = graphite.address.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '_' });
+            let address = graphite
+                .address
+                .chars()
+                .map(|c| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '_' });
             format!("graphite-{}", address.collect::<String>())
         }
     }

@@ -58,6 +58,11 @@ const MASTER: &Table = &[
     ("link", &["fleet", "trust"]),
     ("web", &[]),
     ("api", &["config", "coordinator", "entry", "history", "status", "store", "web"]),
+    ("settings", &[]),
+    (
+        "run",
+        &["api", "config", "coordinator", "entry", "fleet", "history", "link", "settings", "store", "trust", "writer"],
+    ),
 ];
 
 const TABLES: [(&str, &Table); 3] = [("shared/src", SHARED), ("satellite/src", SATELLITE), ("master/src", MASTER)];
