@@ -15,5 +15,6 @@ pub mod link;
 pub mod writer;
 pub mod web;
 pub mod api;
+pub mod cli;
 pub mod settings;
 pub mod run;

@@ -1,24 +1,23 @@
 //! The door of `perigee-master`: settings, logs, signals, exit code. Everything else is in the library.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use master::settings::Settings;
-use master::{config, run, trust};
-use shared::name::{RegionName, SlotNumber};
+use master::{cli, config, run};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-/// Perigee's master: configuration, state and delivery of a whole installation.
+/// Perigee's master: configuration, state and delivery of a whole installation, and the commands that ask it.
 #[derive(Debug, Parser)]
 #[command(name = "perigee-master", version, max_term_width = 110)]
 struct Arguments {
-    /// What to log, on standard error: error, warn, info, debug, or a filter such as `info,master::link=debug`
-    #[arg(long, global = true, default_value = "info", env = "PERIGEE_LOG", value_name = "FILTER")]
-    log: String,
+    /// What to log, on standard error: error, warn, info, debug, or a filter such as `info,master::link=debug`; without it `serve`
+    /// logs info and everything else warn
+    #[arg(long, global = true, env = "PERIGEE_LOG", value_name = "FILTER")]
+    log: Option<String>,
     /// Log as JSON, one object a line
     #[arg(long, global = true)]
     log_json: bool,
@@ -29,71 +28,35 @@ struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Serve(Settings),
-    /// Checks a configuration and says what it would do, or everything that is wrong with it
-    CheckConfig {
-        /// File or directory
-        path: PathBuf,
-        /// For scripts
-        #[arg(long)]
-        json: bool,
-    },
-    /// Writes a certificate for a slot: slot.crt, slot.key and ca.crt
-    Certificate {
-        /// The region
-        #[arg(long)]
-        region: RegionName,
-        /// The slot, from 1
-        #[arg(long)]
-        slot: SlotNumber,
-        /// How long it is valid
-        #[arg(long, default_value_t = trust::SLOT_DAYS)]
-        days: u32,
-        /// Where to
-        #[arg(long)]
-        out: PathBuf,
-        /// The master's data directory
-        #[arg(long, env = "PERIGEE_DATA")]
-        data: PathBuf,
-    },
+    #[command(flatten)]
+    Ask(cli::Command),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let filter = EnvFilter::try_new(&arguments.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    let usual = if matches!(arguments.command, Command::Serve(_)) { "info" } else { "warn" };
+    let filter =
+        EnvFilter::try_new(arguments.log.as_deref().unwrap_or(usual)).unwrap_or_else(|_| EnvFilter::new(usual));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if arguments.log_json {
         logs.json().init()
     } else {
         logs.with_ansi(false).init()
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(%error, "the asynchronous runtime cannot start");
-            return ExitCode::from(config::EXIT_WRONG);
-        }
-    };
     match arguments.command {
-        Command::CheckConfig { path, json } => match config::check_config(&path, json, &mut std::io::stdout()) {
-            Ok(code) => ExitCode::from(code),
-            Err(error) => failed(&error.into()),
-        },
-        Command::Certificate { region, slot, days, out, data } => {
-            match trust::certificate(&data, None, &region, slot, days, &out) {
-                Ok(_) => ExitCode::SUCCESS,
-                Err(error) => failed(&error),
-            }
-        }
-        Command::Serve(settings) => match runtime.block_on(serve(settings)) {
+        Command::Ask(command) => ExitCode::from(cli::run(command)),
+        Command::Serve(settings) => match begin(settings) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => failed(&error),
+            Err(error) => {
+                tracing::error!("{error:#}");
+                ExitCode::from(config::EXIT_WRONG)
+            }
         },
     }
 }
 
-fn failed(error: &anyhow::Error) -> ExitCode {
-    tracing::error!("{error:#}");
-    ExitCode::from(config::EXIT_WRONG)
+fn begin(settings: Settings) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(settings))
 }
 
 /// Runs until SIGTERM or SIGINT; SIGHUP reads the configuration again.

@@ -58,6 +58,7 @@ const MASTER: &Table = &[
     ("link", &["fleet", "trust"]),
     ("web", &[]),
     ("api", &["config", "coordinator", "entry", "history", "status", "store", "web"]),
+    ("cli", &["api", "config", "trust"]),
     ("settings", &[]),
     (
         "run",
