@@ -160,10 +160,19 @@ impl Scheduler {
             self.seen.check = self.seen.check.max(check.id);
         }
         self.outbox.set_origin(now.monotonic, timeline, assignment.generation);
-        self.to_confirm = Some(assignment.generation);
+        // What is on disk already need not go there again; the states that came with it are kept with the others.
+        let old = self.roster.assignment();
+        let known = self.roster.timeline() == Some(timeline)
+            && old.generation == assignment.generation
+            && old.difference(&assignment).is_empty();
+        if known && self.keep_due.is_none() && self.keeping.is_none() {
+            self.say(&[ToMaster::Applied(assignment.generation)]);
+        } else {
+            self.to_confirm = Some(assignment.generation);
+            self.keep_due = Some(now.monotonic);
+        }
         self.roster.assign(self.clock.axis(now.monotonic), timeline, first_check, assignment);
         self.states_changed = true;
-        self.keep_due = Some(now.monotonic);
         self.advance(now);
     }
 

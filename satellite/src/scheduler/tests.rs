@@ -348,6 +348,23 @@ fn an_assignment_is_confirmed_when_it_is_on_disk() {
 }
 
 #[test]
+fn an_assignment_that_is_on_disk_already_is_confirmed_at_once() {
+    let mut world = World::assigned(&[check(1)]);
+    world.connect(true, &[]);
+    world.obedient = false;
+    world.brain.handle_assignment(world.now, TIMELINE, CheckId(0), assignment(1, &[check(1)]));
+    world.settle();
+    assert!(world.said.contains(&ToMaster::Applied(Generation(1))));
+    assert!(!world.orders.iter().any(|order| matches!(order, Command::Keep(_))));
+    // The same checks of another timeline are another assignment.
+    world.said.clear();
+    world.brain.handle_assignment(world.now, Timeline(78), CheckId(9), assignment(1, &[check(1)]));
+    world.settle();
+    assert!(world.orders.iter().any(|order| matches!(order, Command::Keep(_))));
+    assert!(!world.said.contains(&ToMaster::Applied(Generation(1))));
+}
+
+#[test]
 fn an_assignment_that_cannot_be_kept_runs_and_is_kept_later() {
     let mut world = World::new();
     world.connect(true, &[]);
