@@ -1,6 +1,6 @@
 //! The real satellite as a process, with a master that this test plays: killed at random moments, started without its master, told
 //! to end, given the wrong certificate. What it says was durable must arrive, once; the master's end of the link is the real one.
-#![expect(clippy::disallowed_methods, reason = "polls with a deadline")]
+#![expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test that plays a master in real time")]
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
