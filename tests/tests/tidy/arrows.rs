@@ -60,10 +60,7 @@ const MASTER: &Table = &[
     ("api", &["config", "coordinator", "entry", "history", "status", "store", "web"]),
     ("cli", &["api", "config", "trust"]),
     ("settings", &[]),
-    (
-        "run",
-        &["api", "config", "coordinator", "entry", "fleet", "history", "link", "settings", "store", "trust", "writer"],
-    ),
+    ("run", &["api", "config", "coordinator", "entry", "history", "link", "settings", "store", "trust", "writer"]),
 ];
 
 const TABLES: [(&str, &Table); 3] = [("shared/src", SHARED), ("satellite/src", SATELLITE), ("master/src", MASTER)];
