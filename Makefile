@@ -15,9 +15,9 @@ RELEASE := $(CARGO_TARGET_DIR)/release
 FEATURES := $(shell pkg-config --atleast-version=1.1.1 openssl 2>/dev/null \
 	|| echo --features satellite/vendored-openssl,tests/vendored-openssl)
 CARGO_FLAGS := --release --locked --workspace $(FEATURES)
-# Node is wanted at 20.19 or newer (vite's floor); without it the master serves a page that says `make web`.
+# The engines that vite wants (master/web/package.json); without one the master serves a page that says `make web`.
 NODE_OK := $(shell node -e 'const [a, b] = process.versions.node.split(".").map(Number); \
-	process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)' 2>/dev/null && echo yes)
+	process.exit((a == 20 && b >= 19) || (a == 22 && b >= 12) || a >= 24 ? 0 : 1)' 2>/dev/null && echo yes)
 WEB := master/web
 WEB_SOURCES := $(shell test -f $(WEB)/package.json && find $(WEB) \( -name node_modules -o -name dist \) -prune -o -type f -print)
 
@@ -28,11 +28,11 @@ deps:
 	@tests/deps.sh
 
 build: $(if $(and $(NODE_OK),$(WEB_SOURCES)),$(WEB)/dist/index.html)
-	@$(if $(NODE_OK),:,echo "make build: no Node >= 20.19, the web front-end is left out (install Node, then: make web)" >&2)
+	@$(if $(NODE_OK),:,echo "make build: no Node 20.19, 22.12 or 24, so the web front-end is left out (install one, then: make web)" >&2)
 	cargo build $(CARGO_FLAGS) --bins
 
 web:
-	@test -n "$(NODE_OK)" || { echo "make web: needs Node >= 20.19 and npm" >&2; exit 1; }
+	@test -n "$(NODE_OK)" || { echo "make web: needs Node 20.19, 22.12, 24 or newer, and npm" >&2; exit 1; }
 	@test -f $(WEB)/package.json || { echo "make web: $(WEB)/package.json is missing" >&2; exit 1; }
 	@$(MAKE) --no-print-directory $(WEB)/dist/index.html
 
