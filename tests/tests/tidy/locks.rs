@@ -11,10 +11,10 @@ fn hosts_in_cargo_lock(text: &str) -> Vec<Complaint> {
     complaints("Cargo.lock", text, |line| line.trim() == DEFAULT_INDEX)
 }
 
-/// `url` is where a package's author takes donations; the client never asks it.
+/// `url` is where a package's author takes donations; the client never asks it. Some authors list the bare address, without a key.
 fn hosts_in_package_lock(path: &str, text: &str) -> Vec<Complaint> {
     complaints(path, text, |line| {
-        line.trim_start().starts_with("\"url\":") || line.trim_start().starts_with("\"funding\":")
+        ["\"url\":", "\"funding\":", "\"http"].iter().any(|start| line.trim_start().starts_with(start))
     })
 }
 
@@ -44,4 +44,5 @@ fn a_host_in_a_lock_file_is_found() {
     let resolved = "      \"resolved\": \"https://mirror.invalid/svelte.tgz\",\n";
     assert_eq!(hosts_in_package_lock("a", resolved).len(), 1);
     assert!(hosts_in_package_lock("a", "        \"url\": \"https://donate.invalid\"\n").is_empty());
+    assert!(hosts_in_package_lock("a", "        \"https://donate.invalid\",\n").is_empty());
 }

@@ -1,0 +1,171 @@
+// What happened, as events of the stream and as lines of the feed. The same happening read from history and from the stream has the
+// same key, so that it is shown once.
+import { type Item, keyOf, readItem } from './item';
+import { counted } from './quantity';
+import { type Fields, fields, flag, list, maybe, number, text, time } from './reading';
+import { type State, type StateType, readState, readStateType } from './state';
+
+/** A change of one object's state, with the object it left. */
+export interface Change {
+  readonly index: number;
+  readonly item: Item;
+  readonly from: State;
+}
+
+export type StreamEvent =
+  | { readonly kind: 'change'; readonly changes: readonly Change[]; readonly news: readonly News[] }
+  | { readonly kind: 'slot' | 'gap' | 'activation'; readonly news: readonly News[] }
+  | { readonly kind: 'link'; readonly region: string; readonly slot: number; readonly connected: boolean; readonly stale: boolean }
+  | { readonly kind: 'resync'; readonly reason: string };
+
+interface Told {
+  readonly key: string;
+  readonly index: number;
+  readonly at: number;
+}
+
+/** One line of the feed: a change of state, or something told in words. */
+export type News =
+  | (Told & {
+      readonly kind: 'state';
+      readonly object: string;
+      readonly host: string;
+      readonly service: string | null;
+      readonly from: State;
+      readonly to: State;
+      readonly stateType: StateType;
+      readonly attempt: number;
+      readonly maxAttempts: number;
+      readonly output: string;
+      readonly late: boolean;
+    })
+  | (Told & { readonly kind: 'slot' | 'gap' | 'activation'; readonly title: string; readonly line: string; readonly bad: boolean });
+
+const PRESENCE: Readonly<Record<string, string>> = {
+  silent: 'silent for too long',
+  stable: 'back and stable',
+};
+
+function slotNews(of: Fields, what: string, at: number): News {
+  const [index, name] = [number(of, 'index'), `${text(of, 'region')}/${number(of, 'slot')}`];
+  const told = { kind: 'slot' as const, key: `${index} ${what} ${name}`, index, at, title: `slot ${name}` };
+  if (what === 'presence') {
+    const present = maybe(of, 'present', flag) ?? false;
+    const reason = maybe(of, 'reason', text) ?? '';
+    const why = Object.hasOwn(PRESENCE, reason) ? PRESENCE[reason] : reason;
+    return { ...told, line: `${present ? 'may own checks again' : 'is out: its hosts move to other slots'}${why ? `, ${why}` : ''}`, bad: !present };
+  }
+  if (what === 'fence') return { ...told, line: 'a process lost it to a newer one', bad: false };
+  const software = maybe(of, 'software', text);
+  const remote = maybe(of, 'remote', text);
+  return { ...told, line: `taken by a satellite${software ? ` ${software}` : ''}${remote ? ` from ${remote}` : ''}`, bad: false };
+}
+
+function activationNews(of: Fields, at: number): News {
+  const [index, generation] = [number(of, 'index'), number(of, 'generation')];
+  const author = maybe(of, 'author', text);
+  const line = `runs${author ? `, asked for by ${author}` : ''}`;
+  return { kind: 'activation', key: `${index} activation`, index, at, title: `generation ${generation}`, line, bad: false };
+}
+
+function gapNews(of: Fields, index: number, at: number): News {
+  const name = `${text(of, 'region')}/${number(of, 'slot')}`;
+  const [first, last] = [number(of, 'first'), number(of, 'last')];
+  const explained = maybe(of, 'explained', flag) ?? false;
+  const line = `${counted(last - first + 1, 'result')} lost: ${text(of, 'reason')}${explained ? '' : ', unexplained'}`;
+  return { kind: 'gap', key: `${index} gap ${text(of, 'run')} ${first}`, index, at, title: `gap in ${name}`, line, bad: true };
+}
+
+function readChange(value: unknown, index: number, at: number): { change: Change; news: News } {
+  const of = fields(value, 'changes');
+  const item = readItem(of);
+  const from = readState(fields(of['from'], 'from'), 'state');
+  const news: News = {
+    kind: 'state',
+    key: `${index} ${item.key}`,
+    index,
+    at,
+    object: item.key,
+    host: item.host,
+    service: item.service,
+    from,
+    to: item.state,
+    stateType: item.stateType,
+    attempt: item.attempt,
+    maxAttempts: item.maxAttempts,
+    output: item.output,
+    late: false,
+  };
+  return { change: { index, item, from }, news };
+}
+
+/** An event of the stream; `null` for kinds that this page does not know, which an older page may meet. */
+export function readEvent(event: string, data: string): StreamEvent | null {
+  if (!['change', 'slot', 'gap', 'activation', 'link', 'resync'].includes(event)) return null;
+  const of = fields(JSON.parse(data), event);
+  switch (event) {
+    case 'change': {
+      const [index, at] = [number(of, 'index'), time(of, 'at')];
+      const read = list(of['changes'], 'changes').map((change) => readChange(change, index, at));
+      return { kind: 'change', changes: read.map(({ change }) => change), news: read.map(({ news }) => news) };
+    }
+    case 'slot':
+      return { kind: 'slot', news: [slotNews(of, text(of, 'what'), time(of, 'at'))] };
+    case 'gap': {
+      const [index, at] = [number(of, 'index'), time(of, 'at')];
+      return { kind: 'gap', news: list(of['gaps'], 'gaps').map((gap) => gapNews(fields(gap, 'gaps'), index, at)) };
+    }
+    case 'activation':
+      return { kind: 'activation', news: [activationNews(of, time(of, 'at'))] };
+    case 'link':
+      return {
+        kind: 'link',
+        region: text(of, 'region'),
+        slot: number(of, 'slot'),
+        connected: flag(of, 'connected'),
+        stale: flag(of, 'stale'),
+      };
+    default:
+      return { kind: 'resync', reason: maybe(of, 'reason', text) ?? '' };
+  }
+}
+
+/** Kinds of history that `readPast` knows. */
+export const PAST_KINDS = ['transition', 'claim', 'presence', 'gap', 'activation'];
+
+/** A line of the feed out of history. */
+export function readPast(value: unknown): News | null {
+  const of = fields(value, 'events');
+  const at = time(of, 'time');
+  switch (text(of, 'kind')) {
+    case 'transition': {
+      const [index, host, service] = [number(of, 'index'), text(of, 'host'), maybe(of, 'service', text)];
+      const object = keyOf(host, service);
+      return {
+        kind: 'state',
+        key: `${index} ${object}`,
+        index,
+        at,
+        object,
+        host,
+        service,
+        from: readState(of, 'from_state'),
+        to: readState(of, 'state'),
+        stateType: readStateType(of, 'state_type'),
+        attempt: number(of, 'attempt'),
+        maxAttempts: number(of, 'max_attempts'),
+        output: text(of, 'output'),
+        late: maybe(of, 'late', flag) ?? false,
+      };
+    }
+    case 'claim':
+    case 'presence':
+      return slotNews(of, text(of, 'kind'), at);
+    case 'gap':
+      return gapNews(of, number(of, 'index'), at);
+    case 'activation':
+      return activationNews(of, at);
+    default:
+      return null;
+  }
+}

@@ -1,0 +1,112 @@
+// How times, numbers, slots and calm are put into words, and in which order problems stand.
+import { describe, expect, test } from 'vitest';
+import { age, clockTime, moment, span } from './age';
+import { readItem, worstFirst } from './item';
+import { bytes, counted, measured, offset } from './quantity';
+import { object, slot, status } from './sample';
+import { condition, readSlot, regions, remarks } from './slot';
+import { calm, readStatus } from './status';
+
+const [second, minute, hour, day] = [1000, 60_000, 3_600_000, 86_400_000];
+
+test.each([
+  [0, '0 s'],
+  [-5 * second, '0 s'],
+  [59_999, '59 s'],
+  [minute, '1 min'],
+  [59 * minute + 59 * second, '59 min'],
+  [hour, '1 h'],
+  [2 * hour + 5 * minute, '2 h 5 min'],
+  [day, '1 d'],
+  [5 * day + 3 * hour, '5 d 3 h'],
+  [10 * day + 3 * hour, '10 d'],
+])('a span of %i ms is %s', (ms, text) => {
+  expect(span(ms)).toBe(text);
+});
+
+test('no time has no age', () => {
+  expect(age(null, 5)).toBe('–');
+});
+
+test('a time of another day is a date', () => {
+  const at = Date.UTC(2026, 10, 20, 12);
+  expect(moment(at, at + hour)).toBe(clockTime(at));
+  expect(moment(at, at + 2 * day)).toBe('20 Nov');
+});
+
+test('numbers are short and keep their unit', () => {
+  expect([bytes(0), bytes(1023), bytes(1536), bytes(300 * 1024 ** 2)]).toEqual(['0 B', '1023 B', '1.5 KiB', '300 MiB']);
+  expect([offset(0), offset(3), offset(-250), offset(-90_000)]).toEqual(['±0 ms', '+3 ms', '−250 ms', '−90 s']);
+  expect([measured(0.123456789, 's'), measured(82, '%'), measured(5, '')]).toEqual(['0.123457 s', '82 %', '5']);
+  expect([counted(1, 'host'), counted(1200, 'host'), counted(2, 'process', 'processes')]).toEqual(['1 host', '1,200 hosts', '2 processes']);
+});
+
+test('the worst stands first, hard before soft, the newest of equals first, then by name', () => {
+  const at = (minutes: number) => new Date(Date.UTC(2026, 10, 21, 10, minutes)).toISOString();
+  const made = [
+    object('a', 'warning old', { state: 'WARNING', last_change: at(1) }),
+    object('a', 'warning new', { state: 'WARNING', last_change: at(9) }),
+    object('a', 'critical soft', { state: 'CRITICAL', state_type: 'SOFT', last_change: at(9) }),
+    object('a', 'critical hard', { state: 'CRITICAL', last_change: at(1) }),
+    object('a', 'unknown', { state: 'UNKNOWN', last_change: at(1) }),
+    object('z', null, { state: 'DOWN', last_change: at(1) }),
+    object('b', null, { state: 'DOWN', last_change: at(1) }),
+  ].map(readItem);
+  const order = made.sort(worstFirst).map((item) => item.service ?? item.host);
+  expect(order).toEqual(['b', 'z', 'critical hard', 'critical soft', 'unknown', 'warning new', 'warning old']);
+});
+
+describe('slots', () => {
+  test('a slot is connected, silent, missing, or no longer expected', () => {
+    const how = (more: Record<string, unknown>) => condition(readSlot(slot('eu', 1, more)));
+    expect(how({})).toBe('connected');
+    expect(how({ stale: true })).toBe('silent');
+    expect(how({ connected: false })).toBe('missing');
+    expect(how({ connected: false, expected: false })).toBe('gone');
+  });
+
+  test('a healthy slot has no remark; what needs eyes has one each', () => {
+    expect(remarks(readSlot(slot('eu', 1)), 1)).toEqual([]);
+    const ill = slot('eu', 1, { undelivered: 50, lag_seconds: 90, spool_bytes: 2048, clock_offset_ms: -4000, applied_generation: 3, refused: 2, others: 1, memory_only: true, late: 1 });
+    expect(remarks(readSlot(ill), 4)).toEqual([
+      'its spool cannot be written: results are in memory only',
+      '1 further process connected for this slot',
+      'delivery lags 1 min, 2.0 KiB in its spool',
+      'its clock is off by −4000 ms',
+      'still runs generation 3',
+      '2 results refused',
+      '1 check began late',
+    ]);
+    expect(remarks(readSlot(slot('eu', 2, { connected: false, since: null })), 1)).toEqual(['has never connected']);
+    expect(remarks(readSlot(slot('eu', 2, { connected: false })), 1)).toEqual(['nothing is heard of its 10 checks']);
+  });
+
+  test('regions that miss a slot stand first', () => {
+    const slots = [slot('a', 2), slot('a', 1), slot('b', 1, { connected: false }), slot('b', 7, { connected: false, expected: false })].map(readSlot);
+    expect(regions(slots).map((region) => [region.name, region.connected, region.expected, region.slots.map((of) => of.slot)])).toEqual([
+      ['b', 0, 1, [1, 7]],
+      ['a', 2, 2, [1, 2]],
+    ]);
+  });
+});
+
+describe('calm', () => {
+  const said = (hosts: Record<string, number>, services: Record<string, number>, more: Record<string, unknown> = {}) =>
+    calm(readStatus(status({ hosts, services, ...more })));
+
+  test('says all only when all was checked', () => {
+    expect(said({ UP: 6 }, { OK: 20 })).toEqual({ title: 'All 20 services OK', line: 'on 6 hosts, every one UP.', whole: true });
+    expect(said({ UP: 1 }, { OK: 1 }).title).toBe('All 1 service OK');
+    expect(said({ UP: 6 }, {}).title).toBe('All 6 hosts UP');
+    expect(said({ UP: 6 }, { OK: 19, PENDING: 1 })).toMatchObject({ title: 'No problem so far', line: '1 check of 26 has not run yet.', whole: false });
+    expect(said({ PENDING: 2 }, { PENDING: 3 })).toMatchObject({ title: 'Waiting for first results', whole: false });
+    const missing = { slots: { expected: 4, connected: 3, missing: 1, seen: 4 } };
+    expect(said({ UP: 6 }, { OK: 20 }, missing)).toMatchObject({ title: 'No known problem', whole: false });
+    expect(said({}, {})).toMatchObject({ title: 'Nothing is configured yet', whole: false });
+  });
+});
+
+test('a state that this page does not know is an error, not a guess', () => {
+  expect(() => readItem(object('a', 'b', { state: 'PURPLE' }))).toThrow(/PURPLE/u);
+  expect(() => readItem(object('a', 'b', { state: 'constructor' }))).toThrow(/constructor/u);
+});
