@@ -1,10 +1,19 @@
 //! The proving ground: what the tests and the demo need around the two real programs. Only this crate links both of them.
 //! Nothing here is part of the product; what it measures it measures from outside.
 
+pub mod audit;
 pub mod carbon;
 pub mod bench;
 pub mod daemon;
+pub mod demo;
+pub mod fakes;
 pub mod figure;
+pub mod fleet;
+pub mod http;
+pub mod ledger;
 pub mod missing;
 pub mod nrpe;
+pub mod process;
+pub mod sink;
+pub mod syscalls;
 pub mod wait;

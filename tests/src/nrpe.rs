@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 
 use crate::missing::missing;
+use crate::process::Watcher;
 use crate::wait::until;
 
 /// Debian's daemon.
@@ -36,6 +38,7 @@ pub enum Transport {
 #[derive(Debug)]
 pub struct RealNrpe {
     child: Child,
+    _watcher: Watcher,
     directory: TempDir,
     /// Where it listens.
     pub address: SocketAddr,
@@ -117,8 +120,9 @@ impl RealNrpe {
         if transport == Transport::Plain {
             command.arg("-n");
         }
-        let child = command.spawn().with_context(|| format!("cannot start {DAEMON}"))?;
-        let mut daemon = Self { child, directory, address, transport };
+        let child = command.process_group(0).spawn().with_context(|| format!("cannot start {DAEMON}"))?;
+        let watcher = Watcher::over(child.id())?;
+        let mut daemon = Self { child, _watcher: watcher, directory, address, transport };
         let mut ended = None;
         let ready = until(READY_WITHIN, || {
             ended = daemon.child.try_wait().ok().flatten();
