@@ -122,6 +122,9 @@ for step in "${steps[@]}"; do
   fi
   if ((result == 0)); then passed=$((passed + 1)); else failed=$((failed + 1)); fi
   say "make $step: exit $result after $((SECONDS - began)) s"
+  # For the table of proofs (tests/src/figure.rs says the format), if one is being filled.
+  counts=$(grep -oE '"(passed|skipped|results|lost|duplicates)":[0-9]+' <<<"$report" | tr -d '"' | tr ':\n' ' ,' | sed 's/,$//')
+  printf '1\tmake %s in %d s: %s\n' "$step" $((SECONDS - began)) "$counts" >>"${PERIGEE_FIGURES:-/dev/null}"
   reports+=",\"$step\":{\"exit\":$result,\"seconds\":$((SECONDS - began)),\"report\":${report:-null}}"
 done
 printf '{"passed":%d,"failed":%d,"skipped":0,"suite":"%s","commit":"%s"%s}\n' \

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 use tests::bench::{Bench, Prepared, ROUNDS, Row, chosen, commit, report, report_path};
+use tests::figure::figure;
 use tracing_subscriber::EnvFilter;
 
 /// Measures Perigee against its peers.
@@ -49,12 +50,25 @@ fn main() -> Result<ExitCode> {
     }
     let path = report_path();
     report::merge(&path, &rows)?;
+    figure(8, &summary(&rows));
     let passed = rows.len().saturating_sub(failed);
     let report = path.display().to_string();
     let line =
         serde_json::json!({ "passed": passed, "failed": failed, "skipped": skipped, "report": report, "rows": rows });
     writeln!(std::io::stdout(), "{line}")?;
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Every row in a few words, for the table of proofs.
+fn summary(rows: &[Row]) -> String {
+    let rows = rows.iter().map(|row| {
+        let against = match (&row.peer, row.ratio) {
+            (Some(peer), Some(ratio)) => format!(" ({ratio:.1} × less than {peer})"),
+            _ => String::new(),
+        };
+        format!("{} {:.1} µs of CPU a {}{against}", row.row, row.cpu_us_per_unit, row.unit)
+    });
+    rows.collect::<Vec<_>>().join("; ")
 }
 
 /// One contest; none if a part of it is not installed.
