@@ -123,7 +123,7 @@ for step in "${steps[@]}"; do
   if ((result == 0)); then passed=$((passed + 1)); else failed=$((failed + 1)); fi
   say "make $step: exit $result after $((SECONDS - began)) s"
   # For the table of proofs (tests/src/figure.rs says the format), if one is being filled.
-  counts=$(grep -oE '"(passed|skipped|results|lost|duplicates)":[0-9]+' <<<"$report" | tr -d '"' | tr ':\n' ' ,' | sed 's/,$//')
+  counts=$(grep -oE '"(passed|skipped|results|lost|duplicates)":[0-9]+' <<<"$report" | tr -d '"' | tr ':\n' ' ,' | sed 's/,$//' || true)
   printf '1\tmake %s in %d s: %s\n' "$step" $((SECONDS - began)) "$counts" >>"${PERIGEE_FIGURES:-/dev/null}"
   reports+=",\"$step\":{\"exit\":$result,\"seconds\":$((SECONDS - began)),\"report\":${report:-null}}"
 done
