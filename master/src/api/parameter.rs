@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn values_out_of_bounds_are_refused_with_the_bounds() {
-        let known = |pairs| Parameters::of(pairs).known(&["limit", "digest", "from"]).unwrap();
+        let known = |pairs: &[(&str, &str)]| Parameters::of(pairs).known(&["limit", "digest", "from"]).unwrap();
         assert_eq!(known(&[]).limit(), Ok(LIMIT));
         assert_eq!(known(&[("limit", "1000")]).limit(), Ok(1000));
         for wrong in ["0", "1001", "x", "-1"] {
