@@ -18,7 +18,9 @@ const GAPS_SHOWN = 5;
 /** Lines of the feed taken from history at start. */
 const PAST_SHOWN = 60;
 /** How often figures are asked for that change without an event. */
-const EVERY_MS: Readonly<Record<Part, number>> = { status: 5_000, slots: 5_000, problems: 20_000, gaps: 60_000 };
+const EVERY_MS: Readonly<Record<Part, number>> = { status: 5_000, slots: 5_000, problems: 5_000, gaps: 60_000, past: Infinity };
+/** A longer list of problems is read four times less often: what changes state comes as an event anyway. */
+const PROBLEMS_FEW = 200;
 /** Parts that events made stale are read together, at most this often. */
 const GATHER_MS = 400;
 /** Events are shown together, at most this often. */
@@ -58,7 +60,7 @@ export class Session {
   #gathering: ReturnType<typeof setTimeout> | null = null;
   #asking = new Set<Part>();
   #wake: (() => void) | null = null;
-  #readAt: Record<Part, number> = { status: 0, slots: 0, problems: 0, gaps: 0 };
+  #readAt: Record<Part, number> = { status: 0, slots: 0, problems: 0, gaps: 0, past: 0 };
   #onChanges = new Set<(changes: readonly Change[]) => void>();
 
   /** Now, by the master's clock. */
@@ -146,13 +148,8 @@ export class Session {
     // The lists may be of different moments; the stream begins at the oldest, and later lists know what they hold already.
     this.#lastId = String(Math.min(this.board.status?.index ?? 0, this.board.problemsIndex));
     this.phase = 'open';
-    await this.#past();
-  }
-
-  async #past(): Promise<void> {
     try {
-      const { items: past } = await page(this.client, '/events', readPast, { kind: PAST_KINDS.join(','), limit: PAST_SHOWN });
-      this.board = { ...this.board, feed: withNews(this.board.feed, past.filter((line) => line !== null)) };
+      await this.#read('past');
     } catch (error) {
       // History may be catching up after a start; the feed then begins with what the stream tells.
       if (!(error instanceof Refused)) throw error;
@@ -208,7 +205,8 @@ export class Session {
     this.tick = Date.now();
     if (this.phase !== 'open' || document.visibilityState === 'hidden') return;
     for (const part of Object.keys(EVERY_MS) as Part[]) {
-      if (this.tick - this.#readAt[part] >= EVERY_MS[part] && !this.#asking.has(part)) this.#refresh(part);
+      const every = part === 'problems' && this.board.problems.size > PROBLEMS_FEW ? 4 * EVERY_MS[part] : EVERY_MS[part];
+      if (this.tick - this.#readAt[part] >= every && !this.#asking.has(part)) this.#refresh(part);
     }
   }
 
@@ -261,6 +259,11 @@ export class Session {
         const found = await page(this.client, '/gaps', readGap, { limit: GAPS_SHOWN });
         this.gaps = found.items;
         this.gapsTotal = found.total;
+        break;
+      }
+      case 'past': {
+        const found = await page(this.client, '/events', readPast, { kind: PAST_KINDS.join(','), limit: PAST_SHOWN });
+        this.board = { ...this.board, feed: withNews(this.board.feed, found.items.filter((line) => line !== null)) };
         break;
       }
     }

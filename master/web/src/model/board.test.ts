@@ -83,7 +83,8 @@ describe('events that are more than their words', () => {
   test('a resync asks for everything, and indexes may begin lower', () => {
     const { board } = fold(loaded, [change(101, 'http', 'CRITICAL', 'OK')]);
     const after = fold(board, [event('resync', { index: 3, reason: 'the journal is another one' })]);
-    expect([...after.stale].sort()).toEqual(['gaps', 'problems', 'slots', 'status']);
+    expect([...after.stale].sort()).toEqual(['gaps', 'past', 'problems', 'slots', 'status']);
+    expect(after.board.feed).toEqual([]);
     const anew = withStatus(withProblems(after.board, [], 3, 0), readStatus(status({ index: 3 })));
     expect(states(fold(anew, [change(4, 'http', 'CRITICAL', 'OK')]).board)).toEqual(['http CRITICAL']);
   });
@@ -118,7 +119,7 @@ describe('the feed', () => {
   const told = (event: StreamEvent) => ('news' in event ? event.news : []);
 
   test('history and stream tell one happening once', () => {
-    const streamed = told(change(101, 'http', 'CRITICAL', 'OK', { output: 'refused' }));
+    const streamed = told(change(101, 'http', 'CRITICAL', 'OK', { output: 'refused', attempt: 3 }));
     const past = readPast({
       id: 'x',
       index: 101,
@@ -140,6 +141,20 @@ describe('the feed', () => {
       output: 'refused',
     });
     expect(withNews(streamed, past === null ? [] : [past])).toEqual(streamed);
+  });
+
+  test('first results that are good are no news; problems are', () => {
+    expect(told(change(101, 'http', 'OK', 'PENDING'))).toEqual([]);
+    expect(told(change(101, 'http', 'WARNING', 'PENDING')).length).toBe(1);
+  });
+
+  test('two changes of one object in one row are two lines', () => {
+    const one = (state: string, from: string, attempt: number) => ({ ...object('web01', 'http', { state, attempt, version: 101 }), from: { state: from }, hard: false });
+    const row = event('change', { index: 101, at: '2026-11-21T10:00:05.000Z', changes: [one('WARNING', 'OK', 1), one('CRITICAL', 'WARNING', 2)] });
+    const { board } = fold(loaded, [row]);
+    expect(board.feed.length).toBe(2);
+    expect(states(board)).toEqual(['disk WARNING', 'http CRITICAL']);
+    expect(read(board)).toEqual([18, 1, 2]);
   });
 
   test('claims, presence and gaps read alike from stream and history', () => {

@@ -26,7 +26,7 @@ export interface Board {
 }
 
 /** What must be read anew. */
-export type Part = 'status' | 'problems' | 'slots' | 'gaps';
+export type Part = 'status' | 'problems' | 'slots' | 'gaps' | 'past';
 
 export const EMPTY: Board = {
   status: null,
@@ -93,9 +93,9 @@ export function fold(board: Board, events: readonly StreamEvent[]): { board: Boa
   const stale = new Set<Part>();
   const fresh = events.slice(events.findLastIndex((event) => event.kind === 'resync') + 1);
   // After a resync the journal may be another one, whose indexes begin lower; the lists are read anew anyway.
-  const begun = fresh.length < events.length ? { ...board, tail: [], changedIndex: 0 } : board;
+  const begun = fresh.length < events.length ? { ...board, tail: [], changedIndex: 0, feed: [] } : board;
   const changes = fresh.flatMap((event) => (event.kind === 'change' ? after(event.changes, begun.changedIndex) : []));
-  const news = events.flatMap((event) => ('news' in event ? event.news : []));
+  const news = fresh.flatMap((event) => ('news' in event ? event.news : []));
   let next = begun;
   if (changes.length > 0) {
     const problems = new Map(begun.problems);
@@ -115,6 +115,7 @@ export function fold(board: Board, events: readonly StreamEvent[]): { board: Boa
     }
     if (event.kind === 'slot' || event.kind === 'link') stale.add('slots').add('status').add('problems');
     if (event.kind === 'gap') stale.add('gaps').add('status');
+    if (event.kind === 'resync') stale.add('past');
     if (event.kind === 'activation' || event.kind === 'resync') stale.add('status').add('problems').add('slots').add('gaps');
   }
   return { board: next, stale };

@@ -3,7 +3,7 @@
 import { type Item, keyOf, readItem } from './item';
 import { counted } from './quantity';
 import { type Fields, fields, flag, list, maybe, number, text, time } from './reading';
-import { type State, type StateType, readState, readStateType } from './state';
+import { type State, type StateType, isProblem, readState, readStateType } from './state';
 
 /** A change of one object's state, with the object it left. */
 export interface Change {
@@ -41,6 +41,16 @@ export type News =
     })
   | (Told & { readonly kind: 'slot' | 'gap' | 'activation'; readonly title: string; readonly line: string; readonly bad: boolean });
 
+/** One row may change an object several times; what it became tells the changes apart. */
+function changeKey(index: number, object: string, of: Fields): string {
+  return `${index} ${object} ${text(of, 'state')} ${text(of, 'state_type')} ${number(of, 'attempt')}`;
+}
+
+/** First results that are good: a whole installation coming up, and no news. */
+function isNews(line: News): boolean {
+  return line.kind !== 'state' || line.from !== 'PENDING' || isProblem(line.to);
+}
+
 const PRESENCE: Readonly<Record<string, string>> = {
   silent: 'silent for too long',
   stable: 'back and stable',
@@ -53,7 +63,7 @@ function slotNews(of: Fields, what: string, at: number): News {
     const present = maybe(of, 'present', flag) ?? false;
     const reason = maybe(of, 'reason', text) ?? '';
     const why = Object.hasOwn(PRESENCE, reason) ? PRESENCE[reason] : reason;
-    return { ...told, line: `${present ? 'may own checks again' : 'is out: its hosts move to other slots'}${why ? `, ${why}` : ''}`, bad: !present };
+    return { ...told, line: `${present ? 'may own checks' : 'is out: its hosts move to other slots'}${why ? `, ${why}` : ''}`, bad: !present };
   }
   if (what === 'fence') return { ...told, line: 'a process lost it to a newer one', bad: false };
   const software = maybe(of, 'software', text);
@@ -82,7 +92,7 @@ function readChange(value: unknown, index: number, at: number): { change: Change
   const from = readState(fields(of['from'], 'from'), 'state');
   const news: News = {
     kind: 'state',
-    key: `${index} ${item.key}`,
+    key: changeKey(index, item.key, of),
     index,
     at,
     object: item.key,
@@ -107,7 +117,7 @@ export function readEvent(event: string, data: string): StreamEvent | null {
     case 'change': {
       const [index, at] = [number(of, 'index'), time(of, 'at')];
       const read = list(of['changes'], 'changes').map((change) => readChange(change, index, at));
-      return { kind: 'change', changes: read.map(({ change }) => change), news: read.map(({ news }) => news) };
+      return { kind: 'change', changes: read.map(({ change }) => change), news: read.map(({ news }) => news).filter(isNews) };
     }
     case 'slot':
       return { kind: 'slot', news: [slotNews(of, text(of, 'what'), time(of, 'at'))] };
@@ -133,8 +143,13 @@ export function readEvent(event: string, data: string): StreamEvent | null {
 /** Kinds of history that `readPast` knows. */
 export const PAST_KINDS = ['transition', 'claim', 'presence', 'gap', 'activation'];
 
-/** A line of the feed out of history. */
+/** A line of the feed out of history; `null` for what is no news. */
 export function readPast(value: unknown): News | null {
+  const line = readPastLine(value);
+  return line !== null && isNews(line) ? line : null;
+}
+
+function readPastLine(value: unknown): News | null {
   const of = fields(value, 'events');
   const at = time(of, 'time');
   switch (text(of, 'kind')) {
@@ -143,7 +158,7 @@ export function readPast(value: unknown): News | null {
       const object = keyOf(host, service);
       return {
         kind: 'state',
-        key: `${index} ${object}`,
+        key: changeKey(index, object, of),
         index,
         at,
         object,
