@@ -50,7 +50,11 @@ lint:
 	 elif test "$${CI:-}" = true; then echo "shellcheck is missing (make deps)" >&2; exit 1; \
 	 else echo "SKIPPED: shellcheck is missing (make deps): shell scripts unchecked" >&2; fi
 
+# The page's types and tests first: seconds, and their failure is not lost among the others. Cargo's count closes the output.
 test: build
+	@if test -n "$(NODE_OK)"; then cd $(WEB) && { npm run check && npm test; } >&2; \
+	 elif test "$${CI:-}" = true; then echo "make test: Node 20.19, 22.12 or 24 is missing: the page cannot be tested" >&2; exit 1; \
+	 else echo "SKIPPED: no Node 20.19, 22.12 or 24: types and tests of the page" >&2; fi
 	@tests/run.sh $(CARGO_FLAGS)
 
 # The long proofs, resumable: BUDGET=minutes stops before a claim that would begin later. Rewrites docs/proof.md.
