@@ -342,7 +342,7 @@ fn judge_answers(
 mod tests {
     use super::*;
 
-    const LEDGER: &str = "1000 a load 1 0\n2000 a load 2 0\n3000 a load 3 2\n2500 b load 1 0\n4000 a lo";
+    const LEDGER: &str = "101000 a load 1 0\n102000 a load 2 0\n103000 a load 3 2\n102500 b load 1 0\n104000 a lo";
     const LOG: &str = "2026-01-01T00:00:00Z DEBUG perigee::durable: run=11 position=3\n\
                        2026-01-01T00:00:00Z  INFO satellite::run: welcomed holder=true\n\
                        2026-01-01T00:00:00Z DEBUG perigee::ack: run=11 position=2\n\
@@ -387,7 +387,7 @@ mod tests {
         let mut history = history();
         history.remove(1);
         let verdict = judge(&evidence(&history));
-        assert!(verdict.lost.iter().any(|lost| lost == "a load: serial 2 of 2000"), "{verdict:?}");
+        assert!(verdict.lost.iter().any(|lost| lost == "a load: serial 2 of 102000"), "{verdict:?}");
         let sequences = "run 11: 1 of the 3 durable results, between 2 and 2";
         assert!(verdict.lost.iter().any(|lost| lost == sequences), "{verdict:?}");
         assert!(verdict.duplicates.is_empty() && !verdict.is_clean());
@@ -410,14 +410,16 @@ mod tests {
         let mut evidence = evidence(&history()[..2]);
         evidence.positions = Positions::default();
         evidence.answers.retain(|answer| answer.host == "a");
-        assert_eq!(judge(&evidence).lost, ["a load: serial 3 of 3000"]);
-        evidence.kills = vec![kill(3005)];
+        assert_eq!(judge(&evidence).lost, ["a load: serial 3 of 103000"]);
+        evidence.kills = vec![kill(103_005)];
         let verdict = judge(&evidence);
         assert_eq!((verdict.in_flight, verdict.is_clean()), (1, true), "{verdict:?}");
         // Another slot's kill, one before the answer, and one long after it explain nothing.
-        for kills in
-            [Kill { slot: "us/1".to_owned(), ..kill(3005) }, kill(3000 - AFTER_A_KILL - 20), kill(3001 + ON_THE_WAY)]
-        {
+        for kills in [
+            Kill { slot: "us/1".to_owned(), ..kill(103_005) },
+            kill(103_000 - AFTER_A_KILL - 20),
+            kill(103_001 + ON_THE_WAY),
+        ] {
             evidence.kills = vec![kills];
             assert_eq!(judge(&evidence).lost.len(), 1, "{:?}", evidence.kills);
         }
@@ -428,8 +430,8 @@ mod tests {
         // The third answer came through before the satellite was killed: the second one had no reason to be missing.
         let mut evidence = evidence(&[result("a", 1, "11", 1), result("a", 3, "11", 2), result("b", 1, "22", 1)]);
         evidence.positions = Positions::default();
-        evidence.kills = vec![kill(3500)];
-        assert_eq!(judge(&evidence).lost, ["a load: serial 2 of 2000"]);
+        evidence.kills = vec![kill(103_500)];
+        assert_eq!(judge(&evidence).lost, ["a load: serial 2 of 102000"]);
     }
 
     #[test]
