@@ -20,6 +20,8 @@ mod selection;
 mod stream;
 pub(crate) mod summary;
 pub mod token;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

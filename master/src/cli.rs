@@ -496,7 +496,7 @@ mod tests {
         assert_eq!(run(line(&["status", "--data", data_path])), NOT_REACHED);
         assert_eq!(run(line(&["token", "revoke", "x", "--data", data_path])), WRONG);
         assert_eq!(run(line(&["check-config", data_path])), WRONG);
-        assert_eq!(run(line(&["status", "--url", "http://192.0.2.1:8080", "--data", ""])), WRONG);
+        assert_eq!(run(line(&["status", "--url", "http://192.0.2.1:8080"])), WRONG);
     }
 
     #[test]

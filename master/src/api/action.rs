@@ -4,8 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::StatusCode;
 use axum::{Extension, Json};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -19,13 +23,23 @@ use crate::config::Severity;
 /// A client waits this long for an activation; then it is told to look at the generation later.
 const APPLY_MAX: Duration = Duration::from_secs(300);
 
+/// The body of an action that takes nothing.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoArguments {}
+
 /// `POST /actions/apply`: reads the configuration again and activates it.
 pub(crate) async fn apply(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     parameters: Parameters,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
     parameters.known(&[])?;
+    let body = body.map_err(|refused| ApiError::body(refused.status(), refused.body_text()))?;
+    if !body.trim_ascii().is_empty() && serde_json::from_slice::<NoArguments>(&body).is_err() {
+        return Err(ApiError::body(StatusCode::BAD_REQUEST, "this action takes no arguments: send no body, or {}"));
+    }
     let (reply, answer) = oneshot::channel();
     tracing::info!(author = caller.author, "an apply is asked for");
     let request = Request::Apply { author: caller.author, reply };

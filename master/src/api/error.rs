@@ -33,6 +33,12 @@ impl ApiError {
         Self { place: Some(name.to_owned()), ..Self::new(StatusCode::BAD_REQUEST, "bad-parameter", message) }
     }
 
+    /// A body that is not what the path takes.
+    #[must_use]
+    pub(crate) fn body(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { place: Some("body".to_owned()), ..Self::new(status, "bad-body", message) }
+    }
+
     /// No such thing.
     #[must_use]
     pub(crate) fn not_found(message: impl Into<String>) -> Self {

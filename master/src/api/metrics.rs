@@ -107,6 +107,10 @@ fn own(api: &Api) -> Vec<Figure> {
             gauge("perigee_slot_clock_offset_seconds", "The master's clock minus the slot's", labels(), seconds)
         }));
     }
+    figures.extend(view.refused.iter().map(|(reason, refused)| {
+        let labels = vec![("reason", (*reason).to_owned())];
+        count("perigee_results_refused_total", "Results refused since this process started", labels, *refused)
+    }));
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let taken = stream::STREAMS_MAX.saturating_sub(api.streams.available_permits());
     figures.push(gauge("perigee_api_streams", "Open event streams", vec![], size(taken)));

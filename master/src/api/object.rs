@@ -157,7 +157,10 @@ impl<'a> Shown<'a> {
             state: state.state,
             state_type: state.state_type,
             attempt: state.shown_attempt(),
-            max_attempts: state.max_attempts,
+            // What was never decided has nothing but its setting.
+            max_attempts: definition
+                .filter(|_| state.state == Observed::Pending)
+                .map_or(state.max_attempts, |definition| definition.policy.max_attempts),
             output: evidence.map_or("", |evidence| evidence.output),
             long_output: evidence.map_or("", |evidence| evidence.long_output),
             perfdata: evidence.map_or("", |evidence| evidence.perfdata),

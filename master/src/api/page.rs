@@ -100,7 +100,7 @@ fn refused() -> String {
 }
 
 /// Problems and slots of a view.
-fn render(view: &View, now: Timestamp) -> String {
+pub(super) fn render(view: &View, now: Timestamp) -> String {
     let mut problems: Vec<&Object> =
         candidates(view).map(|candidate| candidate.object).filter(|object| object.state.state.is_problem()).collect();
     problems.sort_by_key(|object| (-severity(object), object.name.clone()));

@@ -178,6 +178,7 @@ impl Session {
                         self.wait_for_room().await?;
                         let text = self.text_of(row).await?;
                         self.outlet.push(text.into());
+                        self.step_behind(row);
                     }
                 }
                 Ok(Some(Read::Damage(damage))) => {
@@ -228,6 +229,7 @@ impl Session {
                             if !self.outlet.offer(text.into()) {
                                 return Err(End::Slow);
                             }
+                            self.step_behind(row);
                         }
                     }
                     Err(RecvError::Lagged(_)) => return Ok(()),
@@ -251,15 +253,18 @@ impl Session {
         }
     }
 
-    /// What a row has to say, and steps behind it. Waits for the view that knows the row: names and owners come from there.
-    async fn text_of(&mut self, row: &Row) -> Result<String, End> {
+    fn step_behind(&mut self, row: &Row) {
+        self.next = JournalIndex(row.index.0.saturating_add(1));
+    }
+
+    /// What a row has to say. Waits for the view that knows the row: names and owners come from there.
+    async fn text_of(&self, row: &Row) -> Result<String, End> {
         let mut view = self.api.inputs.view.clone();
         let known = tokio::select! {
             () = self.api.shutdown.cancelled() => return Err(End::Quiet),
             known = view.wait_for(|view| view.status.head >= row.index) => known,
         };
         let view = Arc::clone(&*known.map_err(|_| End::Quiet)?);
-        self.next = JournalIndex(row.index.0.saturating_add(1));
         Ok(message::of_row(&view, row, self.all))
     }
 

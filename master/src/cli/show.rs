@@ -111,7 +111,7 @@ pub(super) fn status(out: &mut dyn Write, status: &Value, look: &Look) -> io::Re
     let rows = [
         ("hosts", total(&status["hosts"]).to_string(), by_state(&status["hosts"])),
         ("services", total(&status["services"]).to_string(), by_state(&status["services"])),
-        ("problems", count(&status["problems"]).to_string(), problems_hint(count(&status["problems"]))),
+        ("problems", count(&status["problems"]).to_string(), problems_hint(status)),
         ("slots", count(&slots["expected"]).to_string(), slots_hint(slots)),
         (
             "gaps",
@@ -134,8 +134,13 @@ pub(super) fn status(out: &mut dyn Write, status: &Value, look: &Look) -> io::Re
     Ok(())
 }
 
-fn problems_hint(problems: u64) -> String {
-    if problems == 0 { "all is well" } else { "`perigee-master problems` shows them" }.to_owned()
+fn problems_hint(status: &Value) -> String {
+    let pending = count(&status["hosts"]["PENDING"]) + count(&status["services"]["PENDING"]);
+    match (count(&status["problems"]), pending) {
+        (0, 0) => "all is well".to_owned(),
+        (0, pending) => format!("none known; {} without a result yet", plural(pending, "check", "checks")),
+        _ => "`perigee-master problems` shows them".to_owned(),
+    }
 }
 
 fn slots_hint(slots: &Value) -> String {
