@@ -390,6 +390,8 @@ impl Coordinator {
         match consequence {
             Consequence::Acknowledge(id, position) => {
                 if self.connections.contains_key(&id) {
+                    // Before it leaves: whoever traces this process sees it behind the fdatasync that it stands on.
+                    tracing::debug!(target: "perigee::acknowledging", run = %position.run, position = position.position.0);
                     self.say(id, &[ToSatellite::Ack(position)]);
                 }
             }

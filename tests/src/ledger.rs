@@ -143,6 +143,8 @@ pub fn positions(log: &str) -> Positions {
         let of = match kind {
             Said::Durable => &mut positions.durable,
             Said::Acknowledged => &mut positions.acknowledged,
+            // The master's word, which may not have arrived.
+            Said::Acknowledging => continue,
         };
         let known = of.entry(run).or_default();
         *known = position.max(*known);
@@ -150,23 +152,34 @@ pub fn positions(log: &str) -> Positions {
     positions
 }
 
-/// What a line of a satellite's log says of a run.
+/// What a line of a log says of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Said {
     /// Its position is on disk.
     Durable,
-    /// Its position is acknowledged.
+    /// Its position is acknowledged, says the satellite.
     Acknowledged,
+    /// Its position is about to be acknowledged, says the master.
+    Acknowledging,
 }
 
-/// What one line of a satellite's log says of a run's position, if it says anything.
+impl Said {
+    /// How such a line is marked.
+    #[must_use]
+    pub fn mark(self) -> &'static str {
+        match self {
+            Said::Durable => "perigee::durable: ",
+            Said::Acknowledged => "perigee::ack: ",
+            Said::Acknowledging => "perigee::acknowledging: ",
+        }
+    }
+}
+
+/// What one line of a log says of a run's position, if it says anything.
 #[must_use]
 pub fn position(line: &str) -> Option<(Said, String, u64)> {
-    let (kind, rest) = match (line.split_once("perigee::durable: "), line.split_once("perigee::ack: ")) {
-        (Some((_, rest)), _) => (Said::Durable, rest),
-        (None, Some((_, rest))) => (Said::Acknowledged, rest),
-        (None, None) => return None,
-    };
+    let kinds = [Said::Durable, Said::Acknowledged, Said::Acknowledging];
+    let (kind, rest) = kinds.into_iter().find_map(|kind| Some((kind, line.split_once(kind.mark())?.1)))?;
     let value = |name: &str| rest.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
     Some((kind, value("run")?.to_owned(), value("position")?.parse().ok()?))
 }

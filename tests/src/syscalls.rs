@@ -133,9 +133,18 @@ pub fn told(calls: &[Call], mark: &str) -> Vec<Told> {
 /// Judges one program: what it tells for the `n`th time must come after its `n`th commit. Gives what is wrong, in words.
 #[must_use]
 pub fn told_too_early(commits: &[Commit], told: &[Told]) -> Vec<String> {
+    let numbered: Vec<(Told, Option<usize>)> =
+        told.iter().cloned().enumerate().map(|(number, told)| (told, Some(number))).collect();
+    told_before_its_commit(commits, &numbered)
+}
+
+/// Judges one program by the order of its events: what it tells must come after the sync of the commit it stands on, named by its
+/// number; none means that no commit covers it.
+#[must_use]
+pub fn told_before_its_commit(commits: &[Commit], told: &[(Told, Option<usize>)]) -> Vec<String> {
     let mut wrong = Vec::new();
-    for (number, told) in told.iter().enumerate() {
-        let sync = commits.get(number).and_then(|commit| commit.sync.as_ref());
+    for (told, commit) in told {
+        let sync = commit.and_then(|number| commits.get(number)).and_then(|commit| commit.sync.as_ref());
         if sync.is_none_or(|sync| sync.last_line >= told.line) {
             let when = sync.map_or("never".to_owned(), |sync| format!("{:.6}", sync.ended));
             wrong.push(format!("told at {:.6}, synced {when}: {}", told.at, told.text));

@@ -12,6 +12,7 @@ use tests::audit::Audit;
 use tests::fakes::{Fakes, daemon};
 use tests::figure::figure;
 use tests::fleet::Fleet;
+use tests::ledger::{Evidence, judge};
 use tests::wait::until;
 
 use crate::replay;
@@ -105,6 +106,8 @@ fn twenty_kills_under_load_lose_nothing_and_double_nothing() {
     let per_kill = verdict.in_flight / audit.kills.len().max(1);
     assert!(per_kill <= HOSTS * SERVICES, "{} answers were not durable when a satellite was killed", verdict.in_flight);
 
+    assert_the_judge_is_awake(&evidence);
+
     let replayed = replay::assert_the_journal_gives_back_what_was_shown(&mut fleet);
     let gaps = evidence.named.len();
     figure(
@@ -115,6 +118,21 @@ fn twenty_kills_under_load_lose_nothing_and_double_nothing() {
             verdict.answers, verdict.applied, verdict.in_flight
         ),
     );
+}
+
+/// One result taken out of this very history is a loss, one that is there twice is a duplicate, and nothing else is said.
+fn assert_the_judge_is_awake(evidence: &Evidence) {
+    let numbered = evidence.effects.iter().position(|effect| effect.serial.is_some()).unwrap();
+    let mut without = evidence.clone();
+    let taken = without.effects.remove(numbered);
+    let verdict = judge(&without);
+    assert!(verdict.duplicates.is_empty() && !verdict.lost.is_empty(), "{taken:?} was taken out: {verdict:#?}");
+    let named = format!("{} c{}: serial {}", taken.host, &taken.service[1..], taken.serial.unwrap());
+    assert!(verdict.lost.iter().any(|lost| lost.starts_with(&named)), "{named} was taken out: {verdict:#?}");
+    let mut twice = evidence.clone();
+    twice.effects.push(taken);
+    let verdict = judge(&twice);
+    assert!(verdict.lost.is_empty() && !verdict.duplicates.is_empty(), "one result is there twice: {verdict:#?}");
 }
 
 fn commands_by_service() -> BTreeMap<(String, String), String> {

@@ -10,9 +10,11 @@ use shared::name::JournalIndex;
 use tests::fakes::{Fakes, daemon};
 use tests::figure::figure;
 use tests::fleet::Fleet;
-use tests::ledger::position;
+use tests::ledger::{Said, position};
 use tests::missing::missing;
-use tests::syscalls::{Call, Commit, before_its_commit, calls, commits, told, told_too_early};
+use tests::syscalls::{
+    Call, Commit, Told, before_its_commit, calls, commits, told, told_before_its_commit, told_too_early,
+};
 
 const STRACE: &str = "/usr/bin/strace";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,20 +31,20 @@ fn read(trace: &PathBuf) -> Vec<Call> {
     calls(&String::from_utf8_lossy(&fs::read(trace).unwrap()))
 }
 
-/// What is said of one run: the position and when.
-struct Said {
+/// What is said of one run: the position, and when.
+struct Word {
     run: String,
     position: u64,
-    at: f64,
+    told: Told,
 }
 
-fn said(calls: &[Call], mark: &str) -> Vec<Said> {
-    let lines = told(calls, mark);
-    let said = lines.iter().filter_map(|told| {
+fn words(calls: &[Call], kind: Said) -> Vec<Word> {
+    let lines = told(calls, kind.mark());
+    let words = lines.into_iter().filter_map(|told| {
         let (_, run, position) = position(&told.text)?;
-        Some(Said { run, position, at: told.at })
+        Some(Word { run, position, told })
     });
-    said.collect()
+    words.collect()
 }
 
 #[test]
@@ -77,15 +79,17 @@ fn nothing_is_called_durable_or_acknowledged_before_its_fdatasync() {
     fleet.terminate().unwrap();
 
     let (master, satellite) = (read(&traces[0]), read(&traces[1]));
-    let durable = said(&satellite, "perigee::durable");
-    let acknowledged = said(&satellite, "perigee::ack");
-    assert!(durable.len() > 10 && acknowledged.len() > 10, "{} and {} lines", durable.len(), acknowledged.len());
+    let durable = words(&satellite, Said::Durable);
+    let acknowledged = words(&satellite, Said::Acknowledged);
+    let acknowledging = words(&master, Said::Acknowledging);
+    let counts = [durable.len(), acknowledged.len(), acknowledging.len()];
+    assert!(counts.iter().all(|count| *count > 10), "{counts:?} words");
     let run = durable[0].run.clone();
-    assert!(durable.iter().all(|said| said.run == run), "one process without a cut has one run");
+    assert!(durable.iter().all(|word| word.run == run), "one process without a cut has one run");
 
     // The satellite: write, sync, word, in this order, every time.
     let spooled = commits(&satellite, |path| path.contains(&run));
-    let early = told_too_early(&spooled, &told(&satellite, "perigee::durable"));
+    let early = told_too_early(&spooled, &told(&satellite, Said::Durable.mark()));
     assert!(early.is_empty(), "{early:#?}");
 
     // The master: a record of the journal a commit, and the positions that it made durable.
@@ -93,15 +97,24 @@ fn nothing_is_called_durable_or_acknowledged_before_its_fdatasync() {
     let records = positions_of_records(&fleet.master.data, &run);
     assert_eq!(records.len(), journaled.len(), "one write a record");
     let record_of = |position: u64| records.iter().position(|durable| *durable >= position);
+    let mut leaving: Vec<(Told, Option<usize>)> =
+        acknowledging.iter().map(|word| (word.told.clone(), record_of(word.position))).collect();
+    let early = told_before_its_commit(&journaled, &leaving);
+    assert!(early.is_empty(), "{early:#?}");
     let claims: Vec<(f64, Option<usize>, String)> = acknowledged
         .iter()
-        .map(|said| (said.at, record_of(said.position), format!("{} acknowledged", said.position)))
+        .map(|word| (word.told.at, record_of(word.position), format!("{} acknowledged", word.position)))
         .collect();
     let early = before_its_commit(&journaled, &claims);
     assert!(early.is_empty(), "{early:#?}");
 
+    // One acknowledgement of this very trace, moved between its write and its fdatasync, is found.
+    let planted = leaving.len() / 2;
+    leaving[planted].0.line = journaled[leaving[planted].1.unwrap()].write.last_line;
+    assert_eq!(told_before_its_commit(&journaled, &leaving).len(), 1, "a planted acknowledgement was not found");
+
     // And what the master wrote had been on the satellite's disk before.
-    let spooled_as = |position: u64| durable.iter().position(|said| said.position >= position);
+    let spooled_as = |position: u64| durable.iter().position(|word| word.position >= position);
     let written: Vec<(f64, Option<usize>, String)> = moves(&records)
         .map(|(number, position)| {
             (journaled[number].write.began, spooled_as(position), format!("{position} journaled"))
@@ -117,7 +130,7 @@ fn nothing_is_called_durable_or_acknowledged_before_its_fdatasync() {
             syncs(&spooled),
             syncs(&journaled),
             durable.len(),
-            acknowledged.len()
+            acknowledging.len()
         ),
     );
 }
