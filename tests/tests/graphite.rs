@@ -440,5 +440,5 @@ fn a_damaged_cursor_stops_the_writer_with_a_message() {
     std::fs::write(directory.path().join("graphite.cursor"), "rubbish").unwrap();
     let writer = Running::start(&Journal::new(), &sink.address(), directory.path(), None);
     let error = writer.runtime.block_on(writer.task).unwrap().unwrap_err();
-    assert!(format!("{error:#}").contains("graphite.cursor is not a cursor"), "{error:#}");
+    assert!(format!("{error:#}").contains("graphite.cursor is damaged: it is not a cursor"), "{error:#}");
 }
