@@ -21,7 +21,7 @@ mod stream;
 pub(crate) mod summary;
 pub mod token;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -6,6 +6,8 @@
 mod client;
 mod show;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::io::{self, IsTerminal as _, Write};
 use std::path::PathBuf;
@@ -269,10 +271,7 @@ pub fn run(command: Command) -> u8 {
         Ok(status) => status,
         Err(failure) => {
             let _ = writeln!(io::stderr(), "perigee-master: {failure}");
-            match failure {
-                Failure::NotReached(_) => NOT_REACHED,
-                Failure::Wrong(_) | Failure::Refused { .. } => WRONG,
-            }
+            failure.status()
         }
     }
 }
@@ -459,63 +458,4 @@ fn tokens(command: TokenCommand, look: &Look, out: &mut Vec<u8>) -> Result<u8, F
         }
     }
     Ok(GOOD)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::Parser;
-
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(subcommand)]
-        command: Command,
-    }
-
-    #[test]
-    fn the_commands_hang_together_and_every_help_says_how_it_ends_or_what_to_type() {
-        use clap::CommandFactory as _;
-        let mut line = Line::command();
-        line.clone().debug_assert();
-        for command in line.get_subcommands_mut().filter(|command| command.get_name() != "help") {
-            let help = command.render_long_help().to_string();
-            assert!(help.contains("Example"), "{help}");
-        }
-    }
-
-    #[test]
-    fn wrong_use_is_two_and_no_master_is_three_with_what_to_do() {
-        let data = tempfile::tempdir().unwrap();
-        let line =
-            |arguments: &[&str]| Line::try_parse_from([&["perigee-master"], arguments].concat()).unwrap().command;
-        let data_path = data.path().to_str().unwrap();
-        let look = look(false);
-        let status = line(&["status", "--data", data_path]);
-        let failure = perform(status, &look, &mut Vec::new()).unwrap_err();
-        assert!(matches!(&failure, Failure::NotReached(why) if why.contains("perigee-master serve")), "{failure}");
-        assert_eq!(run(line(&["status", "--data", data_path])), NOT_REACHED);
-        assert_eq!(run(line(&["token", "revoke", "x", "--data", data_path])), WRONG);
-        assert_eq!(run(line(&["check-config", data_path])), WRONG);
-        assert_eq!(run(line(&["status", "--url", "http://192.0.2.1:8080"])), WRONG);
-    }
-
-    #[test]
-    fn a_token_is_made_listed_and_revoked() {
-        let data = tempfile::tempdir().unwrap();
-        let data_path = data.path().to_str().unwrap();
-        let answer = |arguments: &[&str]| {
-            let all = [&["perigee-master", "token"], arguments, &["--data", data_path]].concat();
-            let mut out = Vec::new();
-            assert_eq!(perform(Line::try_parse_from(all).unwrap().command, &look(false), &mut out).unwrap(), GOOD);
-            String::from_utf8(out).unwrap()
-        };
-        assert!(answer(&["list"]).contains("no tokens"));
-        let made = answer(&["create", "--role", "admin", "--name", "ann"]);
-        let id = made.split('.').nth(1).unwrap();
-        let listed = answer(&["list"]);
-        assert!(listed.contains(id) && listed.contains("admin") && listed.contains("ann"), "{listed}");
-        assert!(!listed.contains(made.trim().rsplit('.').next().unwrap()), "the secret is listed");
-        assert!(answer(&["revoke", id]).contains(id));
-        assert!(answer(&["list"]).contains("no tokens"));
-    }
 }

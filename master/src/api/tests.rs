@@ -1,6 +1,7 @@
 //! The interface from outside: a real socket, a real store, a real client.
 
 mod access;
+mod limits;
 mod reading;
-mod rig;
+pub(crate) mod rig;
 mod streaming;

@@ -46,6 +46,16 @@ pub(super) enum Failure {
     Refused { message: String, answer: Value },
 }
 
+impl Failure {
+    /// The exit status it ends with.
+    pub(super) fn status(&self) -> u8 {
+        match self {
+            Self::NotReached(_) => super::NOT_REACHED,
+            Self::Wrong(_) | Self::Refused { .. } => super::WRONG,
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -42,23 +42,23 @@ use crate::status::Status;
 use crate::store::{self, Commit, Done, Store};
 
 /// Nothing that a test waits for takes this long.
-pub(super) const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(20);
 const START: i64 = 1_790_000_000_000;
 
-pub(super) fn clock() -> Timestamp {
+pub(crate) fn clock() -> Timestamp {
     Timestamp::from_millis(START + 3_600_000)
 }
 
-pub(super) fn slot(region: &str, number: u32) -> Slot {
+pub(crate) fn slot(region: &str, number: u32) -> Slot {
     Slot { region: region.parse().unwrap(), number: SlotNumber::new(number).unwrap() }
 }
 
-pub(super) fn name(text: &str) -> ObjectName {
+pub(crate) fn name(text: &str) -> ObjectName {
     text.parse().unwrap()
 }
 
 /// A catalog of region `eu` (two slots) and `us` (one slot) with these objects; a host's name begins with its region.
-pub(super) fn catalog(objects: &[&str]) -> Catalog {
+pub(crate) fn catalog(objects: &[&str]) -> Catalog {
     let definition = |region: RegionName| CheckDefinition {
         check: Check::Tcp(TcpCheck { address: "127.0.0.1".into(), port: 1 }),
         policy: Policy { check_interval_ms: 60_000, retry_interval_ms: 15_000, timeout_ms: 10_000, max_attempts: 3 },
@@ -80,17 +80,17 @@ pub(super) fn catalog(objects: &[&str]) -> Catalog {
 }
 
 /// A master without its loop.
-pub(super) struct Rig {
-    pub(super) data: PathBuf,
-    pub(super) store: Store,
+pub(crate) struct Rig {
+    pub(crate) data: PathBuf,
+    pub(crate) store: Store,
     done: UnboundedReceiver<Done>,
     status: Status,
     links: BTreeMap<Slot, SlotLink>,
     view: watch::Sender<Arc<View>>,
-    pub(super) rows: broadcast::Sender<Arc<Vec<Row>>>,
+    pub(crate) rows: broadcast::Sender<Arc<Vec<Row>>>,
     history: History,
     sequence: u64,
-    pub(super) requests: mpsc::Receiver<Request>,
+    pub(crate) requests: mpsc::Receiver<Request>,
     sender: mpsc::Sender<Request>,
     shutdown: CancellationToken,
     bound: Option<Bound>,
@@ -98,7 +98,7 @@ pub(super) struct Rig {
 
 impl Rig {
     /// Opens the store in a directory; a new one is given its first row and `objects`.
-    pub(super) async fn open(data: &Path, objects: &[&str]) -> Self {
+    pub(crate) async fn open(data: &Path, objects: &[&str]) -> Self {
         let store::Opened { store, status, done, .. } = store::open(data, store::Options::default()).unwrap();
         let history = History::open(data, store.clone(), &status).unwrap();
         let (sender, requests) = mpsc::channel(4);
@@ -136,14 +136,15 @@ impl Rig {
     }
 
     /// Serves what there is: TCP on a free port of the loopback, and the local socket.
-    pub(super) async fn serve(&mut self, open_reads: bool) -> SocketAddr {
+    pub(crate) async fn serve(&mut self, open_reads: bool) -> SocketAddr {
+        self.serve_with(open_reads, None).await
+    }
+
+    /// The same, as HTTPS if there is a certificate and a key.
+    pub(crate) async fn serve_with(&mut self, open_reads: bool, tls: Option<(PathBuf, PathBuf)>) -> SocketAddr {
         let inputs = self.inputs();
-        let listeners = Listeners {
-            tcp: Some("127.0.0.1:0".parse().unwrap()),
-            tls: None,
-            unix: self.data.join(api::SOCKET),
-            open_reads,
-        };
+        let listeners =
+            Listeners { tcp: Some("127.0.0.1:0".parse().unwrap()), tls, unix: self.data.join(api::SOCKET), open_reads };
         let bound = api::serve(listeners, inputs, self.shutdown.clone()).await.unwrap();
         let address = bound.tcp.unwrap();
         self.bound = Some(bound);
@@ -151,7 +152,7 @@ impl Rig {
     }
 
     /// What the interface reads and writes.
-    pub(super) fn inputs(&self) -> Inputs {
+    pub(crate) fn inputs(&self) -> Inputs {
         Inputs {
             view: self.view.subscribe(),
             rows: self.rows.clone(),
@@ -167,17 +168,17 @@ impl Rig {
     }
 
     /// The state as published.
-    pub(super) fn status(&self) -> &Status {
+    pub(crate) fn status(&self) -> &Status {
         &self.status
     }
 
     /// What readers see.
-    pub(super) fn shown(&self) -> Arc<View> {
+    pub(crate) fn shown(&self) -> Arc<View> {
         Arc::clone(&self.view.borrow())
     }
 
     /// Ends everything, as the loop does.
-    pub(super) async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.shutdown.cancel();
         if let Some(bound) = self.bound.take() {
             timeout(LONG, bound.task).await.unwrap().unwrap();
@@ -186,7 +187,7 @@ impl Rig {
     }
 
     /// Commits, folds and publishes one row, in the loop's order.
-    pub(super) async fn add(&mut self, entry: Entry, outcomes: Outcomes) -> JournalIndex {
+    pub(crate) async fn add(&mut self, entry: Entry, outcomes: Outcomes) -> JournalIndex {
         let index = JournalIndex(self.status.head.0 + 1);
         let at = Timestamp::from_millis(START + 1000 * i64::try_from(index.0).unwrap());
         let row = Row { index, term: self.status.term, at, entry, outcomes };
@@ -204,7 +205,7 @@ impl Rig {
         index
     }
 
-    pub(super) fn show(&self) {
+    pub(crate) fn show(&self) {
         let shown = View {
             status: Arc::new(self.status.clone()),
             links: self.links.clone(),
@@ -215,7 +216,7 @@ impl Rig {
         self.view.send_replace(Arc::new(shown));
     }
 
-    pub(super) async fn activate(&mut self, catalog: &Catalog) -> JournalIndex {
+    pub(crate) async fn activate(&mut self, catalog: &Catalog) -> JournalIndex {
         self.store.keep_revision(catalog).unwrap();
         let unknown: Vec<&ObjectName> = catalog.objects.keys().filter(|name| self.status.id(name).is_none()).collect();
         let named = (self.status.next_check.0..)
@@ -231,7 +232,7 @@ impl Rig {
     }
 
     /// A process takes a slot and is given everything of its region.
-    pub(super) async fn claim(&mut self, slot: Slot) -> JournalIndex {
+    pub(crate) async fn claim(&mut self, slot: Slot) -> JournalIndex {
         let catalog = self.status.catalog.clone().unwrap();
         let checks = catalog.objects.iter().filter(|(_, definition)| definition.region == slot.region);
         let changes: Vec<_> = checks.map(|(name, _)| (self.status.id(name).unwrap(), Some(slot.clone()))).collect();
@@ -247,7 +248,7 @@ impl Rig {
     }
 
     /// The link of a slot comes or goes.
-    pub(super) fn link(&mut self, slot: &Slot, connected: bool) {
+    pub(crate) fn link(&mut self, slot: &Slot, connected: bool) {
         let link = SlotLink {
             connected,
             remote: connected.then(|| "192.0.2.1:5".to_owned()),
@@ -263,11 +264,11 @@ impl Rig {
     }
 
     /// A batch of results: (object, observation, output).
-    pub(super) async fn results(&mut self, results: &[(&str, State, &str)]) -> JournalIndex {
+    pub(crate) async fn results(&mut self, results: &[(&str, State, &str)]) -> JournalIndex {
         self.batch(results, Vec::new()).await
     }
 
-    pub(super) async fn batch(&mut self, results: &[(&str, State, &str)], gaps: Vec<Gap>) -> JournalIndex {
+    pub(crate) async fn batch(&mut self, results: &[(&str, State, &str)], gaps: Vec<Gap>) -> JournalIndex {
         let mut builder = BatchBuilder::default();
         let mut verdicts = Vec::new();
         let mut slot = slot("eu", 1);
@@ -324,19 +325,19 @@ fn result(check: CheckId, grant: Grant, now: Timestamp, after: CheckState, outpu
 }
 
 /// One answer.
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) text: String,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
 }
 
 impl Answer {
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
     }
 
     /// The names of a list's items, as `host` or `host!service`.
-    pub(super) fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let list = self.json();
         let items = list["items"].as_array().unwrap_or_else(|| panic!("no list: {list}"));
         let part = |value: &Value| value.as_str().map(str::to_owned);
@@ -375,12 +376,12 @@ fn request(method: &str, path: &str, headers: &[(&str, &str)], body: Bytes) -> h
 }
 
 /// Asks over TCP.
-pub(super) async fn ask(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+pub(crate) async fn ask(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
     ask_with(address, method, path, headers, Bytes::new()).await
 }
 
 /// Asks over TCP with a body.
-pub(super) async fn ask_with(
+pub(crate) async fn ask_with(
     address: SocketAddr,
     method: &str,
     path: &str,
@@ -392,34 +393,34 @@ pub(super) async fn ask_with(
 }
 
 /// Reads over TCP, where reads are open.
-pub(super) async fn get(address: SocketAddr, path: &str) -> Answer {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> Answer {
     ask(address, "GET", path, &[]).await
 }
 
 /// Asks over the local socket.
-pub(super) async fn ask_locally(data: &Path, method: &str, path: &str) -> Answer {
+pub(crate) async fn ask_locally(data: &Path, method: &str, path: &str) -> Answer {
     let stream = UnixStream::connect(data.join(api::SOCKET)).await.unwrap();
     read(exchange(stream, request(method, path, &[], Bytes::new())).await).await
 }
 
 /// One server-sent event with data.
 #[derive(Debug, Clone)]
-pub(super) struct Sent {
-    pub(super) id: Option<u64>,
-    pub(super) name: String,
-    pub(super) data: Value,
+pub(crate) struct Sent {
+    pub(crate) id: Option<u64>,
+    pub(crate) name: String,
+    pub(crate) data: Value,
 }
 
 /// A client of the event stream that parses as a browser does.
-pub(super) struct Listener {
+pub(crate) struct Listener {
     body: Incoming,
     text: String,
     /// What a browser would send as Last-Event-ID.
-    pub(super) last_id: Option<u64>,
+    pub(crate) last_id: Option<u64>,
 }
 
 impl Listener {
-    pub(super) async fn connect(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Self {
+    pub(crate) async fn connect(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         let (mut sender, connection) = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
@@ -461,7 +462,7 @@ impl Listener {
     }
 
     /// The next event with data; `None` at the end.
-    pub(super) async fn next(&mut self) -> Option<Sent> {
+    pub(crate) async fn next(&mut self) -> Option<Sent> {
         let next = async {
             loop {
                 let sent = self.block().await?;
