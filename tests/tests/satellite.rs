@@ -360,6 +360,15 @@ async fn a_killed_satellite_delivers_all_that_was_durable_once() {
         assert!(durable.insert(run, position).is_none_or(|before| before < position), "positions rise");
     }
     assert!(durable.len() >= 6, "a run a process: {durable:?}");
+    // What was durable but not acknowledged at the end lies on the volume: the next process brings it.
+    satellite = site.satellite(address, "1");
+    let complete = |master: &Master| {
+        let arrived = |run, last: &u64| master.effects.get(run).is_some_and(|effects| effects.last() >= Some(last));
+        durable.iter().all(|(run, last)| arrived(run, last))
+    };
+    master.until("what the last process left", &satellite, complete).await;
+    satellite.terminate();
+    assert_eq!(satellite.ended().await.code(), Some(0));
     for (run, last) in &durable {
         let effects = master.effects.get(run).cloned().unwrap_or_default();
         assert_eq!(
