@@ -99,7 +99,12 @@ pub(crate) struct Rig {
 impl Rig {
     /// Opens the store in a directory; a new one is given its first row and `objects`.
     pub(crate) async fn open(data: &Path, objects: &[&str]) -> Self {
-        let store::Opened { store, status, done, .. } = store::open(data, store::Options::default()).unwrap();
+        Self::open_with(data, objects, store::Options::default()).await
+    }
+
+    /// The same with bounds of the store's.
+    pub(crate) async fn open_with(data: &Path, objects: &[&str], options: store::Options) -> Self {
+        let store::Opened { store, status, done, .. } = store::open(data, options).unwrap();
         let history = History::open(data, store.clone(), &status).unwrap();
         let (sender, requests) = mpsc::channel(4);
         let links = BTreeMap::new();

@@ -1,6 +1,7 @@
 //! The event stream: what is told, that nothing is told twice or never, and what happens to clients that do not read.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -13,6 +14,7 @@ use tokio::net::TcpStream;
 use super::rig::{LONG, Listener, Rig, ask_locally, get, slot};
 use crate::api::stream::{STREAMS_MAX, WAITING_BYTES_MAX};
 use crate::entry::{Entry, Gap, Outcomes, Presence};
+use crate::store::Options;
 
 const OBJECTS: [&str; 2] = ["eu-web", "eu-web!load"];
 
@@ -148,6 +150,47 @@ async fn an_index_that_was_never_given_is_answered_by_resync_and_the_stream_goes
     let resync = listener.next().await.unwrap();
     assert_eq!((resync.name.as_str(), resync.id), ("resync", Some(3)));
     let index = rig.results(&[("eu-web", Up, "x")]).await;
+    assert_eq!(indexes(&mut listener, index.0).await, [index.0]);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn an_index_that_was_trimmed_is_answered_by_resync_and_the_stream_goes_on() {
+    let data = tempfile::tempdir().unwrap();
+    let options = Options { segment_bytes: 64 * 1024, ring_bytes: 0, ..Options::default() };
+    let mut rig = Rig::open_with(data.path(), &OBJECTS, options).await;
+    rig.claim(slot("eu", 1)).await;
+    let address = rig.serve(true).await;
+    let mut kept = rig.store.checkpoints();
+    let mut chance = 1_u64;
+    // Texts that do not compress, so that segments fill.
+    let mut text = || {
+        let mut letter = || {
+            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            char::from(b'a' + u8::try_from((chance >> 33) % 26).unwrap())
+        };
+        (0..4_000).map(|_| letter()).collect::<String>()
+    };
+    for round in 1..=2 {
+        for number in 0_u64..40 {
+            rig.results(&[("eu-web", if number.is_multiple_of(2) { Up } else { Down }, &text())]).await;
+        }
+        rig.store.checkpoint(Arc::clone(&rig.shown().status));
+        let checkpointed = tokio::time::timeout(LONG, kept.wait_for(|kept| kept.len() >= round)).await;
+        checkpointed.expect("a checkpoint").unwrap();
+    }
+    let mut pause = tokio::time::interval(std::time::Duration::from_millis(20));
+    let trimmed = async {
+        while rig.store.first().0 <= 3 {
+            rig.store.trim(super::rig::clock());
+            pause.tick().await;
+        }
+    };
+    tokio::time::timeout(LONG, trimmed).await.expect("the journal is trimmed when history has followed");
+    let mut listener = Listener::connect(address, "/api/v1/stream?since=3", &[]).await;
+    let resync = listener.next().await.unwrap();
+    assert_eq!((resync.name.as_str(), resync.id), ("resync", Some(rig.status().head.0)));
+    let index = rig.results(&[("eu-web", Down, "x"), ("eu-web!load", Good, "y")]).await;
     assert_eq!(indexes(&mut listener, index.0).await, [index.0]);
     rig.stop().await;
 }
