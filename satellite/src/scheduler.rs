@@ -22,7 +22,7 @@ use shared::time::{Monotonic, Timestamp};
 use crate::clock::{MasterClock, Now};
 use crate::command::{Adopted, Beginning, Command, Identity, Kept, KeptStates, ProbeId, ReadBatches, ReadId, Seen};
 use crate::outbox::Outbox;
-use roster::Roster;
+use roster::{Ended, Roster};
 
 /// A sign of life this often; the master's lease of 15 s outlasts two that are lost.
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
@@ -183,7 +183,7 @@ impl Scheduler {
     }
 
     fn end_probe(&mut self, now: Now, probe: ProbeId, outcome: Outcome) {
-        let Some((flight, check, before)) = self.roster.end(probe) else { return };
+        let Some(Ended { flight, check, before, current }) = self.roster.end(probe) else { return };
         let observed = if check.object.is_host() { outcome.state.as_host() } else { outcome.state };
         let confirmation = Confirmation { max_attempts: check.policy.max_attempts };
         let mut result = CheckResult {
@@ -207,10 +207,12 @@ impl Scheduler {
         let (counter, sequence) = self.outbox.next_place();
         let key = Key { grant: flight.grant, counter, sequence };
         self.outbox.push(now.monotonic, &result);
-        let place = self.clock.axis(now.monotonic);
-        self.roster.settle(place, flight.check, Carried { state: result.after, key });
         self.results += 1;
-        self.states_changed = true;
+        if current {
+            let place = self.clock.axis(now.monotonic);
+            self.roster.settle(place, flight.check, Carried { state: result.after, key });
+            self.states_changed = true;
+        }
     }
 
     /// See [`Command::Append`].
@@ -386,7 +388,7 @@ impl Scheduler {
         self.fenced = true;
         self.holder = false;
         self.update_running(now.monotonic);
-        self.roster.disown_all(self.clock.axis(now.monotonic));
+        self.roster.depart_all(self.clock.axis(now.monotonic));
     }
 
     fn handle_series_end(&mut self, now: Now, generation: Generation) {

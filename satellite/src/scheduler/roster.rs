@@ -36,6 +36,31 @@ pub struct Flight {
     pub due: Monotonic,
 }
 
+/// What an execution will be good for when it ends.
+#[derive(Debug)]
+enum Flying {
+    /// The check's next state.
+    Due(Flight),
+    /// The check has left this slot, or came back under another grant, with the state it had: history under the grant it was started
+    /// under. Somebody was asked, and what they answer is not thrown away.
+    Departed(Flight, Box<AssignedCheck>, CheckState),
+    /// Nothing: the question is another by now. It still takes a place.
+    Void,
+}
+
+/// An execution that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Which.
+    pub flight: Flight,
+    /// The check as it was asked.
+    pub check: AssignedCheck,
+    /// Its state before.
+    pub before: CheckState,
+    /// Whether it makes the check's next state; otherwise it is an observation and nothing more.
+    pub current: bool,
+}
+
 /// Everything this slot has to check.
 #[derive(Debug, Default)]
 pub struct Roster {
@@ -44,8 +69,7 @@ pub struct Roster {
     duties: BTreeMap<CheckId, Duty>,
     /// Places of all duties that wait for their time.
     queue: BTreeSet<(Timestamp, CheckId)>,
-    /// `None` for an execution that nobody waits for any more but that still takes a place.
-    flights: BTreeMap<ProbeId, Option<Flight>>,
+    flights: BTreeMap<ProbeId, Flying>,
     states: BTreeMap<CheckId, Carried>,
     running: bool,
     probes: u64,
@@ -95,7 +119,8 @@ impl Roster {
     /// `first_check` is the first id given since the master's store was made or restored.
     pub fn assign(&mut self, now: Timestamp, timeline: Timeline, first_check: CheckId, assignment: Assignment) {
         if self.timeline != Some(timeline) {
-            // Keys of another timeline order nothing here; ids from the first new one on may mean other objects.
+            // Grants and keys of another timeline mean nothing here; ids from the first new one on may mean other objects.
+            self.flights.values_mut().for_each(|flying| *flying = Flying::Void);
             self.states.retain(|id, _| *id < first_check);
             self.states.values_mut().for_each(|known| known.key = Default::default());
             self.timeline = Some(timeline);
@@ -104,6 +129,7 @@ impl Roster {
         let gone: Vec<CheckId> =
             self.duties.keys().filter(|id| !self.assignment.checks.contains_key(id)).copied().collect();
         for id in gone {
+            self.depart(id, old.checks.get(&id));
             self.states.remove(&id);
             self.drop_duty(id);
         }
@@ -114,6 +140,12 @@ impl Roster {
     }
 
     fn take(&mut self, now: Timestamp, id: CheckId, old: Option<&AssignedCheck>) {
+        let regranted = old
+            .zip(self.assignment.checks.get(&id))
+            .is_some_and(|(old, new)| old.grant != new.grant && old.check == new.check);
+        if regranted {
+            self.depart(id, old);
+        }
         let Some(check) = self.assignment.checks.get(&id) else { return };
         if let Some(carried) = &check.carried
             && self.states.get(&id).is_none_or(|own| own.key <= carried.key)
@@ -143,12 +175,25 @@ impl Roster {
         self.place(id, due);
     }
 
+    /// What is executed of this check is not its next state any more; it stays an observation under the old grant.
+    fn depart(&mut self, id: CheckId, asked: Option<&AssignedCheck>) {
+        let Some(asked) = asked else { return };
+        let known = self.states.get(&id);
+        let before = known.map_or_else(|| CheckState::pending(asked.policy.max_attempts), |known| known.state);
+        if let Some(probe) = self.duties.get_mut(&id).and_then(|duty| duty.flight.take())
+            && let Some(flying) = self.flights.get_mut(&probe)
+            && let Flying::Due(flight) = flying
+        {
+            *flying = Flying::Departed(*flight, Box::new(asked.clone()), before);
+        }
+    }
+
     /// Whoever still executes this check does it for nothing.
     fn disown(&mut self, id: CheckId) {
         if let Some(probe) = self.duties.get_mut(&id).and_then(|duty| duty.flight.take())
-            && let Some(flight) = self.flights.get_mut(&probe)
+            && let Some(flying) = self.flights.get_mut(&probe)
         {
-            *flight = None;
+            *flying = Flying::Void;
         }
     }
 
@@ -180,12 +225,13 @@ impl Roster {
         self.running = running;
     }
 
-    /// Nobody waits for what is running: the slot was lost.
-    pub fn disown_all(&mut self, now: Timestamp) {
+    /// What is running are observations and nothing more: the slot was lost.
+    pub fn depart_all(&mut self, now: Timestamp) {
         let flying: Vec<CheckId> =
             self.duties.iter().filter(|(_, duty)| duty.flight.is_some()).map(|(id, _)| *id).collect();
         for id in flying {
-            self.disown(id);
+            let asked = self.assignment.checks.get(&id).cloned();
+            self.depart(id, asked.as_ref());
             self.place_next(id, now);
         }
     }
@@ -215,23 +261,29 @@ impl Roster {
         self.probes += 1;
         let probe = ProbeId(self.probes);
         self.late += u64::from(place.since(due) > LATE_AFTER);
-        self.flights.insert(probe, Some(Flight { check: id, grant: check.grant, due: clock.moment(due) }));
+        let flight = Flight { check: id, grant: check.grant, due: clock.moment(due) };
+        self.flights.insert(probe, Flying::Due(flight));
         if let Some(duty) = self.duties.get_mut(&id) {
             duty.flight = Some(probe);
         }
         Some((probe, check))
     }
 
-    /// An execution has ended; `None` if nobody waits for it any more.
-    pub fn end(&mut self, probe: ProbeId) -> Option<(Flight, &AssignedCheck, CheckState)> {
-        let flight = self.flights.remove(&probe)??;
-        let check = self.assignment.checks.get(&flight.check)?;
-        let known = self.states.get(&flight.check);
-        let state = known.map_or_else(|| CheckState::pending(check.policy.max_attempts), |known| known.state);
-        Some((flight, check, state))
+    /// An execution has ended; `None` if it is good for nothing any more.
+    pub fn end(&mut self, probe: ProbeId) -> Option<Ended> {
+        match self.flights.remove(&probe)? {
+            Flying::Void => None,
+            Flying::Departed(flight, check, before) => Some(Ended { flight, check: *check, before, current: false }),
+            Flying::Due(flight) => {
+                let check = self.assignment.checks.get(&flight.check)?.clone();
+                let known = self.states.get(&flight.check);
+                let before = known.map_or_else(|| CheckState::pending(check.policy.max_attempts), |known| known.state);
+                Some(Ended { flight, check, before, current: true })
+            }
+        }
     }
 
-    /// The state after an execution that [`Roster::end`] gave; the check gets its next place.
+    /// The state after a current execution that [`Roster::end`] gave; the check gets its next place.
     pub fn settle(&mut self, now: Timestamp, id: CheckId, after: Carried) {
         self.states.insert(id, after);
         if let Some(duty) = self.duties.get_mut(&id) {

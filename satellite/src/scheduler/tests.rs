@@ -182,7 +182,7 @@ fn a_check_of_an_unknown_kind_says_that_this_satellite_is_too_old() {
 }
 
 #[test]
-fn a_removed_check_is_forgotten_and_its_running_probe_with_it() {
+fn a_removed_check_is_forgotten_but_what_it_was_asked_last_is_told_under_its_old_grant() {
     let mut world = World::assigned(&[check(1), check(2)]);
     world.pass(Duration::from_secs(30));
     world.brain.handle_timeout(world.now);
@@ -192,7 +192,27 @@ fn a_removed_check_is_forgotten_and_its_running_probe_with_it() {
     world.answer(State::Ok);
     world.run_for(LINGER * 2, |_| State::Ok);
     assert_eq!(world.brain.roster.states().keys().collect::<Vec<_>>(), [&CheckId(2)]);
-    assert_eq!(world.disk.runs[&world.open_run()].last, Sequence(1));
+    assert_eq!(world.disk.runs[&world.open_run()].last, Sequence(2));
+}
+
+#[test]
+fn what_was_asked_under_an_ended_grant_is_told_under_it_and_makes_no_state() {
+    let mut world = World::assigned(&[check(1)]);
+    world.connect(true, &[]);
+    world.pass(Duration::from_secs(30));
+    world.brain.handle_timeout(world.now);
+    world.settle();
+    assert_eq!(world.probes.len(), 1);
+    let regranted = AssignedCheck { grant: Grant(check(1).grant.0 + 1), ..check(1) };
+    world.brain.handle_assignment(world.now, TIMELINE, CheckId(0), assignment(2, &[regranted]));
+    world.answer(State::Critical);
+    world.run_for(LINGER * 2, |_| State::Ok);
+    let told: Vec<_> = world.sent.iter().flat_map(|(_, live)| results(live)).map(|(_, result)| result).collect();
+    assert_eq!((told[0].grant, told[0].after.state), (check(1).grant, State::Critical));
+    // The new grant asks for itself, and goes on from what is known under it.
+    assert_eq!((told[1].grant.0, told[1].after.state), (check(1).grant.0 + 1, State::Ok));
+    assert_eq!(world.state(1).state.state, State::Ok);
+    assert_eq!(world.state(1).key.grant, told[1].grant);
 }
 
 #[test]
@@ -311,7 +331,7 @@ fn a_fenced_process_delivers_and_checks_nothing_until_it_is_holder_again() {
 }
 
 #[test]
-fn an_outcome_after_the_fence_is_nobodys() {
+fn an_outcome_after_the_fence_is_an_observation_and_no_state() {
     let mut world = World::assigned(&[check(1)]);
     world.connect(true, &[]);
     world.pass(Duration::from_secs(30));
@@ -321,7 +341,8 @@ fn an_outcome_after_the_fence_is_nobodys() {
     world.hear(ToSatellite::Fence);
     world.answer(State::Ok);
     world.run_for(minutes(1), |_| State::Ok);
-    assert_eq!(world.disk.runs[&world.open_run()].last, Sequence(0));
+    assert_eq!(world.disk.runs[&world.open_run()].last, Sequence(1));
+    assert!(world.brain.roster.states().is_empty());
 }
 
 #[test]
