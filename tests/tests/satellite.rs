@@ -367,8 +367,9 @@ async fn a_killed_satellite_delivers_all_that_was_durable_once() {
         durable.iter().all(|(run, last)| arrived(run, last))
     };
     master.until("what the last process left", &satellite, complete).await;
+    // Where nothing was left this process may not have begun to listen to signals: how it ends says nothing.
     satellite.terminate();
-    assert_eq!(satellite.ended().await.code(), Some(0));
+    satellite.ended().await;
     for (run, last) in &durable {
         let effects = master.effects.get(run).cloned().unwrap_or_default();
         assert_eq!(
