@@ -67,6 +67,8 @@ trap 'rm -rf --one-file-system "$work"' EXIT
 bare="$work/root"
 mkdir "$bare"
 tar -C "$bare" -xzf "$tarball"
+# Debian's installer writes this file on every machine; debootstrap alone leaves it out.
+printf '127.0.0.1 localhost\n::1 localhost\n' >"$bare/etc/hosts"
 for tool in node pkg-config cargo git python3; do
   [[ ! -e $bare/usr/bin/$tool ]] || die "the machine is not bare: it has $tool"
 done
