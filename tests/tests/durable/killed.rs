@@ -95,16 +95,15 @@ fn run_and_kill(data: &Path, seed: u64, moment: Duration) -> Heard {
     while heard.asked.is_empty() {
         assert!(take(&mut heard), "the child ended before its first commit");
     }
-    let id = child.id();
     let killer = std::thread::spawn(move || {
         let (sender, receiver) = std::sync::mpsc::channel::<()>();
         let _ = receiver.recv_timeout(moment);
         drop(sender);
-        Command::new("kill").args(["-9", &id.to_string()]).status().unwrap()
+        child.kill().unwrap();
+        child.wait().unwrap()
     });
     while take(&mut heard) {}
-    assert!(killer.join().unwrap().success());
-    child.wait().unwrap();
+    assert!(!killer.join().unwrap().success());
     heard
 }
 
