@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.." || exit 2
 : "${CARGO_FLAGS:?start it with make proof}"
 read -ra cargo_flags <<<"$CARGO_FLAGS"
 budget=${BUDGET:-180}
-read -ra claims <<<"${CLAIMS:-2 3 4 5 6 7 8 1}"
+read -ra claims <<<"${CLAIMS:-2 3 4 5 6 7 8 9 10 11 12 13 1}"
 out="$PWD/target/proof"
 table=docs/proof.md
 # What was proven is named by commit, so the tree must be one. The table itself is what a proof rewrites.
@@ -39,6 +39,11 @@ claim_5() { programs link; }
 claim_6() { programs apply; }
 claim_7() { programs stream; }
 claim_8() { CI=true "$CARGO_TARGET_DIR/release/perigee-bench"; }
+claim_9() { programs nrpe; }
+claim_10() { programs agent; }
+claim_11() { PERIGEE_FUZZ_INPUTS=10000000 programs nrpe; }
+claim_12() { CI=true "$CARGO_TARGET_DIR/release/perigee-bench"; }
+claim_13() { programs check_nrpe; }
 
 # What stands in the row: what the proof said of itself (tests/src/figure.rs), else its counts.
 figure_of() {
