@@ -36,6 +36,7 @@ const SATELLITE: &Table = &[
     ("command", &[]),
     ("outbox", &["command"]),
     ("scheduler", &["clock", "command", "outbox"]),
+    ("process", &[]),
     ("probe", &[]),
     ("spool", &["command"]),
     ("link", &[]),
