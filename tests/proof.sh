@@ -30,6 +30,9 @@ programs() {
   CI=true tests/run.sh "${cargo_flags[@]}" "${flags[@]}"
 }
 
+# Measures these rows, and the peers they are measured against.
+bench() { CI=true "$CARGO_TARGET_DIR/release/perigee-bench" "$@"; }
+
 # The claims, by their row. Each ends with one JSON line on stdout and exits 0 when it held.
 claim_1() { tests/bare-machine.sh; }
 claim_2() { programs nrpe; }
@@ -38,11 +41,11 @@ claim_4() { PERIGEE_ROUNDS=20 programs kill durable; }
 claim_5() { programs link; }
 claim_6() { programs apply; }
 claim_7() { programs stream; }
-claim_8() { CI=true "$CARGO_TARGET_DIR/release/perigee-bench"; }
+claim_8() { bench nrpe-plain nrpe-anon-full nrpe-anon-resumed check_nrpe-forked ingest wire-bytes seglog-append; }
 claim_9() { programs nrpe; }
 claim_10() { programs agent; }
 claim_11() { PERIGEE_FUZZ_INPUTS=10000000 programs nrpe; }
-claim_12() { CI=true "$CARGO_TARGET_DIR/release/perigee-bench"; }
+claim_12() { bench nrpe-cert-full nrpe-cert-resumed nrpe-64-parallel agent-answer; }
 claim_13() { programs check_nrpe; }
 
 # What stands in the row: what the proof said of itself (tests/src/figure.rs), else its counts.

@@ -210,11 +210,14 @@ fn rss_kib() -> Result<u64> {
 /// What is being measured: the commit, marked if the tree has changed since.
 #[must_use]
 pub fn commit() -> String {
-    let described = Command::new("git").args(["describe", "--always", "--dirty", "--exclude=*"]).output();
-    match described {
-        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-        _ => "unknown".to_owned(),
-    }
+    let git = |arguments: &[&str]| {
+        let ended = Command::new("git").args(arguments).output().ok().filter(|ended| ended.status.success());
+        ended.map(|ended| String::from_utf8_lossy(&ended.stdout).trim().to_owned())
+    };
+    let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else { return "unknown".to_owned() };
+    // The table of proofs is what a proof rewrites: it makes no other program.
+    let changed = git(&["status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/docs/proof.md"]);
+    if changed.is_none_or(|changed| changed.is_empty()) { commit } else { format!("{commit}-dirty") }
 }
 
 /// Where the report belongs: `bench/report.json` in the target directory.

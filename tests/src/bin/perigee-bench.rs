@@ -10,6 +10,23 @@ use tests::bench::{Bench, Prepared, ROUNDS, Row, chosen, commit, report, report_
 use tests::figure::figure;
 use tracing_subscriber::EnvFilter;
 
+/// The rows in which a claim of `docs/proof.md` rests.
+const CLAIMS: [(u8, &[&str]); 2] = [
+    (
+        8,
+        &[
+            "nrpe-plain",
+            "nrpe-anon-full",
+            "nrpe-anon-resumed",
+            "check_nrpe-forked",
+            "ingest",
+            "wire-bytes",
+            "seglog-append",
+        ],
+    ),
+    (12, &["nrpe-cert-full", "nrpe-cert-resumed", "nrpe-64-parallel", "agent-answer"]),
+];
+
 /// Measures Perigee against its peers.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -50,7 +67,12 @@ fn main() -> Result<ExitCode> {
     }
     let path = report_path();
     report::merge(&path, &rows)?;
-    figure(8, &summary(&rows));
+    for (claim, of_claim) in CLAIMS {
+        let rows: Vec<&Row> = rows.iter().filter(|row| of_claim.contains(&row.row.as_str())).collect();
+        if !rows.is_empty() {
+            figure(claim, &summary(&rows));
+        }
+    }
     let passed = rows.len().saturating_sub(failed);
     let report = path.display().to_string();
     let line =
@@ -59,8 +81,8 @@ fn main() -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Every row in a few words, for the table of proofs.
-fn summary(rows: &[Row]) -> String {
+/// Rows in a few words, for the table of proofs.
+fn summary(rows: &[&Row]) -> String {
     let rows = rows.iter().map(|row| {
         let against = match (&row.peer, row.ratio) {
             (Some(peer), Some(ratio)) => format!(" ({ratio:.1} × less than {peer})"),
