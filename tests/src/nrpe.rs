@@ -1,9 +1,13 @@
-//! Debian's real NRPE daemon and its reference client, as a test needs them: a daemon on a port of its own with given commands,
-//! ready when it is handed out, gone when it is dropped; and what `check_nrpe` says about it.
+//! Debian's real NRPE daemon and its reference client, as a test needs them: a daemon on a port of its own with given commands, in
+//! any of the modes in which such daemons are found (`mode`), ready when it is handed out, gone when it is dropped; and what
+//! `check_nrpe` says about it.
 //!
 //! The surprise: nrpe refuses to run as root, so a root test lets it become `nobody`, who must be able to write its log.
 
-use std::fmt::Write as _;
+pub mod inetd;
+pub mod mode;
+pub mod setup;
+
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -11,11 +15,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
 
+use self::mode::{Keys, Mode};
+use self::setup::Setup;
+pub use self::setup::Transport;
 use crate::missing::missing;
-use crate::process::Watcher;
+use crate::process::{Watcher, text};
 use crate::wait::until;
 
 /// Debian's daemon.
@@ -24,15 +31,10 @@ pub const DAEMON: &str = "/usr/sbin/nrpe";
 pub const CHECK_NRPE: &str = "/usr/lib/nagios/plugins/check_nrpe";
 /// How long a daemon may take until it listens.
 const READY_WITHIN: Duration = Duration::from_secs(20);
-
-/// How the daemon is started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
-    /// Bare packets (`-n`).
-    Plain,
-    /// TLS as a stock daemon without certificates has it: anonymous.
-    Anonymous,
-}
+/// A free port may be taken by somebody else before the daemon has it; then the next one is tried.
+const PORTS_TRIED: usize = 5;
+/// What the daemon logs when it listens, at its start and after SIGHUP.
+const LISTENS: &str = "Listening for connections on port";
 
 /// A running daemon; dropped, it is killed.
 #[derive(Debug)]
@@ -40,9 +42,9 @@ pub struct RealNrpe {
     child: Child,
     _watcher: Watcher,
     directory: TempDir,
+    setup: Setup,
     /// Where it listens.
     pub address: SocketAddr,
-    transport: Transport,
 }
 
 /// What `check_nrpe` printed, and its exit status.
@@ -83,8 +85,7 @@ impl RealNrpe {
     /// # Errors
     /// It does not start; its log is in the message.
     pub fn start(transport: Transport, commands: &[(&str, &str)], settings: &str) -> Result<Self> {
-        let port = free_port(Ipv4Addr::LOCALHOST)?;
-        Self::start_on(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), transport, commands, settings)
+        Self::on_a_free_port(Setup::new(nowhere(), transport, commands, settings))
     }
 
     /// The same on a given loopback address and port.
@@ -97,47 +98,111 @@ impl RealNrpe {
         commands: &[(&str, &str)],
         settings: &str,
     ) -> Result<Self> {
-        let directory = tempfile::tempdir()?;
-        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o777))?;
-        let log = directory.path().join("nrpe.log");
-        let mut config = format!(
-            "server_address={}\nserver_port={}\nallowed_hosts=127.0.0.0/8,::1\nlog_file={}\nlisten_queue_size=1024\n",
-            address.ip(),
-            address.port(),
-            log.display()
-        );
-        if is_root() {
-            config.push_str("nrpe_user=nobody\nnrpe_group=nogroup\n");
+        Self::set_up(Setup::new(address, transport, commands, settings))
+    }
+
+    /// Starts a daemon in a mode that such daemons are found in, on a free port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// It does not start; its log is in the message.
+    pub fn in_mode(mode: Mode, keys: &Keys, commands: &[(&str, &str)], settings: &str) -> Result<Self> {
+        Self::on_a_free_port(mode.setup(nowhere(), keys, commands, settings))
+    }
+
+    /// The same on a given loopback address and port.
+    ///
+    /// # Errors
+    /// It does not start; its log is in the message.
+    pub fn in_mode_on(
+        address: SocketAddr,
+        mode: Mode,
+        keys: &Keys,
+        commands: &[(&str, &str)],
+        settings: &str,
+    ) -> Result<Self> {
+        Self::set_up(mode.setup(address, keys, commands, settings))
+    }
+
+    fn on_a_free_port(mut setup: Setup) -> Result<Self> {
+        let mut last = None;
+        for _ in 0..PORTS_TRIED {
+            setup.address.set_port(free_port(Ipv4Addr::LOCALHOST)?);
+            match Self::set_up(setup.clone()) {
+                Ok(daemon) => return Ok(daemon),
+                Err(error) if format!("{error:#}").contains("already in use") => last = Some(error),
+                Err(error) => return Err(error),
+            }
         }
-        for (name, line) in commands {
-            writeln!(config, "command[{name}]={line}")?;
-        }
-        config.push_str(settings);
+        Err(last.unwrap_or_else(|| anyhow::anyhow!("no port was tried")))
+    }
+
+    /// Starts a daemon and waits until it listens.
+    ///
+    /// # Errors
+    /// It does not start; its log is in the message.
+    pub fn set_up(setup: Setup) -> Result<Self> {
+        let (directory, log) = room()?;
         let file = directory.path().join("nrpe.cfg");
-        std::fs::write(&file, config)?;
-        let mut command = Command::new(DAEMON);
-        command.arg("-c").arg(&file).arg("-f").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        if transport == Transport::Plain {
-            command.arg("-n");
-        }
-        let child = command.process_group(0).spawn().with_context(|| format!("cannot start {DAEMON}"))?;
-        let watcher = Watcher::over(child.id())?;
-        let mut daemon = Self { child, _watcher: watcher, directory, address, transport };
+        std::fs::write(&file, setup.text(&log, is_root()))?;
+        let address = setup.address;
+        let (child, watcher) = spawn(&file, setup.transport)?;
+        let mut daemon = Self { child, _watcher: watcher, directory, setup, address };
+        daemon.await_listening(1)?;
+        Ok(daemon)
+    }
+
+    /// Kills the daemon, as a crash would, and starts it again on the same port: with new keys for session tickets.
+    ///
+    /// # Errors
+    /// It does not start again; its log is in the message.
+    pub fn restart(&mut self) -> Result<()> {
+        let before = self.listened();
+        self.child.kill()?;
+        self.child.wait()?;
+        let (child, watcher) = spawn(&self.directory.path().join("nrpe.cfg"), self.setup.transport)?;
+        self.child = child;
+        self._watcher = watcher;
+        self.await_listening(before + 1)
+    }
+
+    /// Gives the daemon other commands and tells it to read its configuration again (SIGHUP). It closes its port for a moment
+    /// and keeps its keys for session tickets.
+    ///
+    /// # Errors
+    /// It cannot be told, or does not listen again; its log is in the message.
+    pub fn reload(&mut self, commands: &[(&str, &str)]) -> Result<()> {
+        let before = self.listened();
+        self.setup.commands = setup::owned(commands);
+        let log = self.directory.path().join("nrpe.log");
+        std::fs::write(self.directory.path().join("nrpe.cfg"), self.setup.text(&log, is_root()))?;
+        let pid = self.child.id().to_string();
+        let told = Command::new("/bin/sh").args(["-c", "kill -s HUP \"$1\"", "sh", &pid]).status()?;
+        ensure!(told.success(), "{DAEMON} cannot be sent HUP");
+        self.await_listening(before + 1)
+    }
+
+    /// Waits until the daemon has said `times` times that it listens, and does.
+    fn await_listening(&mut self, times: usize) -> Result<()> {
         let mut ended = None;
         let ready = until(READY_WITHIN, || {
-            ended = daemon.child.try_wait().ok().flatten();
-            ended.is_some() || TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()
+            ended = self.child.try_wait().ok().flatten();
+            let listens = || TcpStream::connect_timeout(&self.address, Duration::from_secs(1)).is_ok();
+            ended.is_some() || (self.listened() >= times && listens())
         });
         match ended {
-            None if ready => Ok(daemon),
-            ended => bail!("{DAEMON} does not listen on {address} ({ended:?}): {}", daemon.log()),
+            None if ready => Ok(()),
+            ended => bail!("{DAEMON} does not listen on {} ({ended:?}): {}", self.address, self.log()),
         }
+    }
+
+    fn listened(&self) -> usize {
+        self.log().matches(LISTENS).count()
     }
 
     /// What the daemon wrote into its log so far.
     #[must_use]
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("nrpe.log")).unwrap_or_else(|error| error.to_string())
+        text_of(self.directory.path())
     }
 
     /// The daemon's process.
@@ -157,13 +222,7 @@ impl RealNrpe {
     /// # Errors
     /// The client cannot be started.
     pub fn check_nrpe(&self, command: &str, timeout: Duration, more: &[&str]) -> Result<Said> {
-        let mut client = check_nrpe(self.address, self.transport, timeout);
-        let output = client.args(["-c", command]).args(more).output().context(CHECK_NRPE)?;
-        Ok(Said {
-            status: output.status.code().unwrap_or(-1),
-            stdout: output.stdout,
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        ask(self.address, self.setup.transport, command, timeout, more)
     }
 }
 
@@ -179,12 +238,56 @@ pub fn check_nrpe(address: SocketAddr, transport: Transport, timeout: Duration) 
     command
 }
 
+/// Runs the reference client; `more` are further options of its, before which the command stands.
+///
+/// # Errors
+/// The client cannot be started.
+pub fn ask(address: SocketAddr, transport: Transport, command: &str, timeout: Duration, more: &[&str]) -> Result<Said> {
+    let mut client = check_nrpe(address, transport, timeout);
+    let output = client.args(["-c", command]).args(more).output().context(CHECK_NRPE)?;
+    Ok(Said {
+        status: output.status.code().unwrap_or(-1),
+        stdout: output.stdout,
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
 impl Drop for RealNrpe {
     fn drop(&mut self) {
         // It may have ended by itself; then there is nothing to kill, only a status to collect.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn nowhere() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
+
+fn spawn(config: &Path, transport: Transport) -> Result<(Child, Watcher)> {
+    let mut command = Command::new(DAEMON);
+    command.arg("-c").arg(config).arg("-f").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if transport == Transport::Plain {
+        command.arg("-n");
+    }
+    let child = command.process_group(0).spawn().with_context(|| format!("cannot start {DAEMON}"))?;
+    let watcher = Watcher::over(child.id())?;
+    Ok((child, watcher))
+}
+
+/// A directory that a daemon may use whoever it becomes, and its log in it. The log is there before the daemon is: made by root
+/// it could not be written by `nobody`, and after SIGHUP nothing would be logged.
+fn room() -> Result<(TempDir, PathBuf)> {
+    let directory = tempfile::tempdir()?;
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o777))?;
+    let log = directory.path().join("nrpe.log");
+    std::fs::write(&log, "")?;
+    std::fs::set_permissions(&log, std::fs::Permissions::from_mode(0o666))?;
+    Ok((directory, log))
+}
+
+fn text_of(directory: &Path) -> String {
+    text(&directory.join("nrpe.log"))
 }
 
 fn is_root() -> bool {
