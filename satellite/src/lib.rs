@@ -7,6 +7,7 @@ pub mod outbox;
 pub mod scheduler;
 pub mod process;
 pub mod probe;
+pub mod agent;
 pub mod spool;
 pub mod link;
 pub mod settings;

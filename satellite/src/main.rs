@@ -2,10 +2,12 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use satellite::settings::{Action, Arguments, Misuse, Run, Status};
+use satellite::agent::builtin;
+use satellite::settings::{Action, Arguments, Check, Misuse, Run, Status};
 use satellite::{run, spool};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -15,6 +17,7 @@ fn main() -> ExitCode {
     let ended = match Arguments::parse().action {
         Action::Run(settings) => start(settings).map(|()| ExitCode::SUCCESS),
         Action::Status(settings) => show(&settings),
+        Action::Check(settings) => check(&settings),
     };
     ended.unwrap_or_else(|error| {
         let _ = writeln!(std::io::stderr(), "perigee-satellite: {error:#}");
@@ -62,4 +65,23 @@ fn show(settings: &Status) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A plugin's way to end: the text on standard output, the state as exit code.
+fn check(settings: &Check) -> Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    if settings.list {
+        writeln!(out, "{}", builtin::list())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let runtime = tokio::runtime::Runtime::new().context("the runtime cannot be started")?;
+    let limit = Duration::from_secs(settings.timeout);
+    let answer = runtime.block_on(async { tokio::time::timeout(limit, builtin::run(&settings.words)).await });
+    let answer = answer.unwrap_or_else(|_| {
+        builtin::Answer::unknown(format!("UNKNOWN - the check has not ended within {} s", settings.timeout))
+    });
+    writeln!(out, "{}", answer.text)?;
+    // What hangs in the kernel must not keep the process.
+    runtime.shutdown_background();
+    Ok(ExitCode::from(answer.state.number()))
 }

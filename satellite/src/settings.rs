@@ -18,6 +18,18 @@ keeps the results on its volume. `perigee-satellite status` shows what it is doi
 
 Exit codes: 0 good; 1 failed, the last line says why; 2 wrong use or wrong certificate; 3 no satellite runs there (status).";
 
+const CHECKING: &str = "\
+Looks at this machine or container and prints what a plugin would: a line of text, performance data behind `|`; the exit code is
+the state: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN (also for wrong options). No shell, no scripts, no other programs to install.
+
+  perigee-satellite check --list                                  which there are
+  perigee-satellite check help disk                               all options of one
+  perigee-satellite check load -r -w 1.5,1.2,1 -c 3,2.5,2
+  perigee-satellite check disk -w 10% -c 5% -p / -p /var
+
+Thresholds are ranges of the Monitoring Plugins: `10` (not above), `10:` (not below), `5:10`, `@5:10` (not inside); a bare number
+of something free is the least that must be left. Without thresholds a check only reports.";
+
 /// Perigee's satellite: runs checks near the hosts and delivers their results.
 #[derive(Debug, Parser)]
 #[command(name = "perigee-satellite", version, after_help = TEACHING)]
@@ -35,6 +47,9 @@ pub enum Action {
     Run(Run),
     /// Show what the satellite on this machine is doing.
     Status(Status),
+    /// Run one built-in check, by hand or as a plugin of Nagios, Icinga or NRPE.
+    #[command(after_help = CHECKING)]
+    Check(Check),
 }
 
 /// Settings of a running satellite.
@@ -79,6 +94,25 @@ pub struct Status {
     pub json: bool,
 }
 
+/// Which built-in check to run.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Check {
+    /// List the built-in checks.
+    #[arg(long, exclusive = true)]
+    pub list: bool,
+    /// Seconds after which the answer is UNKNOWN.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub timeout: u64,
+    /// Name of the check, then its own options.
+    #[arg(
+        required_unless_present = "list",
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "NAME [OPTIONS]"
+    )]
+    pub words: Vec<String>,
+}
+
 /// The process was told something that cannot be: exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -92,6 +126,22 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn everything_behind_the_name_of_a_check_is_its_own() {
+        let check = |words: &[&str]| {
+            let words = ["perigee-satellite", "check"].iter().chain(words);
+            let parsed = Arguments::try_parse_from(words)?;
+            let Action::Check(check) = parsed.action else { panic!("not check") };
+            Ok::<_, clap::Error>((check.list, check.timeout, check.words.join(" ")))
+        };
+        assert_eq!(check(&["--list"]).unwrap(), (true, 10, String::new()));
+        assert_eq!(check(&["load", "-w", "5", "--help"]).unwrap(), (false, 10, "load -w 5 --help".to_owned()));
+        let both = check(&["--timeout", "3", "disk", "--timeout", "4", "--", "-x"]).unwrap();
+        assert_eq!(both, (false, 3, "disk --timeout 4 -- -x".to_owned()));
+        assert!(check(&[]).is_err());
+        assert!(check(&["--timeout", "0", "load"]).is_err());
     }
 
     #[test]

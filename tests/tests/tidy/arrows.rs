@@ -38,6 +38,7 @@ const SATELLITE: &Table = &[
     ("scheduler", &["clock", "command", "outbox"]),
     ("process", &[]),
     ("probe", &[]),
+    ("agent", &[]),
     ("spool", &["command"]),
     ("link", &[]),
     ("settings", &[]),
