@@ -14,15 +14,15 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use shared::check::{Check, Exit, NrpeCheck, NrpeTls, Outcome, State};
+use shared::check::{Check, Exit, NrpeCheck, NrpeName, NrpeTls, NrpeTrust, Outcome, State};
 use shared::perfdata;
 use shared::time::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use self::nrpe::endpoint::Endpoint;
 use self::nrpe::error::{Class, Fault, Phase};
 use self::nrpe::packet::Version;
+use self::nrpe::policy::{Endpoint, Identity, NameRule, Peer, Security, TlsPolicy};
 use self::nrpe::{Client, Query, Reply};
 
 /// Connections to one host at once; further checks of it wait in order of arrival.
@@ -172,10 +172,31 @@ fn query_of(check: &NrpeCheck) -> Query {
         text.push('!');
         text.push_str(argument);
     }
-    Query {
-        endpoint: Endpoint { address: check.address.clone(), port: check.port, tls: check.tls == NrpeTls::Anonymous },
-        text: text.into_bytes(),
-        version: check.version.and_then(|number| Version::of_number(number.into())),
+    let endpoint = Endpoint { address: check.address.clone(), port: check.port, security: security_of(check) };
+    let versions = check.version.and_then(|number| Version::of_number(number.into())).map(|version| vec![version]);
+    Query { versions, ..Query::new(endpoint, text) }
+}
+
+fn security_of(check: &NrpeCheck) -> Security {
+    match check.tls {
+        NrpeTls::Plain => Security::Plain,
+        NrpeTls::Anonymous => Security::anonymous(),
+        NrpeTls::Certificate => {
+            let NrpeTrust { ca, certificate, key, name, pins, ciphers } = check.trust.clone().unwrap_or_default();
+            let name = match name {
+                NrpeName::Address => NameRule::Address,
+                NrpeName::Exactly(name) => NameRule::Exactly(name),
+                NrpeName::Any => NameRule::Any,
+            };
+            let pins = pins.iter().map(|pin| pin.0).collect();
+            let identity = certificate.map(|certificate| Identity {
+                // One file may hold both.
+                key: key.unwrap_or_else(|| certificate.clone()).into(),
+                certificate: certificate.into(),
+            });
+            let peer = Peer::Verified { ca: ca.map(Into::into), name, pins };
+            Security::Tls(Arc::new(TlsPolicy { peer, identity, ciphers, ..TlsPolicy::default() }))
+        }
     }
 }
 
@@ -198,7 +219,7 @@ fn reply_outcome(began: Began, reply: &Reply) -> Outcome {
         began.told(Exit::Ran(code), State::of_exit(code), &readable(&reply.answer.text))
     };
     // Neither plain nor anonymous connections prove anything about the peer.
-    outcome.authenticated = Some(false);
+    outcome.authenticated = Some(reply.agreed.as_ref().is_some_and(|agreed| agreed.authenticated));
     outcome
 }
 
@@ -209,7 +230,7 @@ fn fault_outcome(began: Began, check: &NrpeCheck, request: &[u8], fault: &Fault)
         class => Exit::Error(class.kind().into_owned()),
     };
     let mut outcome = Outcome::text(began.wall, began.at.elapsed(), exit, check.on_transport_error, fault.to_string());
-    if let Some(hint) = fault.hint(request, check.tls == NrpeTls::Plain) {
+    if let Some(hint) = fault.hint(request, &security_of(check)) {
         outcome.long_output = hint;
     }
     outcome

@@ -122,6 +122,92 @@ pub enum NrpeTls {
     /// Anonymous Diffie-Hellman: encrypted, not authenticated. The original's default.
     #[n(1)]
     Anonymous,
+    /// A daemon that proves who it is with a certificate; see [`NrpeTrust`].
+    #[n(2)]
+    Certificate,
+}
+
+/// Whom to believe, and who to be, where the transport is [`NrpeTls::Certificate`]. Files are the satellite's.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize)]
+pub struct NrpeTrust {
+    /// File of the certificates (PEM) that are trusted; `None`: the system's, or none if there are pins.
+    #[n(0)]
+    pub ca: Option<String>,
+    /// File of the client certificate with its chain (PEM).
+    #[n(1)]
+    pub certificate: Option<String>,
+    /// File of its private key (PEM).
+    #[n(2)]
+    pub key: Option<String>,
+    /// The name that the daemon's certificate must bear.
+    #[n(3)]
+    pub name: NrpeName,
+    /// The keys one of which the daemon must have; none: any.
+    #[n(4)]
+    pub pins: Vec<Pin>,
+    /// OpenSSL's cipher list for TLS 1.2 instead of the default.
+    #[n(5)]
+    pub ciphers: Option<String>,
+}
+
+/// The name that a daemon's certificate must bear.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NrpeName {
+    /// The address it is asked under.
+    #[default]
+    #[n(0)]
+    Address,
+    /// This name or IP address.
+    #[n(1)]
+    Exactly(#[n(0)] String),
+    /// Any: whoever has a certificate of the authority is believed.
+    #[n(2)]
+    Any,
+}
+
+/// SHA-256 of a certificate's SubjectPublicKeyInfo (RFC 7469 §2.4). Written as 64 hexadecimal digits, with or without colons.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Pin(#[cbor(n(0), with = "minicbor::bytes")] pub [u8; 32]);
+
+/// A text that is no pin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a pin is the SHA-256 of a public key, 64 hexadecimal digits")]
+pub struct NoPin;
+
+impl std::str::FromStr for Pin {
+    type Err = NoPin;
+
+    fn from_str(text: &str) -> Result<Self, NoPin> {
+        let digits: Vec<u32> = text.chars().filter(|&char| char != ':').map_while(|char| char.to_digit(16)).collect();
+        if digits.len() != 64 || text.chars().filter(|&char| char != ':').count() != 64 {
+            return Err(NoPin);
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = u8::try_from(pair[0] * 16 + pair[1]).map_err(|_| NoPin)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Pin {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 /// A command of an NRPE daemon.
@@ -148,6 +234,9 @@ pub struct NrpeCheck {
     /// State when the daemon could not be asked.
     #[n(6)]
     pub on_transport_error: State,
+    /// Whom to believe, with [`NrpeTls::Certificate`]; `None` there: whom the system trusts, under the address asked.
+    #[n(7)]
+    pub trust: Option<NrpeTrust>,
 }
 
 /// Whether a TCP port accepts a connection.
@@ -217,5 +306,57 @@ impl Outcome {
             metrics: Vec::new(),
             authenticated: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_is_64_hexadecimal_digits_and_nothing_else() {
+        let text = "00ff".repeat(16);
+        let pin: Pin = text.parse().unwrap();
+        assert_eq!((pin.to_string(), pin.0[1]), (text.clone(), 0xff));
+        let with_colons = "00:FF:".repeat(16);
+        assert_eq!(with_colons.trim_end_matches(':').parse(), Ok(pin));
+        for wrong in ["", "00ff", &text[1..], &format!("{text}0"), &text.replace('f', "g"), &format!("sha256//{text}")]
+        {
+            assert_eq!(wrong.parse::<Pin>(), Err(NoPin), "{wrong}");
+        }
+        let bytes = minicbor::to_vec(pin).unwrap();
+        assert_eq!((bytes.len(), minicbor::decode::<Pin>(&bytes).unwrap()), (34, pin));
+    }
+
+    #[test]
+    fn an_nrpe_check_of_before_certificates_is_understood() {
+        #[derive(Encode)]
+        struct Before {
+            #[n(0)]
+            address: &'static str,
+            #[n(1)]
+            port: u16,
+            #[n(2)]
+            tls: NrpeTls,
+            #[n(3)]
+            command: &'static str,
+            #[n(4)]
+            args: Vec<String>,
+            #[n(5)]
+            version: Option<u8>,
+            #[n(6)]
+            on_transport_error: State,
+        }
+        let before = Before {
+            address: "web",
+            port: 5666,
+            tls: NrpeTls::Anonymous,
+            command: "load",
+            args: Vec::new(),
+            version: None,
+            on_transport_error: State::Unknown,
+        };
+        let now: NrpeCheck = minicbor::decode(&minicbor::to_vec(before).unwrap()).unwrap();
+        assert_eq!((now.address.as_str(), now.trust), ("web", None));
     }
 }

@@ -13,6 +13,7 @@ pub mod http;
 pub mod ledger;
 pub mod missing;
 pub mod nrpe;
+pub mod pki;
 pub mod process;
 pub mod sink;
 pub mod syscalls;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use cel::Value;
-use shared::check::{Check, NrpeCheck, NrpeTls, State, TcpCheck};
+use shared::check::{Check, NrpeCheck, NrpeTls, NrpeTrust, State, TcpCheck};
 
 use super::diagnostic::{At, Findings, Place, did_you_mean_or};
 use super::expression::{ExpressionError, Language, Scope, Template, to_cel};
@@ -31,6 +31,8 @@ pub struct Endpoint {
     pub tls: NrpeTls,
     /// Only packet version to use.
     pub version: Option<u8>,
+    /// Whom to believe where the transport is by certificate.
+    pub trust: Option<NrpeTrust>,
 }
 
 /// A probe with its texts compiled.
@@ -257,6 +259,7 @@ impl CompiledCheck {
                         args: filled,
                         version: endpoint.version,
                         on_transport_error,
+                        trust: endpoint.trust.clone(),
                     })
                 })
             }

@@ -124,6 +124,7 @@ fn what_is_not_said_is_the_default() {
         args: Vec::new(),
         version: None,
         on_transport_error: State::Unknown,
+        trust: None,
     };
     assert_eq!(load.check, Check::Nrpe(nrpe));
     assert_eq!(catalog.regions.values().next().unwrap().failover_after_ms, 60_000);

@@ -9,7 +9,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 
 /// Addresses of one name that are tried; further ones are left alone.
@@ -45,6 +45,33 @@ pub struct NotReached {
     pub cause: Cause,
     /// The address tried last, if it came to that.
     pub peer: Option<SocketAddr>,
+    /// Whether the source address was the trouble: it is not ours.
+    pub unbound: bool,
+}
+
+/// A family of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// Which way a connection is to take; the default leaves it to the system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Route {
+    /// Only addresses of this family.
+    pub family: Option<Family>,
+    /// The address to come from; only addresses of its family are tried.
+    pub source: Option<IpAddr>,
+}
+
+impl Route {
+    fn takes(&self, address: &SocketAddr) -> bool {
+        let wanted = self.family.or(self.source.map(|source| if source.is_ipv4() { Family::V4 } else { Family::V6 }));
+        wanted.is_none_or(|family| address.is_ipv4() == (family == Family::V4))
+    }
 }
 
 /// Connects to `address` (a name or an IP address) before `deadline`. Nagle's delay is off.
@@ -52,23 +79,51 @@ pub struct NotReached {
 /// # Errors
 /// The failure of the address tried last.
 pub async fn dial(address: &str, port: u16, deadline: Instant) -> Result<TcpStream, NotReached> {
-    let addresses = resolve(address, port, deadline).await.map_err(|cause| NotReached { cause, peer: None })?;
-    let mut last = NotReached { cause: Cause::Dns("it has no address".to_owned()), peer: None };
+    dial_by(Route::default(), address, port, deadline).await
+}
+
+/// The same by a given way.
+///
+/// # Errors
+/// The failure of the address tried last.
+pub async fn dial_by(route: Route, address: &str, port: u16, deadline: Instant) -> Result<TcpStream, NotReached> {
+    let nowhere = |cause| NotReached { cause, peer: None, unbound: false };
+    let mut addresses = resolve(address, port, deadline).await.map_err(nowhere)?;
+    let found = !addresses.is_empty();
+    addresses.retain(|address| route.takes(address));
+    // The C library's sentence for it, as check_nrpe prints it.
+    let lacking = if found { "Address family for hostname not supported" } else { "it has no address" };
+    let mut last = nowhere(Cause::Dns(lacking.to_owned()));
     let count = addresses.len().min(MAX_ADDRESSES);
     for (number, peer) in addresses.into_iter().take(MAX_ADDRESSES).enumerate() {
         let now = Instant::now();
         let share = deadline.saturating_duration_since(now) / u32::try_from(count - number).unwrap_or(1);
-        match timeout_at(now + share, TcpStream::connect(peer)).await {
+        let socket = match socket(route, peer) {
+            Ok(socket) => socket,
+            Err(error) => {
+                last = NotReached { cause: Cause::Failed(plain(&error)), peer: Some(peer), unbound: true };
+                continue;
+            }
+        };
+        match timeout_at(now + share, socket.connect(peer)).await {
             Ok(Ok(stream)) => {
                 // Without it a delay is all that is lost; the check itself can go on.
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);
             }
-            Ok(Err(error)) => last = NotReached { cause: cause_of(&error), peer: Some(peer) },
-            Err(_) => last = NotReached { cause: Cause::Timeout, peer: Some(peer) },
+            Ok(Err(error)) => last = NotReached { cause: cause_of(&error), peer: Some(peer), unbound: false },
+            Err(_) => last = NotReached { cause: Cause::Timeout, peer: Some(peer), unbound: false },
         }
     }
     Err(last)
+}
+
+fn socket(route: Route, peer: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if peer.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if let Some(source) = route.source {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    Ok(socket)
 }
 
 async fn resolve(address: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, Cause> {
@@ -129,6 +184,21 @@ mod tests {
         let missing = dial("no-such-host.invalid", 5666, deadline_in(Duration::from_secs(20))).await.unwrap_err();
         assert!(matches!(missing.cause, Cause::Dns(_) | Cause::DnsTimeout), "{missing:?}");
         assert_eq!(missing.peer, None);
+    }
+
+    #[tokio::test]
+    async fn a_way_is_kept_or_refused() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let deadline = || deadline_in(Duration::from_secs(20));
+        let from = |source: &str| Route { family: None, source: Some(source.parse().unwrap()) };
+        let reached = dial_by(from("127.0.0.7"), "localhost", port, deadline()).await.unwrap();
+        assert_eq!(reached.local_addr().unwrap().ip().to_string(), "127.0.0.7");
+        let foreign = dial_by(from("192.0.2.1"), "127.0.0.1", port, deadline()).await.unwrap_err();
+        assert!(foreign.unbound && matches!(foreign.cause, Cause::Failed(_)), "{foreign:?}");
+        let six = Route { family: Some(Family::V6), source: None };
+        let other = dial_by(six, "127.0.0.1", port, deadline()).await.unwrap_err();
+        assert_eq!(other.cause, Cause::Dns("Address family for hostname not supported".to_owned()));
     }
 
     #[tokio::test]

@@ -10,33 +10,34 @@ pub mod counters;
 pub mod endpoint;
 pub mod error;
 pub mod packet;
+pub mod policy;
+pub mod records;
+mod stream;
 pub mod tls;
 pub mod wire;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use shared::time::Monotonic;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
 use self::counters::Counters;
-use self::endpoint::{Endpoint, Endpoints, Suites};
+use self::endpoint::{Endpoints, Plan};
+pub use self::error::VERSION_COMMAND;
 use self::error::{Class, Fault, Phase};
 use self::packet::{Answer, Progress, Trailer, Version};
-use self::tls::{Agreed, Secure, Tls};
+use self::policy::{Endpoint, Security, Suites};
+use self::stream::Stream;
+use self::tls::{Agreed, Tls};
 use self::wire::{Budget, Wire};
-use super::dial::{self, Cause};
+use super::dial::{self, Cause, Route};
 
 /// TLS connections that one attempt may open: with a ticket, without, with all suites.
 const MAX_HANDSHAKES: usize = 3;
-/// The command that the daemon answers itself, with its version.
-pub const VERSION_COMMAND: &str = "_NRPE_CHECK";
-
 /// What to ask whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
@@ -44,8 +45,24 @@ pub struct Query {
     pub endpoint: Endpoint,
     /// `command!arg1!arg2`; empty asks for [`VERSION_COMMAND`].
     pub text: Vec<u8>,
-    /// The only version to use; `None`: find out and remember.
-    pub version: Option<Version>,
+    /// The versions to try, in this order, and no other; `None`: find out and remember.
+    pub versions: Option<Vec<Version>>,
+    /// Bytes of the text field of version 2 instead of 1024 (check_nrpe's `-P`); only for daemons that are set to the same.
+    pub payload: Option<usize>,
+    /// Which way the connection is to take.
+    pub route: Route,
+}
+
+impl Query {
+    /// A query that leaves everything to be found out.
+    #[must_use]
+    pub fn new(endpoint: Endpoint, text: impl Into<Vec<u8>>) -> Self {
+        Self { endpoint, text: text.into(), versions: None, payload: None, route: Route::default() }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        if self.text.is_empty() { VERSION_COMMAND.as_bytes() } else { &self.text }
+    }
 }
 
 /// What came back, and how.
@@ -82,6 +99,8 @@ struct Open {
     agreed: Option<Agreed>,
     peer: SocketAddr,
     source: Option<IpAddr>,
+    /// Whether the daemon asked for a client certificate.
+    certificate_asked: bool,
 }
 
 impl Client {
@@ -110,7 +129,10 @@ impl Client {
     /// Why there is no answer: the fault of the last attempt.
     pub async fn ask(&self, query: &Query, limit: Duration) -> Result<Reply, Fault> {
         let attempt = Attempt { query, budget: Budget::default(), deadline: dial::deadline_in(limit), limit };
-        let asked = self.in_versions(&attempt).await;
+        let asked = match self.in_versions(&attempt).await {
+            Err(fault) => Err(self.explained(&attempt, fault).await),
+            reply => reply,
+        };
         match &asked {
             Ok(_) => self.counters.answered(),
             Err(fault) => self.counters.failed(&fault.class),
@@ -119,9 +141,9 @@ impl Client {
     }
 
     async fn in_versions(&self, attempt: &Attempt<'_>) -> Result<Reply, Fault> {
-        let Query { endpoint, version: fixed, .. } = attempt.query;
-        let versions = match *fixed {
-            Some(version) => vec![version],
+        let Query { endpoint, versions: fixed, .. } = attempt.query;
+        let versions = match fixed {
+            Some(versions) => versions.clone(),
             None => self.endpoints().versions(endpoint, self.now()),
         };
         let mut silent: Vec<Version> = Vec::new();
@@ -135,11 +157,11 @@ impl Client {
                 Ok(reply) if version != Version::V2 && refuses_version(&reply.answer) => {
                     // NSClient++ says so in a version 2 packet without having run anything.
                     silent.push(version);
-                    versions = if fixed.is_none() && !silent.contains(&Version::V2) {
-                        vec![Version::V2].into_iter()
-                    } else {
+                    let may_follow = fixed.as_ref().is_none_or(|fixed| fixed.contains(&Version::V2));
+                    if !may_follow || silent.contains(&Version::V2) {
                         return Ok(reply);
-                    };
+                    }
+                    versions = vec![Version::V2].into_iter();
                     last = Some(Fault { class: Class::ClosedBeforeAnswer, ..attempt.fault_at(reply.peer) });
                 }
                 Ok(reply) => {
@@ -176,7 +198,10 @@ impl Client {
         if before != known {
             let security = reply.agreed.as_ref().map_or_else(
                 || "plain".to_owned(),
-                |agreed| format!("{} {}, not authenticated", agreed.protocol, agreed.cipher),
+                |agreed| {
+                    let proven = if agreed.authenticated { "authenticated" } else { "not authenticated" };
+                    format!("{} {}, {proven}", agreed.protocol, agreed.cipher)
+                },
             );
             tracing::info!(
                 %endpoint,
@@ -189,49 +214,60 @@ impl Client {
 
     async fn in_version(&self, attempt: &Attempt<'_>, version: Version) -> Result<Reply, Fault> {
         let query = attempt.query;
-        let text = if query.text.is_empty() { VERSION_COMMAND.as_bytes() } else { &query.text };
-        let trailer = if query.endpoint.tls { Trailer::Sent } else { Trailer::Counted };
-        let request =
-            packet::encode_query(version, text, trailer).map_err(|too_long| attempt.fault(Class::Request(too_long)))?;
-        let Open { mut stream, agreed, peer, source } = self.open(attempt).await?;
+        let plain = query.endpoint.security == Security::Plain;
+        let encoded = match query.payload {
+            Some(payload) if version == Version::V2 => packet::encode_query_sized(query.bytes(), payload),
+            _ => {
+                let trailer = if plain { Trailer::Counted } else { Trailer::Sent };
+                packet::encode_query(version, query.bytes(), trailer)
+            }
+        };
+        let request = encoded.map_err(|too_long| attempt.fault(Class::Request(too_long)))?;
+        let Open { mut stream, agreed, peer, source, certificate_asked } = self.open(attempt).await?;
         let exchanged = exchange(&mut stream, &request, attempt).await;
         tls::close(&mut stream).await;
         match exchanged {
-            Ok(answer) => Ok(Reply { answer, agreed, peer }),
-            Err(class) => Err(Fault { class, source, ..attempt.fault_at(peer) }),
+            Ok(answer) => {
+                self.endpoints().heard(&query.endpoint, self.now());
+                Ok(Reply { answer, agreed, peer })
+            }
+            Err(class) => {
+                let class = about_certificates(class, certificate_asked, &query.endpoint);
+                Err(Fault { class, source, ..attempt.fault_at(peer) })
+            }
         }
     }
 
     async fn open(&self, attempt: &Attempt<'_>) -> Result<Open, Fault> {
         let endpoint = &attempt.query.endpoint;
-        if !endpoint.tls {
+        if endpoint.security == Security::Plain {
             let (wire, peer) = attempt.connect().await?;
             let source = wire.source();
-            return Ok(Open { stream: Stream::Plain(wire), agreed: None, peer, source });
+            let stream = Stream::Plain(wire);
+            return Ok(Open { stream, agreed: None, peer, source, certificate_asked: false });
         }
         let mut plan = self.endpoints().plan(endpoint, self.now());
         let mut ticket_hurt = false;
         let mut handshakes = 0;
         loop {
             handshakes += 1;
+            let prepared = self.tls.prepare(endpoint, &plan).map_err(|class| attempt.fault(class))?;
             let (wire, peer) = attempt.connect().await?;
-            let source = wire.source();
-            let class = match timeout_at(attempt.deadline, self.tls.shake_hands(wire, &plan)).await {
+            let (source, sent) = (wire.source(), wire.sent());
+            let shaken = timeout_at(attempt.deadline, self.tls.shake_hands(wire, &prepared, &plan)).await;
+            let certificate_asked = sent.had_certificate();
+            let class = match shaken {
                 Ok(Ok((stream, agreed))) => {
-                    self.counters.shook_hands(agreed.resumed);
-                    let mut endpoints = self.endpoints();
-                    endpoints.shook_hands(endpoint, &plan, agreed.resumed, self.now());
-                    if ticket_hurt {
-                        endpoints.bar_tickets(endpoint, self.now());
-                    }
-                    drop(endpoints);
-                    return Ok(Open { stream: Stream::Secure(Box::pin(stream)), agreed: Some(agreed), peer, source });
+                    self.shook_hands(endpoint, &plan, &agreed, ticket_hurt || certificate_asked);
+                    let stream = Stream::Secure(Box::pin(stream));
+                    return Ok(Open { stream, agreed: Some(agreed), peer, source, certificate_asked });
                 }
                 Ok(Err(_)) if attempt.budget.is_spent() => Class::TooMuch(wire::MAX_READ),
-                Ok(Err(class)) => class,
+                Ok(Err(class)) => about_certificates(class, certificate_asked, endpoint),
                 Err(_) => attempt.timeout(Phase::Tls),
             };
-            let again = handshakes < MAX_HANDSHAKES && !matches!(class, Class::Timeout { .. } | Class::TooMuch(_));
+            self.counters.used_ticket(&plan, false);
+            let again = handshakes < MAX_HANDSHAKES && may_be_otherwise(&class);
             let offered = plan.offered;
             if !matches!(class, Class::Timeout { .. }) {
                 self.endpoints().handshake_failed(endpoint, &plan, self.now());
@@ -254,6 +290,59 @@ impl Client {
         }
     }
 
+    fn shook_hands(&self, endpoint: &Endpoint, plan: &Plan, agreed: &Agreed, hates_tickets: bool) {
+        self.counters.shook_hands(agreed.resumed);
+        self.counters.used_ticket(plan, agreed.resumed);
+        let mut endpoints = self.endpoints();
+        endpoints.shook_hands(endpoint, plan, agreed.resumed, agreed.protocol == tls::TLS1_3, self.now());
+        if hates_tickets {
+            endpoints.bar_tickets(endpoint, self.now());
+        }
+    }
+
+    /// A daemon says no by closing, whatever it is that it dislikes. Whether that is this one request, or us, shows in whether
+    /// it tells its version to the same address: asked once, and remembered for a while.
+    async fn explained(&self, attempt: &Attempt<'_>, fault: Fault) -> Fault {
+        let Query { endpoint, versions, .. } = attempt.query;
+        let known = self.endpoints().has_answered(endpoint);
+        let class = match &fault.class {
+            Class::ClosedInHandshake if !known => Class::RefusedHere { in_handshake: true },
+            Class::ClosedBeforeAnswer => {
+                // Version 2 is the only one that every daemon speaks.
+                let everybodys = versions.as_ref().is_none_or(|versions| versions.contains(&Version::V2));
+                let innocent = everybodys && error::dislikes(attempt.query.bytes()).is_none();
+                if self.answers_another(attempt, everybodys).await {
+                    Class::RequestRefused
+                } else if innocent && !known {
+                    Class::RefusedHere { in_handshake: false }
+                } else {
+                    return fault;
+                }
+            }
+            _ => return fault,
+        };
+        Fault { class, ..fault }
+    }
+
+    async fn answers_another(&self, attempt: &Attempt<'_>, everybodys: bool) -> bool {
+        let Query { endpoint, versions, .. } = attempt.query;
+        if attempt.query.bytes() == VERSION_COMMAND.as_bytes() {
+            return false;
+        }
+        if let Some(answered) = self.endpoints().version_answer(endpoint, self.now()) {
+            return answered;
+        }
+        let fixed = versions.as_ref().and_then(|versions| versions.first().copied()).filter(|_| !everybodys);
+        let query = Query { text: Vec::new(), ..attempt.query.clone() };
+        let asking = Attempt { query: &query, budget: attempt.budget.clone(), ..*attempt };
+        let asked = self.in_version(&asking, fixed.unwrap_or(Version::V2)).await;
+        // Out of time is no answer, but none to remember either.
+        if !matches!(&asked, Err(Fault { class: Class::Timeout { .. }, .. })) {
+            self.endpoints().asked_version(endpoint, asked.is_ok(), self.now());
+        }
+        asked.is_ok()
+    }
+
     fn now(&self) -> Monotonic {
         Monotonic(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
@@ -268,8 +357,9 @@ impl Attempt<'_> {
     async fn connect(&self) -> Result<(Wire, SocketAddr), Fault> {
         let Endpoint { address, port, .. } = &self.query.endpoint;
         let failed = |class, peer| Fault { class, peer, ..self.fault(Class::Refused) };
-        let tcp = dial::dial(address, *port, self.deadline).await.map_err(|missed| {
+        let tcp = dial::dial_by(self.query.route, address, *port, self.deadline).await.map_err(|missed| {
             let class = match missed.cause {
+                Cause::Failed(reason) if missed.unbound => Class::Bind(reason),
                 Cause::Dns(reason) => Class::Dns(reason),
                 Cause::DnsTimeout => self.timeout(Phase::Dns),
                 Cause::Refused => Class::Refused,
@@ -300,7 +390,9 @@ impl Attempt<'_> {
 async fn exchange(stream: &mut Stream, request: &[u8], attempt: &Attempt<'_>) -> Result<Answer, Class> {
     match timeout_at(attempt.deadline, async {
         stream.write_all(request).await?;
-        stream.flush().await
+        stream.flush().await?;
+        stream.hurry();
+        Ok(())
     })
     .await
     {
@@ -342,46 +434,34 @@ fn broken(error: &io::Error, received: usize, attempt: &Attempt<'_>) -> Class {
     }
 }
 
+/// An alert as the daemon's no to our certificate, or to none: what it means depends on whether the daemon asked for one.
+fn about_certificates(class: Class, asked: bool, endpoint: &Endpoint) -> Class {
+    match class {
+        // 40 is what TLS 1.2 has for a missing certificate; the others are about certificates by their names (RFC 8446 §6.2).
+        Class::Alert { number, name } if asked && matches!(number, 40 | 42..=46 | 48 | 49 | 116) => {
+            let shown = endpoint.security.tls().is_some_and(|policy| policy.identity.is_some());
+            Class::ClientCertificate { number, name, shown }
+        }
+        class => class,
+    }
+}
+
+/// Whether another handshake, without a ticket or with more ciphers, may end otherwise.
+fn may_be_otherwise(class: &Class) -> bool {
+    !matches!(
+        class,
+        Class::Timeout { .. }
+            | Class::TooMuch(_)
+            | Class::ClientCertificate { .. }
+            | Class::Untrusted(_)
+            | Class::Expired(_)
+            | Class::WrongName(_)
+            | Class::WrongPin(_)
+    )
+}
+
 /// NSClient++ answers a later version with a version 2 packet that says so.
 fn refuses_version(answer: &Answer) -> bool {
     const SAYS: [&[u8]; 2] = [b"Invalid packet version", b"Invalid packet length"];
     answer.version == Version::V2 && SAYS.iter().any(|says| answer.text.windows(says.len()).any(|part| part == *says))
-}
-
-/// A connection with or without TLS.
-enum Stream {
-    Plain(Wire),
-    Secure(Pin<Box<Secure>>),
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(wire) => Pin::new(wire).poll_read(cx, buf),
-            Self::Secure(secure) => secure.as_mut().poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(wire) => Pin::new(wire).poll_write(cx, buf),
-            Self::Secure(secure) => secure.as_mut().poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(wire) => Pin::new(wire).poll_flush(cx),
-            Self::Secure(secure) => secure.as_mut().poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(wire) => Pin::new(wire).poll_shutdown(cx),
-            Self::Secure(secure) => secure.as_mut().poll_shutdown(cx),
-        }
-    }
 }

@@ -60,6 +60,7 @@ impl Asker {
                     args: Vec::new(),
                     version: None,
                     on_transport_error: State::Unknown,
+                    trust: None,
                 });
                 inflight.spawn(async move {
                     let outcome = prober.probe("bench", &check, PATIENCE).await;

@@ -40,6 +40,7 @@ pub fn catalog() -> Result<Arc<Catalog>> {
                 args: Vec::new(),
                 version: None,
                 on_transport_error: State::Unknown,
+                trust: None,
             }),
             policy: Policy {
                 check_interval_ms: 60_000,

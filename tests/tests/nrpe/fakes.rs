@@ -104,10 +104,10 @@ async fn a_fixed_version_is_the_only_one_tried() {
     let daemon = start(speaking(&[2], Transport::Plain)).await;
     let client = Client::new().unwrap();
     let mut load = query(daemon.address, false, "load");
-    load.version = Some(Version::V4);
+    load.versions = Some(vec![Version::V4]);
     assert_eq!(fault(&client, &load, PATIENCE).await, "eof-before-response");
     assert_eq!(daemon.seen.connections(), 1);
-    load.version = Some(Version::V2);
+    load.versions = Some(vec![Version::V2]);
     assert_eq!(answer(&client, &load).await.1, 1);
 }
 

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use satellite::probe::nrpe::endpoint::Endpoint;
 use satellite::probe::nrpe::packet::Version;
+use satellite::probe::nrpe::policy::{Endpoint, Security};
 use satellite::probe::nrpe::{Client, Query};
 use shared::check::{Check, NrpeCheck, NrpeTls, State};
 
@@ -13,11 +13,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A query of a daemon on this address.
 pub(crate) fn query(address: SocketAddr, tls: bool, text: &str) -> Query {
-    Query {
-        endpoint: Endpoint { address: address.ip().to_string(), port: address.port(), tls },
-        text: text.as_bytes().to_vec(),
-        version: None,
-    }
+    let security = if tls { Security::anonymous() } else { Security::Plain };
+    Query::new(Endpoint { address: address.ip().to_string(), port: address.port(), security }, text)
 }
 
 /// The same as a check.
@@ -30,6 +27,7 @@ pub(crate) fn check(address: SocketAddr, tls: bool, command: &str) -> Check {
         args: Vec::new(),
         version: None,
         on_transport_error: State::Unknown,
+        trust: None,
     })
 }
 

@@ -150,6 +150,7 @@ impl Compiler<'_> {
             // The original's default. It is encrypted, so a missing word never makes a connection weaker than that.
             tls: settings.nrpe.tls.as_ref().map_or(NrpeTls::Anonymous, |at| at.value),
             version: settings.nrpe.version.as_ref().and_then(|at| u8::try_from(at.value).ok()),
+            trust: None,
         };
         let on_transport_error = settings.on_transport_error.as_ref().map_or(State::Unknown, |at| at.value);
         let (check, command_name) = match &entry.check {

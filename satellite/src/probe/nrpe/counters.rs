@@ -2,10 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::endpoint::Plan;
 use super::error::{Class, Phase};
+use super::packet::NotAnAnswer;
 
 /// The names of the classes of faults, in the order in which they are counted. All alerts are one.
-pub const FAULTS: [&str; 20] = [
+pub const FAULTS: [&str; 32] = [
     "dns",
     "connect-refused",
     "connect-unreachable",
@@ -15,11 +17,23 @@ pub const FAULTS: [&str; 20] = [
     "tls-not-tls",
     "tls-closed",
     "tls-failed",
+    "tls-client-certificate",
+    "tls-files",
+    "tls-not-trusted",
+    "tls-expired",
+    "tls-wrong-name",
+    "tls-wrong-pin",
+    "refused-here",
+    "request-refused",
     "eof-before-response",
     "eof-in-response",
-    "protocol",
+    "protocol-foreign",
+    "protocol-length",
+    "protocol-checksum",
+    "protocol-truncated",
     "too-much-data",
     "request-too-long",
+    "bind-failed",
     "queue-timeout",
     "dns-timeout",
     "connect-timeout",
@@ -35,6 +49,9 @@ pub struct Counters {
     full: AtomicU64,
     resumed: AtomicU64,
     fallbacks: AtomicU64,
+    offered: AtomicU64,
+    missed: AtomicU64,
+    barred: AtomicU64,
     faults: [AtomicU64; FAULTS.len()],
 }
 
@@ -57,6 +74,24 @@ impl Counters {
         self.resumed.load(Ordering::Relaxed)
     }
 
+    /// Handshakes for which there was a ticket.
+    #[must_use]
+    pub fn tickets_offered(&self) -> u64 {
+        self.offered.load(Ordering::Relaxed)
+    }
+
+    /// Tickets that were offered to no effect: the daemon has new keys, or broke off.
+    #[must_use]
+    pub fn tickets_missed(&self) -> u64 {
+        self.missed.load(Ordering::Relaxed)
+    }
+
+    /// Handshakes with daemons that are offered no ticket, because they ask for client certificates or never honour one.
+    #[must_use]
+    pub fn tickets_barred(&self) -> u64 {
+        self.barred.load(Ordering::Relaxed)
+    }
+
     /// Requests made again in another packet version.
     #[must_use]
     pub fn fallbacks(&self) -> u64 {
@@ -75,6 +110,16 @@ impl Counters {
     pub(super) fn shook_hands(&self, resumed: bool) {
         let counter = if resumed { &self.resumed } else { &self.full };
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What became of the ticket of a handshake by `plan`, which ended well (`resumed` or not) or badly.
+    pub(super) fn used_ticket(&self, plan: &Plan, resumed: bool) {
+        if plan.ticket.is_none() {
+            self.barred.fetch_add(1, Ordering::Relaxed);
+        } else if plan.offered {
+            self.offered.fetch_add(1, Ordering::Relaxed);
+            self.missed.fetch_add(u64::from(!resumed), Ordering::Relaxed);
+        }
     }
 
     pub(super) fn fell_back(&self) {
@@ -98,18 +143,30 @@ const fn index(class: &Class) -> usize {
         Class::NotTls(_) => 6,
         Class::ClosedInHandshake => 7,
         Class::Tls(_) => 8,
-        Class::ClosedBeforeAnswer => 9,
-        Class::BrokenOff(_) => 10,
-        Class::Protocol(_) => 11,
-        Class::TooMuch(_) => 12,
-        Class::Request(_) => 13,
+        Class::ClientCertificate { .. } => 9,
+        Class::TlsFiles(_) => 10,
+        Class::Untrusted(_) => 11,
+        Class::Expired(_) => 12,
+        Class::WrongName(_) => 13,
+        Class::WrongPin(_) => 14,
+        Class::RefusedHere { .. } => 15,
+        Class::RequestRefused => 16,
+        Class::ClosedBeforeAnswer => 17,
+        Class::BrokenOff(_) => 18,
+        Class::Protocol(NotAnAnswer::Foreign { .. }) => 19,
+        Class::Protocol(NotAnAnswer::Length(_) | NotAnAnswer::TooLong) => 20,
+        Class::Protocol(NotAnAnswer::Checksum(_)) => 21,
+        Class::Protocol(NotAnAnswer::Truncated { .. }) => 22,
+        Class::TooMuch(_) => 23,
+        Class::Request(_) => 24,
+        Class::Bind(_) => 25,
         Class::Timeout { phase, .. } => match phase {
-            Phase::Queue => 14,
-            Phase::Dns => 15,
-            Phase::Connect => 16,
-            Phase::Tls => 17,
-            Phase::Send => 18,
-            Phase::Answer => 19,
+            Phase::Queue => 26,
+            Phase::Dns => 27,
+            Phase::Connect => 28,
+            Phase::Tls => 29,
+            Phase::Send => 30,
+            Phase::Answer => 31,
         },
     }
 }
@@ -125,13 +182,27 @@ mod tests {
             Class::Refused,
             Class::Unreachable(String::new()),
             Class::Connect(String::new()),
+            Class::Bind(String::new()),
             Class::Alert { number: 40, name: String::new() },
             Class::DhTooSmall,
             Class::NotTls(String::new()),
             Class::ClosedInHandshake,
             Class::Tls(String::new()),
+            Class::ClientCertificate { number: 116, name: String::new(), shown: false },
+            Class::TlsFiles(String::new()),
+            Class::Untrusted(String::new()),
+            Class::Expired(String::new()),
+            Class::WrongName(String::new()),
+            Class::WrongPin(String::new()),
+            Class::RefusedHere { in_handshake: true },
+            Class::RequestRefused,
             Class::ClosedBeforeAnswer,
             Class::BrokenOff(String::new()),
+            Class::Protocol(NotAnAnswer::Foreign { what: String::new(), first: String::new() }),
+            Class::Protocol(NotAnAnswer::Length(-1)),
+            Class::Protocol(NotAnAnswer::TooLong),
+            Class::Protocol(NotAnAnswer::Checksum(1)),
+            Class::Protocol(NotAnAnswer::Truncated { have: 1, need: 2 }),
             Class::TooMuch(1),
             Class::Timeout { phase: Phase::Queue, after: std::time::Duration::ZERO },
             Class::Timeout { phase: Phase::Answer, after: std::time::Duration::ZERO },

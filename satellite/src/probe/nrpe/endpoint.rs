@@ -5,12 +5,12 @@
 //! and every failure shortens it.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::time::Duration;
 
 use shared::time::Monotonic;
 
 use super::packet::Version;
+use super::policy::{Endpoint, Suites, TlsPolicy};
 
 /// How long a learned version or cipher list is believed. After it the endpoint is asked as if it were new: that is how a host
 /// wrongly taken for a 2.x daemon gets its long output back.
@@ -22,39 +22,14 @@ pub const SEARCH_EVERY: Duration = Duration::from_secs(60);
 pub const DROPS_BELIEVED: u8 = 3;
 /// After so many tickets in a row that were not honoured none is offered for [`BELIEVED_FOR`] (inetd: new keys per connection).
 pub const MISSES_BELIEVED: u8 = 3;
+/// How long after a full handshake its session may be resumed: nrpe's own lifetime of a ticket. Also how long a peer that is
+/// verified goes without showing its certificate again.
+pub const TICKET_LIFE: Duration = Duration::from_secs(7200);
+/// After so many tickets of TLS 1.3 in a row that were not honoured all that are left are given up; each is used once, and one
+/// alone may just have been the last.
+const MISSES_GIVE_UP: u8 = 2;
 /// Endpoints remembered. Beyond it those not asked for the longest time are forgotten; they are then asked as if new.
 pub const MAX_ENDPOINTS: usize = 65_536;
-
-/// What names an endpoint. Two transports of one daemon are two endpoints: they must not share a ticket.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Endpoint {
-    /// Host name or address as configured.
-    pub address: String,
-    /// TCP port.
-    pub port: u16,
-    /// Whether TLS is used.
-    pub tls: bool,
-}
-
-/// `host:port`, with brackets around an IPv6 address.
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.address.contains(':') {
-            write!(f, "[{}]:{}", self.address, self.port)
-        } else {
-            write!(f, "{}:{}", self.address, self.port)
-        }
-    }
-}
-
-/// Which cipher list is offered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Suites {
-    /// Elliptic curves only: a tenth of the cost of anonymous DH, and all that most daemons need.
-    Fast,
-    /// Everything there is, down to TLS 1.0: for daemons that answered the first with an alert.
-    All,
-}
 
 /// Names a ticket of an endpoint; the next generation of it is another ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,9 +59,13 @@ struct Memory {
     searched: Option<Monotonic>,
     all_suites: Option<Monotonic>,
     ticket: TicketName,
-    has_ticket: bool,
+    /// When the oldest session kept was new.
+    since: Option<Monotonic>,
     misses: u8,
     no_tickets: Option<Monotonic>,
+    answered: bool,
+    /// When the daemon was last asked for its version because it was silent, and whether it answered.
+    asked_version: Option<(Monotonic, bool)>,
 }
 
 /// The memory of all endpoints of one prober.
@@ -154,15 +133,20 @@ impl Endpoints {
         let memory = self.memory(endpoint, now);
         let believed = |since: Option<Monotonic>| since.is_some_and(|since| now.since(since) < BELIEVED_FOR);
         let barred = believed(memory.no_tickets);
+        if memory.since.is_some_and(|since| now.since(since) >= TICKET_LIFE) {
+            memory.drop_ticket();
+        }
+        let first = endpoint.security.tls().map_or(Suites::All, TlsPolicy::first);
         Plan {
-            suites: if believed(memory.all_suites) { Suites::All } else { Suites::Fast },
+            suites: if believed(memory.all_suites) { Suites::All } else { first },
             ticket: (!barred).then_some(memory.ticket),
-            offered: !barred && memory.has_ticket,
+            offered: !barred && memory.since.is_some(),
         }
     }
 
-    /// A handshake by `plan` succeeded; `resumed` says that the daemon honoured a ticket.
-    pub fn shook_hands(&mut self, endpoint: &Endpoint, plan: &Plan, resumed: bool, now: Monotonic) {
+    /// A handshake by `plan` succeeded; `resumed` says that the daemon honoured a ticket, `single_use` that its tickets are those
+    /// of TLS 1.3, of which there may be several or, just now, none.
+    pub fn shook_hands(&mut self, endpoint: &Endpoint, plan: &Plan, resumed: bool, single_use: bool, now: Monotonic) {
         let memory = self.memory(endpoint, now);
         if plan.suites == Suites::All && memory.all_suites.is_none_or(|at| now.since(at) >= BELIEVED_FOR) {
             memory.all_suites = Some(now);
@@ -171,9 +155,11 @@ impl Endpoints {
             return;
         }
         if plan.offered && !resumed {
-            // The daemon has new keys. The old ticket is worth nothing, and would be the first one offered again.
-            memory.drop_ticket();
             memory.misses = memory.misses.saturating_add(1);
+            // The daemon has new keys. The old ticket is worth nothing, and would be the first one offered again.
+            if !single_use || memory.misses >= MISSES_GIVE_UP {
+                memory.drop_ticket();
+            }
             if memory.misses >= MISSES_BELIEVED {
                 memory.no_tickets = Some(now);
                 memory.misses = 0;
@@ -183,7 +169,7 @@ impl Endpoints {
         if resumed {
             memory.misses = 0;
         }
-        memory.has_ticket = true;
+        memory.since.get_or_insert(now);
     }
 
     /// A handshake by `plan` failed; an offered ticket may be the reason and is dropped.
@@ -202,6 +188,30 @@ impl Endpoints {
         let memory = self.memory(endpoint, now);
         memory.drop_ticket();
         memory.no_tickets = Some(now);
+    }
+
+    /// The daemon gave an answer to something.
+    pub fn heard(&mut self, endpoint: &Endpoint, now: Monotonic) {
+        self.memory(endpoint, now).answered = true;
+    }
+
+    /// Whether the daemon has ever answered this process, as far as it remembers.
+    #[must_use]
+    pub fn has_answered(&self, endpoint: &Endpoint) -> bool {
+        self.known.get(endpoint).is_some_and(|memory| memory.answered)
+    }
+
+    /// Whether the daemon, which was silent, answered when it was asked for its version; `None`: ask it. At most one such
+    /// question in [`SEARCH_EVERY`].
+    #[must_use]
+    pub fn version_answer(&self, endpoint: &Endpoint, now: Monotonic) -> Option<bool> {
+        let asked = self.known.get(endpoint).and_then(|memory| memory.asked_version);
+        asked.filter(|&(at, _)| now.since(at) < SEARCH_EVERY).map(|(_, answered)| answered)
+    }
+
+    /// The daemon was asked for its version because it was silent.
+    pub fn asked_version(&mut self, endpoint: &Endpoint, answered: bool, now: Monotonic) {
+        self.memory(endpoint, now).asked_version = Some((now, answered));
     }
 
     /// The version an endpoint is taken to speak, if it has answered.
@@ -224,9 +234,11 @@ impl Endpoints {
                 searched: None,
                 all_suites: None,
                 ticket: TicketName { endpoint: *numbered, generation: 0 },
-                has_ticket: false,
+                since: None,
                 misses: 0,
                 no_tickets: None,
+                answered: false,
+                asked_version: None,
             }
         });
         memory.used = now;
@@ -244,7 +256,7 @@ impl Endpoints {
 
 impl Memory {
     fn drop_ticket(&mut self) {
-        self.has_ticket = false;
+        self.since = None;
         self.ticket.generation += 1;
     }
 }
@@ -253,6 +265,7 @@ impl Memory {
 mod tests {
     use Version::{V2, V3, V4};
 
+    use super::super::policy::Security;
     use super::*;
 
     fn at(seconds: u64) -> Monotonic {
@@ -260,7 +273,7 @@ mod tests {
     }
 
     fn endpoint(address: &str) -> Endpoint {
-        Endpoint { address: address.to_owned(), port: 5666, tls: true }
+        Endpoint { address: address.to_owned(), port: 5666, security: Security::anonymous() }
     }
 
     #[test]
@@ -324,12 +337,12 @@ mod tests {
         let host = endpoint("h");
         let first = endpoints.plan(&host, at(0));
         assert!(!first.offered && first.ticket.is_some());
-        endpoints.shook_hands(&host, &first, false, at(0));
+        endpoints.shook_hands(&host, &first, false, false, at(0));
         let second = endpoints.plan(&host, at(1));
         assert!(second.offered && second.ticket == first.ticket);
-        endpoints.shook_hands(&host, &second, true, at(1));
+        endpoints.shook_hands(&host, &second, true, false, at(1));
         assert!(endpoints.plan(&host, at(2)).offered);
-        endpoints.shook_hands(&host, &second, false, at(3));
+        endpoints.shook_hands(&host, &second, false, false, at(3));
         let after_restart = endpoints.plan(&host, at(4));
         assert!(!after_restart.offered && after_restart.ticket != second.ticket);
     }
@@ -341,7 +354,7 @@ mod tests {
         for second in 0..u64::from(2 * MISSES_BELIEVED) {
             let plan = endpoints.plan(&inetd, at(second));
             assert!(plan.ticket.is_some(), "second {second}");
-            endpoints.shook_hands(&inetd, &plan, false, at(second));
+            endpoints.shook_hands(&inetd, &plan, false, false, at(second));
         }
         assert_eq!(endpoints.plan(&inetd, at(10)).ticket, None);
         assert!(endpoints.plan(&inetd, at(10 + BELIEVED_FOR.as_secs())).ticket.is_some());
@@ -353,7 +366,7 @@ mod tests {
         let host = endpoint("adh");
         let fast = endpoints.plan(&host, at(0));
         let all = Plan { suites: Suites::All, ..fast };
-        endpoints.shook_hands(&host, &all, false, at(0));
+        endpoints.shook_hands(&host, &all, false, false, at(0));
         assert_eq!(endpoints.plan(&host, at(1)).suites, Suites::All);
         endpoints.handshake_failed(&host, &all, at(2));
         assert_eq!(endpoints.plan(&host, at(3)).suites, Suites::Fast);

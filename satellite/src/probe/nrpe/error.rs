@@ -10,6 +10,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::packet::{NotAnAnswer, RequestTooLong};
+use super::policy::Security;
+
+/// The command that a daemon answers itself, with its version.
+pub const VERSION_COMMAND: &str = "_NRPE_CHECK";
+/// The alert of TLS 1.3 for a client without a certificate (RFC 8446 §6.2).
+const CERTIFICATE_REQUIRED: u8 = 116;
 
 /// What was being waited for when the time was over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,6 +71,8 @@ pub enum Class {
     Unreachable(String),
     /// Any other failure of `connect`, ours included (no file descriptors, no free port).
     Connect(String),
+    /// The source address that was asked for is not ours to take.
+    Bind(String),
     /// The daemon ended the handshake, or later the session, with this TLS alert.
     Alert {
         /// Number of the alert (RFC 5246, 8446).
@@ -76,8 +84,35 @@ pub enum Class {
     DhTooSmall,
     /// What came back is not TLS.
     NotTls(String),
+    /// The daemon wants a client certificate: there was none, or not one that it accepts.
+    ClientCertificate {
+        /// Number of the alert that said so.
+        number: u8,
+        /// Its name.
+        name: String,
+        /// Whether we had one to show.
+        shown: bool,
+    },
+    /// A file that the endpoint's policy names cannot be used; nothing was sent.
+    TlsFiles(String),
+    /// The peer's certificate leads to no authority that is trusted here, or is not fit to.
+    Untrusted(String),
+    /// The dates of the peer's certificate, or of one above it.
+    Expired(String),
+    /// The peer's certificate is somebody else's: it does not bear this name.
+    WrongName(String),
+    /// The peer's certificate has a key that is not pinned; this is its SHA-256.
+    WrongPin(String),
     /// Closed or reset during the handshake.
     ClosedInHandshake,
+    /// Closed or reset before a byte of any answer, by an endpoint that has never answered this process, and without fault of
+    /// the request.
+    RefusedHere {
+        /// Whether that was during the TLS handshake.
+        in_handshake: bool,
+    },
+    /// Closed or reset after the request, by a daemon that at the same time answers another: it dislikes this one.
+    RequestRefused,
     /// Any other failure of TLS.
     Tls(String),
     /// Closed or reset after the request, before any byte of an answer.
@@ -108,14 +143,26 @@ impl Class {
             Self::Refused => "connect-refused",
             Self::Unreachable(_) => "connect-unreachable",
             Self::Connect(_) => "connect-failed",
+            Self::Bind(_) => "bind-failed",
             Self::Alert { number, .. } => return Cow::Owned(format!("tls-alert-{number}")),
             Self::DhTooSmall => "tls-dh-too-small",
             Self::NotTls(_) => "tls-not-tls",
+            Self::ClientCertificate { .. } => "tls-client-certificate",
+            Self::TlsFiles(_) => "tls-files",
+            Self::Untrusted(_) => "tls-not-trusted",
+            Self::Expired(_) => "tls-expired",
+            Self::WrongName(_) => "tls-wrong-name",
+            Self::WrongPin(_) => "tls-wrong-pin",
             Self::ClosedInHandshake => "tls-closed",
+            Self::RefusedHere { .. } => "refused-here",
+            Self::RequestRefused => "request-refused",
             Self::Tls(_) => "tls-failed",
             Self::ClosedBeforeAnswer => "eof-before-response",
             Self::BrokenOff(_) => "eof-in-response",
-            Self::Protocol(_) => "protocol",
+            Self::Protocol(NotAnAnswer::Foreign { .. }) => "protocol-foreign",
+            Self::Protocol(NotAnAnswer::Length(_) | NotAnAnswer::TooLong) => "protocol-length",
+            Self::Protocol(NotAnAnswer::Checksum(_)) => "protocol-checksum",
+            Self::Protocol(NotAnAnswer::Truncated { .. }) => "protocol-truncated",
             Self::TooMuch(_) => "too-much-data",
             Self::Request(_) => "request-too-long",
             Self::Timeout { phase, .. } => phase.kind(),
@@ -143,16 +190,32 @@ impl Fault {
         self.class.kind()
     }
 
-    /// What an operator may do about it; `request` is the text that was asked, `plain` whether TLS was switched off.
+    /// What an operator may do about it; `request` is the text that was asked, `security` how.
     #[must_use]
-    pub fn hint(&self, request: &[u8], plain: bool) -> Option<String> {
+    pub fn hint(&self, request: &[u8], security: &Security) -> Option<String> {
+        let plain = *security == Security::Plain;
         let source = self.source.map_or_else(|| "this satellite's address".to_owned(), |source| source.to_string());
+        let allow = format!("put {source} into allowed_hosts of the daemon's nrpe.cfg");
         Some(match &self.class {
             Class::Dns(_) => "give the host an address, or ask the satellite's name service about the name".to_owned(),
             Class::Refused => "is the daemon running, and does it listen on this address and port?".to_owned(),
             Class::ClosedInHandshake => {
-                format!("is {source} in the daemon's allowed_hosts? Does the daemon speak TLS at all (nrpe.tls: plain)?")
+                "it has answered before: was it restarted just now, or does it no longer speak TLS (nrpe.tls: plain)?".to_owned()
             }
+            Class::RefusedHere { in_handshake: true } => {
+                format!("{allow}; if it is there: does the daemon speak TLS at all (nrpe.tls: plain)?")
+            }
+            Class::RefusedHere { in_handshake: false } if plain => {
+                format!("{allow}; if it is there: does the daemon expect TLS (nrpe.tls: anonymous)?")
+            }
+            Class::RefusedHere { in_handshake: false } => {
+                format!("{allow}; if it is there, the daemon's own log says why it closed")
+            }
+            Class::RequestRefused => dislikes(request).unwrap_or_else(|| {
+                "the daemon takes other requests from here: is there something in this one that its nasty_metachars names? \
+                 Its own log says why it closed"
+                    .to_owned()
+            }),
             Class::ClosedBeforeAnswer => {
                 let mut hint = String::new();
                 if let Some(dislike) = dislikes(request) {
@@ -166,11 +229,40 @@ impl Fault {
                 hint.push_str("The daemon's own log says why it closed");
                 hint
             }
-            Class::Alert { number: 40 | 70 | 71, .. } => {
-                "the daemon accepts no anonymous suite of ours; it may want certificates".to_owned()
+            Class::Alert { number: 40 | 70 | 71, .. } if security.verifies() => {
+                "the daemon has no certificate (ssl_cert_file, ssl_privatekey_file), or takes none of our ciphers or protocols; \
+                 nothing weaker is tried"
+                    .to_owned()
             }
-            Class::Alert { number: 42..=49 | 116, .. } => {
-                "the daemon wants a client certificate that it can verify (ssl_client_certs)".to_owned()
+            Class::Alert { number: 40 | 70 | 71, .. } => {
+                "the daemon accepts no anonymous suite of ours; it may want certificates (nrpe.tls: certificate)".to_owned()
+            }
+            Class::ClientCertificate { shown: false, .. } => {
+                "the daemon wants a client certificate (ssl_client_certs=2): name one with nrpe.certificate and nrpe.key".to_owned()
+            }
+            Class::ClientCertificate { shown: true, .. } => {
+                "the daemon does not accept our client certificate: is it signed by the authority in the daemon's ssl_cacert_file, \
+                 and not expired?"
+                    .to_owned()
+            }
+            Class::TlsFiles(_) => {
+                "files that a host's nrpe settings name are read on the satellite, by the user it runs as".to_owned()
+            }
+            Class::Untrusted(_) => {
+                "the authority that signed the daemon's certificate must be in the file nrpe.ca names; if it is, somebody else may \
+                 be answering"
+                    .to_owned()
+            }
+            Class::Expired(_) => {
+                "renew the daemon's certificate and restart the daemon; if it is new, look at the clocks".to_owned()
+            }
+            Class::WrongName(_) => {
+                "the certificate must bear the name or address that is asked, or the one nrpe.name says; if it should, somebody \
+                 else may be answering"
+                    .to_owned()
+            }
+            Class::WrongPin(seen) => {
+                format!("if the daemon has a new key, add {seen} to nrpe.pins; otherwise somebody else is answering")
             }
             Class::DhTooSmall => "NRPE 2.x daemons come with a 512-bit Diffie-Hellman group, which no TLS library of today accepts, whatever \
                 the settings: update the daemon, or let it speak plain in a network you trust"
@@ -179,12 +271,20 @@ impl Fault {
             Class::Protocol(NotAnAnswer::Foreign { .. }) if plain => {
                 "is this the port of an NRPE daemon, and is its TLS off (nrpe.tls: anonymous)?".to_owned()
             }
+            Class::Protocol(NotAnAnswer::Foreign { .. }) => "is this the port of an NRPE daemon?".to_owned(),
             Class::Timeout { phase: Phase::Answer, .. } => {
                 "the command takes longer than the check may: raise the check's timeout, or lower command_timeout in the daemon"
                     .to_owned()
             }
             Class::Timeout { phase: Phase::Queue, .. } => {
                 "other checks of this host take long: they keep its few connections busy".to_owned()
+            }
+            Class::Timeout { phase: Phase::Connect, .. } => {
+                "is the host up, and does a firewall on the way drop what goes to this port?".to_owned()
+            }
+            Class::Timeout { phase: Phase::Tls, .. } => {
+                "the daemon is overloaded (listen_queue_size, too many checks at once), or something else listens on this port"
+                    .to_owned()
             }
             _ => return None,
         })
@@ -199,16 +299,31 @@ impl Fault {
         match &self.class {
             Class::Dns(reason) => format!("Could not resolve hostname {host}: {reason}"),
             Class::Refused => format!("connect to address {address} port {port}: Connection refused"),
-            Class::Unreachable(reason) | Class::Connect(reason) => {
+            Class::Unreachable(reason) | Class::Connect(reason) | Class::Bind(reason) => {
                 format!("connect to address {address} port {port}: {reason}")
             }
-            Class::Alert { .. } | Class::DhTooSmall | Class::NotTls(_) | Class::Tls(_) => {
+            Class::Alert { .. }
+            | Class::DhTooSmall
+            | Class::NotTls(_)
+            | Class::Tls(_)
+            | Class::Untrusted(_)
+            | Class::Expired(_)
+            | Class::WrongName(_)
+            | Class::WrongPin(_) => {
                 format!("CHECK_NRPE: (ssl_err != 5) Error - Could not complete SSL handshake with {address}: 1")
             }
-            Class::ClosedInHandshake => {
+            // In TLS 1.3 the daemon's no comes after the handshake, where check_nrpe waits for the answer.
+            Class::ClientCertificate { number: CERTIFICATE_REQUIRED, .. } => {
+                "CHECK_NRPE: Receive header underflow - only 0 bytes received (4 expected).".to_owned()
+            }
+            Class::ClientCertificate { .. } => {
+                format!("CHECK_NRPE: (ssl_err != 5) Error - Could not complete SSL handshake with {address}: 1")
+            }
+            Class::TlsFiles(_) => "Error: could not use certificate/key file".to_owned(),
+            Class::ClosedInHandshake | Class::RefusedHere { in_handshake: true } => {
                 format!("CHECK_NRPE: Error - Could not connect to {address}: Connection reset by peer")
             }
-            Class::ClosedBeforeAnswer => {
+            Class::ClosedBeforeAnswer | Class::RequestRefused | Class::RefusedHere { in_handshake: false } => {
                 "CHECK_NRPE: Receive header underflow - only 0 bytes received (4 expected).".to_owned()
             }
             Class::BrokenOff(_) | Class::Protocol(NotAnAnswer::Truncated { .. }) => {
@@ -243,12 +358,33 @@ impl fmt::Display for Fault {
             Class::Dns(reason) => write!(f, "the name cannot be resolved: {reason}"),
             Class::Refused => f.write_str("connection refused"),
             Class::Unreachable(reason) | Class::Connect(reason) => write!(f, "cannot connect: {reason}"),
+            Class::Bind(reason) => write!(f, "cannot come from the source address that was asked for: {reason}"),
             Class::Alert { number, name } => write!(f, "the daemon broke TLS off with alert {number} ({name})"),
             Class::DhTooSmall => {
                 f.write_str("the daemon's Diffie-Hellman group is too small for any TLS library of today")
             }
             Class::NotTls(reason) => write!(f, "the peer does not speak TLS: {reason}"),
+            Class::ClientCertificate { number, name, shown } => {
+                let shown =
+                    if *shown { "does not accept our client certificate" } else { "wants a client certificate" };
+                write!(f, "the daemon {shown}: alert {number} ({name})")
+            }
+            Class::TlsFiles(reason) => write!(f, "a TLS file cannot be used: {reason}"),
+            Class::Untrusted(reason) => write!(f, "the daemon's certificate is not trusted: {reason}"),
+            Class::Expired(reason) => write!(f, "the daemon's certificate is out of date: {reason}"),
+            Class::WrongName(name) => write!(f, "the daemon's certificate is not for {name}"),
+            Class::WrongPin(seen) => write!(f, "the key of the daemon's certificate is not a pinned one: {seen}"),
             Class::ClosedInHandshake => f.write_str("the daemon closed the connection during the TLS handshake"),
+            Class::RefusedHere { in_handshake } => {
+                let when = if *in_handshake { "during the TLS handshake" } else { "without an answer" };
+                write!(
+                    f,
+                    "refused here: the daemon closed the connection {when}, and has never answered this satellite"
+                )
+            }
+            Class::RequestRefused => {
+                write!(f, "the daemon refuses this request: it closed the connection, but answers {VERSION_COMMAND}")
+            }
             Class::Tls(reason) => write!(f, "TLS failed: {reason}"),
             Class::ClosedBeforeAnswer => f.write_str("the daemon closed the connection without an answer"),
             Class::BrokenOff(reason) => write!(f, "the connection broke off in the middle of the answer: {reason}"),
@@ -309,9 +445,9 @@ mod tests {
     fn a_silent_close_is_explained_by_the_request() {
         let closed = fault(Class::ClosedBeforeAnswer);
         assert_eq!(closed.kind(), "eof-before-response");
-        let hint = closed.hint(b"check_disk!/var;rm", false).unwrap();
+        let hint = closed.hint(b"check_disk!/var;rm", &Security::anonymous()).unwrap();
         assert!(hint.contains("contains ;") && hint.contains("dont_blame_nrpe"), "{hint}");
-        let innocent = closed.hint(b"check_load", false).unwrap();
+        let innocent = closed.hint(b"check_load", &Security::anonymous()).unwrap();
         assert!(innocent.starts_with("is 192.0.2.9 in the daemon's allowed_hosts?"), "{innocent}");
     }
 
@@ -336,6 +472,6 @@ mod tests {
     fn every_alert_has_its_own_name() {
         let alert = fault(Class::Alert { number: 40, name: "handshake failure".to_owned() });
         assert_eq!(alert.kind(), "tls-alert-40");
-        assert!(alert.hint(b"x", false).unwrap().contains("certificates"));
+        assert!(alert.hint(b"x", &Security::anonymous()).unwrap().contains("certificates"));
     }
 }

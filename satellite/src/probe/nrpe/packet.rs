@@ -113,6 +113,22 @@ pub fn encode_query(version: Version, text: &[u8], trailer: Trailer) -> Result<V
     Ok(encode(version, TYPE_QUERY, 0, text, trailer))
 }
 
+/// The bytes of a version 2 query whose text field has `payload` bytes instead of 1024, as NSClient++'s `payload length` may say.
+///
+/// # Errors
+/// The text does not fit with its NUL; it is never cut.
+pub fn encode_query_sized(text: &[u8], payload: usize) -> Result<Vec<u8>, RequestTooLong> {
+    if text.len() >= payload {
+        return Err(RequestTooLong { length: text.len(), version: Version::V2 });
+    }
+    let mut packet = encode(Version::V2, TYPE_QUERY, 0, text, Trailer::Sent);
+    packet.resize(V2_FRAME + payload, 0);
+    packet[4..8].fill(0);
+    let crc = crc32fast::hash(&packet);
+    packet[4..8].copy_from_slice(&crc.to_be_bytes());
+    Ok(packet)
+}
+
 fn encode(version: Version, kind: u16, code: u16, text: &[u8], trailer: Trailer) -> Vec<u8> {
     let mut packet = Vec::with_capacity(MIN_REQUEST.max(V3_HEADER + text.len() + 1));
     packet.extend_from_slice(&version.number().to_be_bytes());
@@ -130,7 +146,7 @@ fn encode(version: Version, kind: u16, code: u16, text: &[u8], trailer: Trailer)
         packet.resize(V3_HEADER + length + trailing, 0);
     } else {
         packet.extend_from_slice(text);
-        packet.resize(V2_SIZE, 0);
+        packet.resize(V2_SIZE.max(V2_FRAME + text.len()), 0);
     }
     let crc = crc32fast::hash(&packet);
     packet[4..8].copy_from_slice(&crc.to_be_bytes());
@@ -366,6 +382,18 @@ mod tests {
 
     fn hex(text: &str) -> Vec<u8> {
         text.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_sized_query_has_the_size_asked_for_and_is_never_cut() {
+        for payload in [512, 1024, 2048, 8192] {
+            let packet = encode_query_sized(b"check_load", payload).unwrap();
+            assert_eq!(packet.len(), payload + 12);
+            assert!(fits(&packet, &[]));
+        }
+        assert_eq!(encode_query_sized(b"_NRPE_CHECK", 1024), encode_query(Version::V2, b"_NRPE_CHECK", Trailer::Sent));
+        assert!(encode_query_sized(&[b'x'; 511], 512).is_ok());
+        assert!(encode_query_sized(&[b'x'; 512], 512).is_err());
     }
 
     #[test]

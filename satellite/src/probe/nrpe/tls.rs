@@ -1,15 +1,20 @@
-//! TLS as NRPE daemons speak it. The one room that knows OpenSSL: contexts at security level 0 that are used for nothing else,
-//! anonymous key exchange, session tickets, and OpenSSL's errors turned into our classes. Authenticates nobody.
+//! TLS as NRPE daemons speak it. With the rooms below it the only one of the client that knows OpenSSL: contexts that are used
+//! for nothing else, anonymous key exchange, verified peers, session tickets, and OpenSSL's errors turned into our classes.
 //!
 //! The surprise is an HTTP library: handing a session to OpenSSL is an unsafe call, which this house does not make.
 //! `hyper-openssl` makes it, and keeps a cache of sessions by host and port. Our host is the name of a ticket, and a new
 //! generation of the name gives the old ticket up.
 
+mod files;
+mod judge;
+
+use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::future::{Future, Ready, poll_fn, ready};
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use hyper::Uri;
@@ -17,29 +22,24 @@ use hyper_openssl::SslStream;
 use hyper_openssl::client::legacy::{HttpsLayer, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
-use openssl::error::ErrorStack;
-use openssl::ssl::{
-    self, ErrorCode, Ssl, SslAlert, SslConnector, SslConnectorBuilder, SslContext, SslMethod, SslOptions,
-    SslVerifyMode, SslVersion,
-};
+use openssl::ssl::{self, ErrorCode, Ssl, SslAlert, SslContext, SslRef};
 use tokio::sync::Semaphore;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::endpoint::{Plan, Suites, TicketName};
+use self::files::{Files, Stamps};
+use self::judge::Judge;
+use super::endpoint::{Plan, TicketName};
 use super::error::Class;
+use super::policy::{Endpoint, Offer, TlsPolicy};
 use super::wire::Wire;
 
-/// Elliptic curves, anonymous or with a certificate: no finite-field Diffie-Hellman, which costs ten times as much.
-const FAST_SUITES: &str = "ECDHE:AECDH:@SECLEVEL=0";
-/// Everything, for daemons that know only ADH.
-const ALL_SUITES: &str = "ALL:@SECLEVEL=0";
-/// `SSL_OP_IGNORE_UNEXPECTED_EOF`, by number: the name exists only where OpenSSL is 3.0 or newer, and older ones ignore the bit.
-const IGNORE_UNEXPECTED_EOF: SslOptions = SslOptions::from_bits_retain(0x80);
-/// `SSL_OP_LEGACY_SERVER_CONNECT`, by number: the `openssl` crate has no name for it.
-const LEGACY_SERVER_CONNECT: SslOptions = SslOptions::from_bits_retain(0x4);
-/// Sessions kept by each context; beyond it OpenSSL drops the oldest, and those daemons see one full handshake more.
-const MAX_SESSIONS: i32 = 20_000;
+/// Contexts kept: one for each offer and set of files that the policies of all endpoints come to. Beyond it the one not used
+/// for the longest time goes, and its endpoints see one full handshake more.
+const MAX_CONTEXTS: usize = 256;
+
+/// [`Agreed::protocol`] of TLS 1.3.
+pub const TLS1_3: &str = "TLSv1.3";
 
 /// A connection inside TLS.
 pub type Secure = TokioIo<MaybeHttpsStream<TokioIo<Wire>>>;
@@ -53,12 +53,17 @@ pub struct Agreed {
     pub cipher: &'static str,
     /// Whether a ticket was honoured.
     pub resumed: bool,
+    /// Whether the peer has proven who it is, now or when the session was new.
+    pub authenticated: bool,
+    /// The peer's own certificate (DER), where the query asks for it and there is one.
+    pub certificate: Option<Vec<u8>>,
 }
 
 /// The contexts of one prober.
 pub struct Tls {
-    fast: Contexts,
-    all: Contexts,
+    contexts: Mutex<HashMap<(Offer, Files), Arc<Contexts>>>,
+    /// Counts uses, to tell which context was used last.
+    uses: AtomicU64,
     /// Threads that may compute full handshakes at once, so that one that costs 5–16 ms never stalls all of them.
     full: Arc<Semaphore>,
 }
@@ -69,87 +74,126 @@ impl std::fmt::Debug for Tls {
     }
 }
 
+/// What endpoints with the same offer and files share.
 struct Contexts {
     with_tickets: HttpsLayer,
     without: SslContext,
+    stamps: Stamps,
+    used: AtomicU64,
+}
+
+/// What a handshake needs; made by [`Tls::prepare`].
+pub struct Prepared {
+    contexts: Arc<Contexts>,
+    judge: Option<Judge>,
 }
 
 impl Contexts {
-    fn new(suites: &str, newest: Option<SslVersion>) -> Result<Self, ErrorStack> {
-        let mut with_tickets = HttpsLayer::with_connector(builder(suites, newest)?)?;
-        with_tickets.set_callback(|connection, _| {
-            // The host of the URI names a ticket, not a peer.
-            connection.set_use_server_name_indication(false);
-            connection.set_verify_hostname(false);
-            Ok(())
-        });
-        Ok(Self { with_tickets, without: builder(suites, newest)?.build().into_context() })
+    fn new(offer: &Offer, files: &Files, stamps: Stamps) -> Result<Self, Class> {
+        let failed = |error: openssl::error::ErrorStack| Class::Tls(error.to_string());
+        let with_tickets = HttpsLayer::with_connector(files.builder(offer)?).map_err(failed)?;
+        let without = files.builder(offer)?.build().into_context();
+        Ok(Self { with_tickets, without, stamps, used: AtomicU64::new(0) })
     }
 }
 
-fn builder(suites: &str, newest: Option<SslVersion>) -> Result<SslConnectorBuilder, ErrorStack> {
-    let mut builder = SslConnector::builder(SslMethod::tls_client())?;
-    builder.set_security_level(0);
-    builder.set_cipher_list(suites)?;
-    builder.set_min_proto_version(Some(SslVersion::TLS1))?;
-    builder.set_max_proto_version(newest)?;
-    builder.set_verify(SslVerifyMode::NONE);
-    builder.set_session_cache_size(MAX_SESSIONS);
-    // Daemons close without close_notify. Nothing depends on it: an answer knows its own length and checksum.
-    builder.set_options(IGNORE_UNEXPECTED_EOF);
-    // Daemons on the OpenSSL of 2009 and before know no safe renegotiation. We never renegotiate.
-    builder.set_options(LEGACY_SERVER_CONNECT);
-    Ok(builder)
-}
-
 impl Tls {
-    /// Contexts for both cipher lists.
+    /// Contexts for anonymous peers; those of other policies are made when they are needed.
     ///
     /// # Errors
     /// OpenSSL cannot be set up: a build without the needed ciphers, or no memory.
     pub fn new() -> io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self {
-            // TLS 1.3 costs more than 1.2 with a ticket, and 40 ms more each time: its tickets come as a packet of their own.
-            fast: Contexts::new(FAST_SUITES, Some(SslVersion::TLS1_2))?,
-            all: Contexts::new(ALL_SUITES, None)?,
+        let tls = Self {
+            contexts: Mutex::default(),
+            uses: AtomicU64::new(0),
             full: Arc::new(Semaphore::new((cores - 1).max(1))),
-        })
+        };
+        let policy = TlsPolicy::default();
+        for suites in [super::policy::Suites::Fast, super::policy::Suites::All] {
+            tls.contexts(&policy.offer(suites), &Files::of(&policy))
+                .map_err(|class| io::Error::other(format!("{class:?}")))?;
+        }
+        Ok(tls)
+    }
+
+    /// All that a handshake needs before there is a connection.
+    ///
+    /// # Errors
+    /// A file of the policy cannot be used, or OpenSSL cannot do what the policy wants.
+    pub fn prepare(&self, endpoint: &Endpoint, plan: &Plan) -> Result<Prepared, Class> {
+        let Some(policy) = endpoint.security.tls() else {
+            return Err(Class::Tls("this endpoint is spoken to without TLS".to_owned()));
+        };
+        let contexts = self.contexts(&policy.offer(plan.suites), &Files::of(policy))?;
+        Ok(Prepared { contexts, judge: Judge::of(endpoint) })
     }
 
     /// Shakes hands on a fresh connection. No deadline of its own; dropping the future breaks off.
     ///
     /// # Errors
     /// The class of what went wrong; the connection is gone.
-    pub async fn shake_hands(&self, wire: Wire, plan: &Plan) -> Result<(Secure, Agreed), Class> {
-        let contexts = match plan.suites {
-            Suites::Fast => &self.fast,
-            Suites::All => &self.all,
-        };
+    pub async fn shake_hands(&self, wire: Wire, prepared: &Prepared, plan: &Plan) -> Result<(Secure, Agreed), Class> {
+        let Prepared { contexts, judge } = prepared;
+        let refused = |class| judge.as_ref().and_then(Judge::verdict).unwrap_or(class);
         let stream = match plan.ticket {
             Some(name) => {
                 let uri = uri(name)?;
-                let handshake = contexts.with_tickets.layer(Once(Some(TokioIo::new(wire)))).call(uri);
+                let mut connector = contexts.with_tickets.layer(Once(Some(TokioIo::new(wire))));
+                let presiding = judge.clone();
+                connector.set_callback(move |connection, _| {
+                    // The host of the URI names a ticket, not a peer.
+                    connection.set_use_server_name_indication(false);
+                    connection.set_verify_hostname(false);
+                    presiding.as_ref().map_or(Ok(()), |judge| judge.preside(connection))
+                });
+                let handshake = connector.call(uri);
                 let shaken = if plan.offered { handshake.await } else { self.in_turn(handshake).await };
-                shaken.map_err(|error| class_of(&*error))?
+                shaken.map_err(|error| refused(class_of(&*error)))?
             }
             None => {
-                let ssl = Ssl::new(&contexts.without).map_err(|error| Class::Tls(error.to_string()))?;
-                let mut stream =
-                    SslStream::new(ssl, TokioIo::new(wire)).map_err(|error| Class::Tls(error.to_string()))?;
-                self.in_turn(Pin::new(&mut stream).connect()).await.map_err(|error| class_of_ssl(&error))?;
+                let failed = |error: openssl::error::ErrorStack| Class::Tls(error.to_string());
+                let mut ssl = Ssl::new(&contexts.without).map_err(failed)?;
+                if let Some(judge) = judge {
+                    judge.preside(&mut ssl).map_err(failed)?;
+                }
+                let mut stream = SslStream::new(ssl, TokioIo::new(wire)).map_err(failed)?;
+                self.in_turn(Pin::new(&mut stream).connect()).await.map_err(|error| refused(class_of_ssl(&error)))?;
                 MaybeHttpsStream::Https(stream)
             }
         };
-        let agreed = match &stream {
-            MaybeHttpsStream::Https(stream) => Agreed {
-                protocol: stream.ssl().version_str(),
-                cipher: stream.ssl().current_cipher().map_or("?", |cipher| cipher.name()),
-                resumed: stream.ssl().session_reused(),
-            },
-            MaybeHttpsStream::Http(_) => return Err(Class::Tls("the connection was left without TLS".to_owned())),
+        let MaybeHttpsStream::Https(secure) = &stream else {
+            return Err(Class::Tls("the connection was left without TLS".to_owned()));
         };
+        let agreed = agreed(secure.ssl(), judge.as_ref())?;
         Ok((TokioIo::new(stream), agreed))
+    }
+
+    /// The contexts for this offer, made anew when a file is not what it was.
+    fn contexts(&self, offer: &Offer, files: &Files) -> Result<Arc<Contexts>, Class> {
+        let use_number = self.uses.fetch_add(1, Ordering::Relaxed);
+        let stamps = files.stamps()?;
+        let key = (offer.clone(), files.clone());
+        let mut known = self.known();
+        if let Some(contexts) = known.get(&key).filter(|contexts| contexts.stamps == stamps) {
+            contexts.used.store(use_number, Ordering::Relaxed);
+            return Ok(Arc::clone(contexts));
+        }
+        let made = Arc::new(Contexts::new(offer, files, stamps)?);
+        made.used.store(use_number, Ordering::Relaxed);
+        if known.len() >= MAX_CONTEXTS {
+            let oldest = known.iter().min_by_key(|(_, contexts)| contexts.used.load(Ordering::Relaxed));
+            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
+                known.remove(&oldest);
+            }
+        }
+        known.insert(key, Arc::clone(&made));
+        Ok(made)
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<(Offer, Files), Arc<Contexts>>> {
+        // Whatever a panicking thread left in it is whole: an entry is made before it is put in.
+        self.contexts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs a full handshake so that each of its steps, not its waits, holds one of the few places: a peer that never answers
@@ -174,9 +218,36 @@ impl Tls {
     }
 }
 
+/// What stands now. A resumed session is asked once more for its pin; its chain was judged when it was new.
+fn agreed(ssl: &SslRef, judge: Option<&Judge>) -> Result<Agreed, Class> {
+    let certificate = ssl.peer_certificate();
+    if let Some(judge) = judge
+        && !judge.knows(certificate.as_deref())
+    {
+        return Err(Class::Untrusted("the session stands without the expected certificate".to_owned()));
+    }
+    Ok(Agreed {
+        protocol: ssl.version_str(),
+        cipher: ssl.current_cipher().map_or("?", |cipher| cipher.name()),
+        resumed: ssl.session_reused(),
+        authenticated: judge.is_some(),
+        certificate: certificate.and_then(|certificate| certificate.to_der().ok()),
+    })
+}
+
 fn uri(name: TicketName) -> Result<Uri, Class> {
     let text = format!("https://endpoint-{}-{}/", name.endpoint, name.generation);
     text.parse().map_err(|error| Class::Tls(format!("{text}: {error}")))
+}
+
+/// Makes the kernel acknowledge at once what comes next. A daemon's TLS 1.3 tickets are a packet of their own, whose
+/// acknowledgement its kernel waits for before it sends the answer: 40 ms unless we say so after each request.
+pub fn hurry(secure: &Secure) {
+    if let MaybeHttpsStream::Https(stream) = secure.inner()
+        && stream.ssl().version_str() == TLS1_3
+    {
+        stream.get_ref().inner().hurry();
+    }
 }
 
 /// Sends close_notify if the kernel takes it now; waits for nothing. Without it the daemon's child would stay for 15 s, and

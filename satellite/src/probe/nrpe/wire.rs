@@ -4,12 +4,15 @@
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+use super::records::Records;
 
 /// Bytes that one check may read from the network in all its attempts; whoever sends more is cut off.
 pub const MAX_READ: usize = 128 * 1024;
@@ -40,18 +43,46 @@ impl Budget {
     }
 }
 
+/// The records that were sent on a connection; outlives it.
+#[derive(Debug, Clone, Default)]
+pub struct Sent(Arc<Mutex<Records>>);
+
+impl Sent {
+    /// Whether the handshake that has just ended held a certificate message of ours: the daemon asked for one.
+    #[must_use]
+    pub fn had_certificate(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).had_certificate()
+    }
+
+    fn take(&self, bytes: &[u8]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).sent(bytes);
+    }
+}
+
 /// A connection with its budget.
 #[derive(Debug)]
 pub struct Wire {
     tcp: TcpStream,
     budget: Budget,
+    sent: Sent,
 }
 
 impl Wire {
     /// A connection that reads on this budget.
     #[must_use]
     pub fn new(tcp: TcpStream, budget: Budget) -> Self {
-        Self { tcp, budget }
+        Self { tcp, budget, sent: Sent::default() }
+    }
+
+    /// The records that are sent on it, should it be TLS.
+    #[must_use]
+    pub fn sent(&self) -> Sent {
+        self.sent.clone()
+    }
+
+    /// Asks the kernel to acknowledge the next packets at once (`TCP_QUICKACK`). Without it only time is lost.
+    pub fn hurry(&self) {
+        let _ = SockRef::from(&self.tcp).set_tcp_quickack(true);
     }
 
     /// The address we came from.
@@ -77,7 +108,11 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(cx, buf)
+        let polled = Pin::new(&mut self.tcp).poll_write(cx, buf);
+        if let Poll::Ready(Ok(count)) = polled {
+            self.sent.take(&buf[..count]);
+        }
+        polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

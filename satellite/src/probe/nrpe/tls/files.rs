@@ -1,0 +1,178 @@
+//! Builds OpenSSL contexts from what a policy offers and from the files it names, and knows when a file has changed. Reads and
+//! stats on the caller's thread: a few small local files.
+//!
+//! The surprise: keys and certificates are parsed here and not by OpenSSL's own file functions, which would ask a terminal for
+//! the passphrase of an encrypted key and wait.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use openssl::error::ErrorStack;
+use openssl::pkey::PKey;
+use openssl::ssl::{SslConnector, SslConnectorBuilder, SslMethod, SslOptions, SslVerifyMode, SslVersion};
+use openssl::x509::X509;
+use openssl::x509::store::X509StoreBuilder;
+use openssl::x509::verify::X509VerifyFlags;
+
+use super::super::error::Class;
+use super::super::policy::{Identity, Offer, Peer, Protocol, TlsPolicy};
+
+/// `SSL_OP_IGNORE_UNEXPECTED_EOF`, by number: the name exists only where OpenSSL is 3.0 or newer, and older ones ignore the bit.
+const IGNORE_UNEXPECTED_EOF: SslOptions = SslOptions::from_bits_retain(0x80);
+/// `SSL_OP_LEGACY_SERVER_CONNECT`, by number: the `openssl` crate has no name for it.
+const LEGACY_SERVER_CONNECT: SslOptions = SslOptions::from_bits_retain(0x4);
+/// Sessions kept by each context; beyond it OpenSSL drops the oldest, and those daemons see one full handshake more.
+const MAX_SESSIONS: i32 = 20_000;
+/// A file of certificates or a key beyond this is refused: the largest bundle of authorities has a quarter of it.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// The files of a policy.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Files {
+    ca: Option<PathBuf>,
+    identity: Option<Identity>,
+}
+
+/// What tells one state of a file from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    length: u64,
+    changed: (i64, i64),
+}
+
+/// The files as they were when they were last read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Stamps(Vec<Stamp>);
+
+impl Files {
+    /// The files that a policy names.
+    pub(super) fn of(policy: &TlsPolicy) -> Self {
+        let ca = match &policy.peer {
+            Peer::Verified { ca, .. } => ca.clone(),
+            Peer::Unverified => None,
+        };
+        Self { ca, identity: policy.identity.clone() }
+    }
+
+    /// How the files are now.
+    ///
+    /// # Errors
+    /// One of them cannot be looked at; which, and why.
+    pub(super) fn stamps(&self) -> Result<Stamps, Class> {
+        let identity = self.identity.iter().flat_map(|identity| [&identity.certificate, &identity.key]);
+        self.ca.iter().chain(identity).map(|path| stamp(path)).collect::<Result<_, _>>().map(Stamps)
+    }
+
+    /// A context that offers this, trusts and shows what the files hold.
+    ///
+    /// # Errors
+    /// A file cannot be used ([`Class::TlsFiles`]), or OpenSSL cannot do what is offered ([`Class::Tls`]).
+    pub(super) fn builder(&self, offer: &Offer) -> Result<SslConnectorBuilder, Class> {
+        let mut builder = offering(offer).map_err(|error| {
+            Class::Tls(format!(
+                "OpenSSL cannot offer the ciphers {} in this range of protocols: {}",
+                offer.ciphers,
+                first(&error)
+            ))
+        })?;
+        if let Some(ca) = &self.ca {
+            let certificates = certificates(ca)?;
+            trusting(&mut builder, certificates).map_err(|error| unusable(ca, first(&error)))?;
+        }
+        if let Some(Identity { certificate, key: key_path }) = &self.identity {
+            let mut chain = certificates(certificate)?.into_iter();
+            let key = PKey::private_key_from_pem_callback(&read(key_path)?, |_| Ok(0)).map_err(|error| {
+                unusable(key_path, format!("no private key (PEM, without a passphrase) in it: {}", first(&error)))
+            })?;
+            if let Some(own) = chain.next() {
+                builder.set_certificate(&own).map_err(|error| unusable(certificate, first(&error)))?;
+            }
+            for issuer in chain {
+                builder.add_extra_chain_cert(issuer).map_err(|error| unusable(certificate, first(&error)))?;
+            }
+            builder.set_private_key(&key).and_then(|()| builder.check_private_key()).map_err(|error| {
+                unusable(key_path, format!("it is not the key of {}: {}", certificate.display(), first(&error)))
+            })?;
+        }
+        Ok(builder)
+    }
+}
+
+fn offering(offer: &Offer) -> Result<SslConnectorBuilder, ErrorStack> {
+    let mut builder = SslConnector::builder(SslMethod::tls_client())?;
+    // Before the list, which may say it otherwise, and after it, where it may not.
+    if let Some(level) = offer.level {
+        builder.set_security_level(level);
+    }
+    builder.set_cipher_list(&offer.ciphers)?;
+    if let Some(level) = offer.level.filter(|_| offer.verified) {
+        builder.set_security_level(level);
+    }
+    builder.set_min_proto_version(Some(version(offer.oldest)))?;
+    builder.set_max_proto_version(offer.newest.map(version))?;
+    // Whom to believe is said for each connection (`judge`).
+    builder.set_verify(if offer.verified { SslVerifyMode::PEER } else { SslVerifyMode::NONE });
+    builder.set_session_cache_size(MAX_SESSIONS);
+    // Daemons close without close_notify. Nothing depends on it: an answer knows its own length and checksum.
+    builder.set_options(IGNORE_UNEXPECTED_EOF);
+    if !offer.verified {
+        // Daemons on the OpenSSL of 2009 and before know no safe renegotiation. We never renegotiate.
+        builder.set_options(LEGACY_SERVER_CONNECT);
+    }
+    Ok(builder)
+}
+
+/// Trusts these certificates and no other, also where they are no authorities: who names a certificate means it.
+fn trusting(builder: &mut SslConnectorBuilder, certificates: Vec<X509>) -> Result<(), ErrorStack> {
+    let mut store = X509StoreBuilder::new()?;
+    store.set_flags(X509VerifyFlags::PARTIAL_CHAIN)?;
+    for certificate in certificates {
+        store.add_cert(certificate)?;
+    }
+    builder.set_cert_store(store.build());
+    Ok(())
+}
+
+fn version(protocol: Protocol) -> SslVersion {
+    match protocol {
+        Protocol::Ssl3 => SslVersion::SSL3,
+        Protocol::Tls1 => SslVersion::TLS1,
+        Protocol::Tls1_1 => SslVersion::TLS1_1,
+        Protocol::Tls1_2 => SslVersion::TLS1_2,
+        Protocol::Tls1_3 => SslVersion::TLS1_3,
+    }
+}
+
+fn stamp(path: &Path) -> Result<Stamp, Class> {
+    let found = fs::metadata(path).map_err(|error| unusable(path, error.to_string()))?;
+    Ok(Stamp {
+        device: found.dev(),
+        inode: found.ino(),
+        length: found.len(),
+        changed: (found.mtime(), found.mtime_nsec()),
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Class> {
+    let found = fs::metadata(path).map_err(|error| unusable(path, error.to_string()))?;
+    if !found.is_file() || found.len() > MAX_FILE {
+        return Err(unusable(path, format!("not a file of at most {MAX_FILE} bytes")));
+    }
+    fs::read(path).map_err(|error| unusable(path, error.to_string()))
+}
+
+fn certificates(path: &Path) -> Result<Vec<X509>, Class> {
+    let found = X509::stack_from_pem(&read(path)?).map_err(|error| unusable(path, first(&error)))?;
+    if found.is_empty() { Err(unusable(path, "no certificate (PEM) in it".to_owned())) } else { Ok(found) }
+}
+
+fn unusable(path: &Path, why: String) -> Class {
+    Class::TlsFiles(format!("{}: {why}", path.display()))
+}
+
+fn first(error: &ErrorStack) -> String {
+    error.errors().iter().find_map(openssl::error::Error::reason).unwrap_or("unknown reason").to_owned()
+}
