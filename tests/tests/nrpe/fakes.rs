@@ -6,7 +6,7 @@ use std::time::Duration;
 use satellite::probe::Prober;
 use satellite::probe::nrpe::Client;
 use satellite::probe::nrpe::packet::Version;
-use shared::check::State;
+use shared::check::{Exit, State};
 use tests::daemon::answers::Command;
 use tests::daemon::{Daemon, Spec, Transport};
 
@@ -73,9 +73,11 @@ async fn a_disliked_request_searches_the_versions_once_and_then_fails_at_once() 
     let client = Client::new().unwrap();
     answer(&client, &query(daemon.address, false, "load")).await;
     let disliked = query(daemon.address, false, "load!an argument");
-    assert_eq!(fault(&client, &disliked, PATIENCE).await, "eof-before-response");
+    let before = daemon.seen.connections();
+    assert_eq!(fault(&client, &disliked, PATIENCE).await, "request-refused");
     let after_search = daemon.seen.connections();
-    assert_eq!(fault(&client, &disliked, PATIENCE).await, "eof-before-response");
+    assert_eq!(after_search, before + 4, "three versions, and the question for the daemon's own");
+    assert_eq!(fault(&client, &disliked, PATIENCE).await, "request-refused");
     assert_eq!(daemon.seen.connections(), after_search + 1);
     assert_eq!(
         answer(&client, &query(daemon.address, false, "load")).await.0,
@@ -106,7 +108,7 @@ async fn a_fixed_version_is_the_only_one_tried() {
     let mut load = query(daemon.address, false, "load");
     load.versions = Some(vec![Version::V4]);
     assert_eq!(fault(&client, &load, PATIENCE).await, "eof-before-response");
-    assert_eq!(daemon.seen.connections(), 1);
+    assert_eq!(daemon.seen.connections(), 2, "and the daemon's own command in the same version");
     load.versions = Some(vec![Version::V2]);
     assert_eq!(answer(&client, &load).await.1, 1);
 }
@@ -130,7 +132,9 @@ async fn refused_connections_and_closed_ports_have_their_own_words() {
     // TLS to a plain daemon: it takes the ClientHello for a packet it does not know and closes.
     let over_tls = prober.probe("h!load", &check(address, true, "load"), PATIENCE).await;
     assert!(over_tls.output.contains("during the TLS handshake"), "{over_tls:?}");
-    assert!(over_tls.long_output.contains("127.0.0.1 in the daemon's allowed_hosts"), "{over_tls:?}");
+    assert_eq!(over_tls.exit, Exit::Error("refused-here".to_owned()));
+    assert!(over_tls.long_output.starts_with("put 127.0.0.1 into allowed_hosts"), "{over_tls:?}");
+    assert!(over_tls.long_output.contains("nrpe.tls: plain"), "{over_tls:?}");
     daemon.stop().await;
     let refused = prober.probe("h!load", &check(address, false, "load"), Duration::from_secs(5)).await;
     assert_eq!(refused.state, State::Unknown);

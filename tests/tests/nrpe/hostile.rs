@@ -40,28 +40,28 @@ fn damaged(mut packet: Vec<u8>) -> Vec<u8> {
 fn lies() -> Vec<(&'static str, Vec<Act>, &'static str)> {
     let sent = |bytes: Vec<u8>| vec![Read(REQUEST), Send(bytes)];
     vec![
-        ("length 0x7fffffff", sent(forged(v4(0, b"x"), 12, &i32::MAX.to_be_bytes())), "protocol"),
-        ("negative length", sent(forged(v4(0, b"x"), 12, &(-1_i32).to_be_bytes())), "protocol"),
-        ("length 65537", sent(forged(v4(0, b"x"), 12, &65_537_i32.to_be_bytes())), "protocol"),
-        ("a header cut short", sent(v4(0, b"text")[..7].to_vec()), "protocol"),
-        ("a body cut short", sent(v4(0, b"a long enough text")[..22].to_vec()), "protocol"),
-        ("wrong checksum", sent(damaged(v4(0, b"a good text"))), "protocol"),
-        ("wrong checksum in v2", sent(damaged(wire::answer(2, 0, b"a good text"))), "protocol"),
-        ("version 9", sent(forged(v4(0, b"x"), 0, &[0, 9])), "protocol"),
-        ("a query as answer", sent(forged(v4(0, b"x"), 2, &[0, 1])), "protocol"),
-        ("HTTP", sent(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n".to_vec()), "protocol"),
-        ("a TLS alert on plain", sent(vec![0x15, 3, 1, 0, 2, 2, 40]), "protocol"),
+        ("length 0x7fffffff", sent(forged(v4(0, b"x"), 12, &i32::MAX.to_be_bytes())), "protocol-length"),
+        ("negative length", sent(forged(v4(0, b"x"), 12, &(-1_i32).to_be_bytes())), "protocol-length"),
+        ("length 65537", sent(forged(v4(0, b"x"), 12, &65_537_i32.to_be_bytes())), "protocol-length"),
+        ("a header cut short", sent(v4(0, b"text")[..7].to_vec()), "protocol-truncated"),
+        ("a body cut short", sent(v4(0, b"a long enough text")[..22].to_vec()), "protocol-truncated"),
+        ("wrong checksum", sent(damaged(v4(0, b"a good text"))), "protocol-checksum"),
+        ("wrong checksum in v2", sent(damaged(wire::answer(2, 0, b"a good text"))), "protocol-checksum"),
+        ("version 9", sent(forged(v4(0, b"x"), 0, &[0, 9])), "protocol-foreign"),
+        ("a query as answer", sent(forged(v4(0, b"x"), 2, &[0, 1])), "protocol-foreign"),
+        ("HTTP", sent(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n".to_vec()), "protocol-foreign"),
+        ("a TLS alert on plain", sent(vec![0x15, 3, 1, 0, 2, 2, 40]), "protocol-foreign"),
         (
             "v2 packets without end",
             vec![Read(REQUEST), Send(wire::part_v2(3, 0, b"more ", 1024).repeat(300))],
-            "protocol",
+            "protocol-length",
         ),
-        ("zeros without end", vec![Read(REQUEST), Flood(0)], "protocol"),
-        ("a v2 answer without end", vec![Read(REQUEST), Send(vec![0, 2, 0, 2]), Flood(1)], "protocol"),
+        ("zeros without end", vec![Read(REQUEST), Flood(0)], "protocol-foreign"),
+        ("a v2 answer without end", vec![Read(REQUEST), Send(vec![0, 2, 0, 2]), Flood(1)], "protocol-length"),
         ("a hang before the request is read", vec![Hang], "answer-timeout"),
         ("a hang in the answer", vec![Read(REQUEST), Send(v4(0, b"text")[..15].to_vec()), Hang], "answer-timeout"),
         ("one byte at a time", vec![Read(REQUEST), Drip(v4(0, b"text"), Duration::from_millis(500))], "answer-timeout"),
-        ("a close without a word", vec![Read(REQUEST)], "eof-before-response"),
+        ("a close without a word", vec![Read(REQUEST)], "refused-here"),
     ]
 }
 
@@ -134,7 +134,7 @@ async fn a_peer_that_is_no_tls_server_is_told_apart() {
     let client = Client::new().unwrap();
     for (peer, acts, class) in [
         ("silent", vec![Hang], "tls-timeout"),
-        ("closing", vec![Read(1)], "tls-closed"),
+        ("closing", vec![Read(1)], "refused-here"),
         ("HTTP", vec![Send(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()), Hang], "tls-not-tls"),
         ("refusing", vec![Send(vec![0x15, 3, 3, 0, 2, 2, 40]), Hang], "tls-alert-40"),
     ] {

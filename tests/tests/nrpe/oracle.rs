@@ -63,10 +63,10 @@ const IMPATIENCE: Duration = Duration::from_secs(1);
 const EXEMPT: &[(&str, &str, &str)] = &[
     (
         "ok!with!arguments",
-        "eof-before-response",
+        "request-refused",
         "check_nrpe prints `Receive header underflow - only 0 bytes received`, twice; we say that the daemon closed, and why",
     ),
-    ("ok;reboot", "eof-before-response", "the same: a character that the daemon refuses"),
+    ("ok;reboot", "request-refused", "the same: a character that the daemon refuses"),
     (
         "hang",
         "answer-timeout",
