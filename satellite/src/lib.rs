@@ -10,5 +10,6 @@ pub mod probe;
 pub mod agent;
 pub mod spool;
 pub mod link;
+pub mod check_nrpe;
 pub mod settings;
 pub mod run;

@@ -1,6 +1,8 @@
 //! `perigee-satellite`: settings, log, signals, exit code. Everything else is in the rooms; see `run`.
 
+use std::ffi::OsStr;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,13 +10,20 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use satellite::agent::builtin;
 use satellite::settings::{Action, Arguments, Check, Misuse, Run, Status};
-use satellite::{run, spool};
+use satellite::{check_nrpe, run, spool};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    let program = words.next().unwrap_or_default();
+    // Linked to check_nrpe's name it is check_nrpe: the command definitions of Nagios and Icinga stay as they are.
+    if Path::new(&program).file_name() == Some(OsStr::new(check_nrpe::NAME)) {
+        return check_nrpe::run(&program.to_string_lossy(), words);
+    }
     let ended = match Arguments::parse().action {
+        Action::CheckNrpe(given) => Ok(check_nrpe::run(check_nrpe::NAME, given.words)),
         Action::Run(settings) => start(settings).map(|()| ExitCode::SUCCESS),
         Action::Status(settings) => show(&settings),
         Action::Check(settings) => check(&settings),

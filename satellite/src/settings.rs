@@ -1,6 +1,7 @@
 //! What this process is told at its start: flags and environment, parsed once. Decides nothing else; knows no file's content.
 //! What is monitored is not among it: that comes from the master.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -50,6 +51,17 @@ pub enum Action {
     /// Run one built-in check, by hand or as a plugin of Nagios, Icinga or NRPE.
     #[command(after_help = CHECKING)]
     Check(Check),
+    /// Ask one NRPE daemon once, with the options, texts and exit codes of check_nrpe (`check-nrpe -h` shows them).
+    #[command(disable_help_flag = true, disable_version_flag = true)]
+    CheckNrpe(CheckNrpe),
+}
+
+/// The words of check_nrpe, untouched: its getopt reads them in ways that no parser of ours does.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CheckNrpe {
+    /// Options of check_nrpe.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+    pub words: Vec<OsString>,
 }
 
 /// Settings of a running satellite.
@@ -142,6 +154,18 @@ mod tests {
         assert_eq!(both, (false, 3, "disk --timeout 4 -- -x".to_owned()));
         assert!(check(&[]).is_err());
         assert!(check(&["--timeout", "0", "load"]).is_err());
+    }
+
+    #[test]
+    fn words_of_check_nrpe_come_through_as_they_are() {
+        let words = ["-H", "h", "--version", "-t10:3", "-2", "--help", "--", "-a", "-w", "--", "x"];
+        let line = ["perigee-satellite", "check-nrpe"].into_iter().chain(words);
+        let Action::CheckNrpe(given) = Arguments::try_parse_from(line).unwrap().action else {
+            panic!("not check-nrpe")
+        };
+        assert_eq!(given.words, words);
+        let none = Arguments::try_parse_from(["perigee-satellite", "check-nrpe"]).unwrap();
+        assert!(matches!(none.action, Action::CheckNrpe(CheckNrpe { words }) if words.is_empty()));
     }
 
     #[test]

@@ -41,6 +41,7 @@ const SATELLITE: &Table = &[
     ("agent", &[]),
     ("spool", &["command"]),
     ("link", &[]),
+    ("check_nrpe", &["probe"]),
     ("settings", &[]),
     ("run", &["clock", "command", "link", "probe", "scheduler", "settings", "spool"]),
 ];

@@ -15,7 +15,7 @@ use super::policy::Security;
 /// The command that a daemon answers itself, with its version.
 pub const VERSION_COMMAND: &str = "_NRPE_CHECK";
 /// The alert of TLS 1.3 for a client without a certificate (RFC 8446 §6.2).
-const CERTIFICATE_REQUIRED: u8 = 116;
+pub const CERTIFICATE_REQUIRED: u8 = 116;
 
 /// What was being waited for when the time was over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -324,6 +324,10 @@ impl Fault {
                 format!("CHECK_NRPE: Error - Could not connect to {address}: Connection reset by peer")
             }
             Class::ClosedBeforeAnswer | Class::RequestRefused | Class::RefusedHere { in_handshake: false } => {
+                "CHECK_NRPE: Receive header underflow - only 0 bytes received (4 expected).".to_owned()
+            }
+            // It reads the ten common bytes first.
+            Class::Protocol(NotAnAnswer::Truncated { have: ..10, .. }) => {
                 "CHECK_NRPE: Receive header underflow - only 0 bytes received (4 expected).".to_owned()
             }
             Class::BrokenOff(_) | Class::Protocol(NotAnAnswer::Truncated { .. }) => {
