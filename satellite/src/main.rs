@@ -11,6 +11,7 @@ use clap::Parser;
 use satellite::agent::builtin;
 use satellite::settings::{Action, Arguments, Check, Misuse, Run, Status};
 use satellite::{check_nrpe, run, spool};
+use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -68,9 +69,7 @@ fn show(settings: &Status) -> Result<ExitCode> {
         if settings.json {
             writeln!(out, "{status}")?;
         } else {
-            for (name, value) in status.as_object().into_iter().flatten() {
-                writeln!(out, "{name:<12} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned))?;
-            }
+            show_lines(&mut out, "", status)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -93,4 +92,16 @@ fn check(settings: &Check) -> Result<ExitCode> {
     // What hangs in the kernel must not keep the process.
     runtime.shutdown_background();
     Ok(ExitCode::from(answer.state.number()))
+}
+
+/// One line a value; those of a value inside another have both names.
+fn show_lines(out: &mut impl Write, name: &str, value: &Value) -> std::io::Result<()> {
+    match value {
+        Value::Object(inner) => inner.iter().try_for_each(|(key, value)| {
+            let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+            show_lines(out, &name, value)
+        }),
+        Value::String(text) => writeln!(out, "{name:<24} {text}"),
+        value => writeln!(out, "{name:<24} {value}"),
+    }
 }

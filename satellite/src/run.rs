@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use serde::Serialize;
 use shared::check::{Exit, Outcome, State};
 use shared::frame::Lane;
 use shared::identity;
@@ -25,7 +26,8 @@ use crate::clock::Now;
 use crate::command::{Command, Identity, ProbeId};
 use crate::link::{self, LinkEvent, LinkHandle, SendError};
 use crate::probe::Prober;
-use crate::scheduler::Scheduler;
+use crate::probe::nrpe::counters::Figures;
+use crate::scheduler::{Scheduler, Status};
 use crate::settings::{Misuse, Run};
 use crate::spool::{self, Answer, Order, Spool};
 
@@ -376,11 +378,20 @@ impl Shell {
     }
 
     fn tell(&mut self) {
-        match serde_json::to_vec(&self.scheduler.status(self.clocks.now())) {
+        let status = self.scheduler.status(self.clocks.now());
+        match serde_json::to_vec(&Told { status, nrpe: self.prober.nrpe().counters().figures() }) {
             Ok(status) => self.orders.push_back(Order::Tell(status)),
             Err(error) => tracing::warn!("the status is not told: {error}"),
         }
     }
+}
+
+/// What this process tells of itself.
+#[derive(Serialize)]
+struct Told {
+    #[serde(flatten)]
+    status: Status,
+    nrpe: Figures,
 }
 
 async fn sleep_until(at: Option<Instant>) {

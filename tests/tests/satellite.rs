@@ -451,6 +451,11 @@ async fn it_tells_its_status_and_ends_within_five_seconds() {
         assert!(began.elapsed() < PATIENCE, "{code:?} {told}");
         master.serve(Duration::from_millis(50)).await;
     }
+    let told: serde_json::Value = serde_json::from_str(&site.status().1).unwrap();
+    assert!(told["nrpe"]["tickets"]["offered"].is_u64() && told["nrpe"]["handshakes"]["full"].is_u64(), "{told}");
+    let lines = Command::new(binary()).args(["status", "--data"]).arg(site.data()).output().unwrap();
+    let lines = String::from_utf8(lines.stdout).unwrap();
+    assert!(lines.lines().any(|line| line.split_whitespace().eq(["nrpe.tickets.barred", "0"])), "{lines}");
     satellite.terminate();
     let began = Instant::now();
     master.until("the end", &satellite, |master| !master.connected).await;

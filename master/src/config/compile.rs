@@ -3,6 +3,7 @@
 //! Goes host by host, so that the context of expressions is built once per host. Decides nothing about slots or times.
 //! The surprise: a mistake that many hosts share is one diagnostic, with the first host and their number.
 
+mod endpoint;
 mod host;
 pub mod service;
 

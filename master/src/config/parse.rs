@@ -3,14 +3,15 @@
 //! Names every unknown key (with the one that was probably meant), every wrong type and every bound that is broken, and goes on.
 //! What belongs to Perigee but not to this version is said to be just that: never an unknown key, never silently accepted.
 
+mod endpoint;
 pub mod field;
 
 use super::diagnostic::{At, Findings, Place, nearest};
-use super::raw::{Raw, RawCheck, RawEndpoint, RawGraphite, RawProbe, RawRegion, RawService, Settings};
+use super::raw::{Raw, RawCheck, RawGraphite, RawProbe, RawRegion, RawService, Settings};
 use super::source::Sources;
 use super::yaml::{self, Key, Node};
 use field::{Fields, Later};
-use shared::check::{NrpeTls, State};
+use shared::check::State;
 use std::time::Duration;
 
 /// Shortest and longest check or retry interval.
@@ -70,8 +71,7 @@ const LATER_OBJECT_KEYS: Later = &[
     "agent",
     "secrets",
 ];
-const NRPE_KEYS: &[&str] = &["tls", "port", "version"];
-const LATER_NRPE_KEYS: Later = &["ca", "certificate", "key", "name", "ciphers"];
+const NRPE_KEYS: &[&str] = &["tls", "port", "version", "ca", "certificate", "key", "name", "pins", "ciphers"];
 const CHECK_KINDS: &[&str] = &["nrpe", "tcp", "command"];
 const PROBE_KINDS: &[&str] = &["nrpe", "tcp"];
 const LATER_CHECKS: Later = &[
@@ -283,29 +283,6 @@ impl Parser<'_> {
             _ => return false,
         }
         true
-    }
-
-    fn endpoint(&mut self, node: &Node) -> RawEndpoint {
-        let mut endpoint = RawEndpoint::default();
-        for (key, node) in self.fields().entries(node, "`nrpe`") {
-            match key.text.as_str() {
-                "tls" => {
-                    let words = [("plain", NrpeTls::Plain), ("anonymous", NrpeTls::Anonymous)];
-                    endpoint.tls = if self.fields().is_word(node, "certificate") {
-                        let message = "`tls: certificate` is not in this version";
-                        let hint = "this version speaks `plain` and `anonymous` to NRPE daemons".to_owned();
-                        self.findings.error(node.place, message, hint);
-                        None
-                    } else {
-                        self.fields().word(node, "tls", &words)
-                    };
-                }
-                "port" => endpoint.port = self.fields().integer(node, "port", 1..=65_535),
-                "version" => endpoint.version = self.fields().integer(node, "version", 2..=4),
-                _ => self.fields().unknown(key, "key of `nrpe`", NRPE_KEYS, LATER_NRPE_KEYS),
-            }
-        }
-        endpoint
     }
 
     fn check(&mut self, node: &Node) -> Option<At<RawCheck>> {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use shared::check::{NrpeTls, State};
+use shared::check::{NrpeTls, Pin, State};
 
-use super::diagnostic::At;
+use super::diagnostic::{At, Place};
 
 /// Objects of a section in the order written, by name. A name may still stand there twice.
 pub type Named<T> = Vec<(At<String>, T)>;
@@ -81,6 +81,41 @@ pub struct RawEndpoint {
     pub port: Option<At<u64>>,
     /// Only packet version to use.
     pub version: Option<At<u64>>,
+    /// File of the certificates that are trusted.
+    pub ca: Option<At<String>>,
+    /// File of the client certificate.
+    pub certificate: Option<At<String>>,
+    /// File of its key.
+    pub key: Option<At<String>>,
+    /// The name that the daemon's certificate must bear, or `any`.
+    pub name: Option<At<String>>,
+    /// Keys one of which the daemon must have.
+    pub pins: Option<At<Vec<Pin>>>,
+    /// Cipher list.
+    pub ciphers: Option<At<String>>,
+}
+
+impl RawEndpoint {
+    /// What means something only where the daemon proves itself with a certificate: key of the files, and where it stands.
+    pub fn trust(&self) -> Vec<(&'static str, Place)> {
+        fn at<T>(key: &'static str, value: &Option<At<T>>) -> Option<(&'static str, Place)> {
+            value.as_ref().map(|value| (key, value.place))
+        }
+        let texts = [
+            at("ca", &self.ca),
+            at("certificate", &self.certificate),
+            at("key", &self.key),
+            at("name", &self.name),
+            at("pins", &self.pins),
+            at("ciphers", &self.ciphers),
+        ];
+        texts.into_iter().flatten().collect()
+    }
+
+    /// Whether anything stands there.
+    pub fn says_something(&self) -> bool {
+        self.tls.is_some() || self.port.is_some() || self.version.is_some() || !self.trust().is_empty()
+    }
 }
 
 /// `services.NAME`

@@ -104,6 +104,12 @@ fn overlay(base: &mut Settings, top: &Settings) {
     set(&mut base.nrpe.tls, &top.nrpe.tls);
     set(&mut base.nrpe.port, &top.nrpe.port);
     set(&mut base.nrpe.version, &top.nrpe.version);
+    set(&mut base.nrpe.ca, &top.nrpe.ca);
+    set(&mut base.nrpe.certificate, &top.nrpe.certificate);
+    set(&mut base.nrpe.key, &top.nrpe.key);
+    set(&mut base.nrpe.name, &top.nrpe.name);
+    set(&mut base.nrpe.pins, &top.nrpe.pins);
+    set(&mut base.nrpe.ciphers, &top.nrpe.ciphers);
     set(&mut base.check, &top.check);
     base.check_is_wrong = top.check_is_wrong || (base.check_is_wrong && top.check.is_none());
     set(&mut base.check_interval, &top.check_interval);
@@ -129,7 +135,7 @@ pub fn host_only(settings: &Settings) -> Vec<&'static str> {
     };
     note(settings.region.is_some(), "region");
     note(settings.address.is_some(), "address");
-    note(settings.nrpe.tls.is_some() || settings.nrpe.port.is_some() || settings.nrpe.version.is_some(), "nrpe");
+    note(settings.nrpe.says_something(), "nrpe");
     note(!settings.groups.is_empty(), "groups");
     note(!settings.vars.is_empty(), "vars");
     keys

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use shared::check::{NrpeCheck, NrpeTls, State, TcpCheck};
+use shared::check::{NrpeCheck, NrpeName, NrpeTls, NrpeTrust, Pin, State, TcpCheck};
 
 use super::*;
 
@@ -152,6 +152,39 @@ services:
     let Check::Nrpe(nrpe) = &load.check else { panic!("{load:?}") };
     assert_eq!((nrpe.port, nrpe.tls, nrpe.version), (5667, NrpeTls::Plain, Some(2)));
     assert_eq!(nrpe.on_transport_error, State::Critical, "a service asks as its host says");
+}
+
+#[test]
+fn trust_in_a_daemon_is_put_together_from_templates_and_host() {
+    let pin = "ab".repeat(32);
+    let catalog = catalog(&format!(
+        "{BASE}templates:
+  ca: {{ nrpe: {{ tls: certificate, ca: /etc/ca.pem, certificate: /etc/c.pem, key: /etc/c.key, name: any, pins: [\"{pin}\"] }} }}
+hosts:
+  strict: {{ use: [ca], nrpe: {{ name: web.example.net, ciphers: HIGH }} }}
+  lax: {{ use: [ca], nrpe: {{ tls: certificate }} }}
+  bare: {{ nrpe: {{ tls: certificate }} }}
+services:
+  load: {{ hosts: [\"*\"], check: {{ nrpe: check_load }} }}
+"
+    ));
+    let trust = |host: &str| match &object(&catalog, &format!("{host}!load")).check {
+        Check::Nrpe(nrpe) => (nrpe.tls, nrpe.trust.clone().unwrap()),
+        other => panic!("{other:?}"),
+    };
+    let lax = NrpeTrust {
+        ca: Some("/etc/ca.pem".to_owned()),
+        certificate: Some("/etc/c.pem".to_owned()),
+        key: Some("/etc/c.key".to_owned()),
+        name: NrpeName::Any,
+        pins: vec![Pin([0xab; 32])],
+        ciphers: None,
+    };
+    let name = NrpeName::Exactly("web.example.net".to_owned());
+    let strict = NrpeTrust { name, ciphers: Some("HIGH".to_owned()), ..lax.clone() };
+    assert_eq!(trust("strict"), (NrpeTls::Certificate, strict));
+    assert_eq!(trust("lax"), (NrpeTls::Certificate, lax));
+    assert_eq!(trust("bare"), (NrpeTls::Certificate, NrpeTrust::default()));
 }
 
 #[test]

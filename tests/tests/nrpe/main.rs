@@ -2,6 +2,7 @@
 //! for the versions, manners and lies that Debian's cannot show. What needs Debian's programs is skipped loudly without them.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot set its scene has failed")]
 
+mod certificate;
 mod fakes;
 mod fleet;
 mod hostile;

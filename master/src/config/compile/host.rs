@@ -2,16 +2,17 @@
 
 use std::collections::HashMap;
 
-use shared::check::{Check, NrpeTls, State, TcpCheck};
+use shared::check::{Check, State, TcpCheck};
 use shared::name::{HostName, ObjectName, RegionName};
 
+use super::endpoint::endpoint_of;
 use super::{Compiler, OBJECTS_MAX, policy};
 use crate::config::check::{CompiledCheck, Endpoint, compile_check};
 use crate::config::diagnostic::{At, Place, did_you_mean_or};
 use crate::config::expression::{Template, host_value};
 use crate::config::range::expand;
 use crate::config::raw::Settings;
-use crate::config::{CheckDefinition, Host, Vars, defaults};
+use crate::config::{CheckDefinition, Host, Vars};
 
 const NAME_HINT: &str = "at most 255 bytes of printable characters without `!`, which divides host and service";
 /// Longest address, in bytes: the longest DNS name.
@@ -139,19 +140,9 @@ impl Compiler<'_> {
             self.host_findings.error(name.as_str(), address_place, problem, hint);
         }
         scope.set("host", value(&address));
-        let endpoint = Endpoint {
-            address,
-            port: settings
-                .nrpe
-                .port
-                .as_ref()
-                .and_then(|at| u16::try_from(at.value).ok())
-                .unwrap_or(defaults::NRPE_PORT),
-            // The original's default. It is encrypted, so a missing word never makes a connection weaker than that.
-            tls: settings.nrpe.tls.as_ref().map_or(NrpeTls::Anonymous, |at| at.value),
-            version: settings.nrpe.version.as_ref().and_then(|at| u8::try_from(at.value).ok()),
-            trust: None,
-        };
+        let endpoint = endpoint_of(address, &settings.nrpe, |place, message, hint| {
+            self.host_findings.error(name.as_str(), place, message, hint);
+        });
         let on_transport_error = settings.on_transport_error.as_ref().map_or(State::Unknown, |at| at.value);
         let (check, command_name) = match &entry.check {
             Some(compiled) => {

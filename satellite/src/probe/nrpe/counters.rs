@@ -1,6 +1,9 @@
 //! What the NRPE client has done since its start, for metrics: answers, handshakes, second attempts, faults by class.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
 
 use super::endpoint::Plan;
 use super::error::{Class, Phase};
@@ -41,6 +44,43 @@ pub const FAULTS: [&str; 32] = [
     "send-timeout",
     "answer-timeout",
 ];
+
+/// The counters at one moment, as an operator is shown them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Figures {
+    /// Requests that were answered.
+    pub answers: u64,
+    /// Requests made again in another packet version.
+    pub fallbacks: u64,
+    /// TLS handshakes that ended well.
+    pub handshakes: Handshakes,
+    /// What became of session tickets.
+    pub tickets: Tickets,
+    /// Requests that failed, by name of the class.
+    pub faults: BTreeMap<&'static str, u64>,
+}
+
+/// TLS handshakes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Handshakes {
+    /// In full: 0.5 ms of CPU and more.
+    pub full: u64,
+    /// With a ticket.
+    pub resumed: u64,
+}
+
+/// Session tickets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Tickets {
+    /// Handshakes for which there was one.
+    pub offered: u64,
+    /// Those that the daemon honoured.
+    pub honoured: u64,
+    /// Those that it did not.
+    pub missed: u64,
+    /// Handshakes with daemons that are offered none.
+    pub barred: u64,
+}
 
 /// Counters that only rise.
 #[derive(Debug, Default)]
@@ -96,6 +136,23 @@ impl Counters {
     #[must_use]
     pub fn fallbacks(&self) -> u64 {
         self.fallbacks.load(Ordering::Relaxed)
+    }
+
+    /// All of it, to be shown; of the faults those that have happened.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        Figures {
+            answers: self.answers(),
+            fallbacks: self.fallbacks(),
+            handshakes: Handshakes { full: self.handshakes_full(), resumed: self.handshakes_resumed() },
+            tickets: Tickets {
+                offered: self.tickets_offered(),
+                honoured: self.handshakes_resumed(),
+                missed: self.tickets_missed(),
+                barred: self.tickets_barred(),
+            },
+            faults: self.faults().filter(|&(_, count)| count > 0).collect(),
+        }
     }
 
     /// Requests that failed, by name of the class; those that never happened are in it with 0.
@@ -174,6 +231,27 @@ const fn index(class: &Class) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ticket_is_offered_honoured_missed_or_barred() {
+        use super::super::endpoint::TicketName;
+        use super::super::policy::Suites;
+        let counters = Counters::default();
+        let ticket = Some(TicketName { endpoint: 1, generation: 0 });
+        let first = Plan { suites: Suites::Fast, ticket, offered: false };
+        let later = Plan { offered: true, ..first };
+        let barred = Plan { ticket: None, ..first };
+        for (plan, resumed) in [(&first, false), (&later, true), (&later, true), (&later, false), (&barred, false)] {
+            counters.shook_hands(resumed);
+            counters.used_ticket(plan, resumed);
+        }
+        let figures = counters.figures();
+        assert_eq!(figures.tickets, Tickets { offered: 3, honoured: 2, missed: 1, barred: 1 });
+        assert_eq!(figures.handshakes, Handshakes { full: 3, resumed: 2 });
+        assert!(figures.faults.is_empty());
+        counters.failed(&Class::Refused);
+        assert_eq!(counters.figures().faults, BTreeMap::from([("connect-refused", 1)]));
+    }
 
     #[test]
     fn a_fault_is_counted_under_its_own_name() {

@@ -361,6 +361,59 @@ mod tests {
     }
 
     #[test]
+    fn tickets_of_tls_1_3_are_not_given_up_for_one_that_was_lacking() {
+        let mut endpoints = Endpoints::default();
+        let host = endpoint("three");
+        let first = endpoints.plan(&host, at(0));
+        endpoints.shook_hands(&host, &first, false, true, at(0));
+        let next = endpoints.plan(&host, at(1));
+        endpoints.shook_hands(&host, &next, false, true, at(1));
+        assert_eq!(endpoints.plan(&host, at(2)), next, "three at once, and two tickets");
+        endpoints.shook_hands(&host, &next, true, true, at(2));
+        // A restarted daemon knows none of them.
+        for _ in 0..MISSES_GIVE_UP {
+            assert!(endpoints.plan(&host, at(3)).offered);
+            endpoints.shook_hands(&host, &next, false, true, at(3));
+        }
+        let after = endpoints.plan(&host, at(4));
+        assert!(!after.offered && after.ticket.is_some() && after.ticket != next.ticket);
+        endpoints.shook_hands(&host, &after, false, true, at(4));
+        let again = endpoints.plan(&host, at(5));
+        assert!(again.offered);
+        endpoints.shook_hands(&host, &again, false, true, at(5));
+        assert_eq!(endpoints.plan(&host, at(6)).ticket, None, "inetd: new keys for every connection");
+    }
+
+    #[test]
+    fn a_session_is_resumed_for_two_hours_at_most() {
+        let mut endpoints = Endpoints::default();
+        let host = endpoint("h");
+        let plan = endpoints.plan(&host, at(0));
+        endpoints.shook_hands(&host, &plan, false, false, at(0));
+        for minute in 1..120 {
+            let plan = endpoints.plan(&host, at(minute * 60));
+            assert!(plan.offered, "minute {minute}");
+            endpoints.shook_hands(&host, &plan, true, false, at(minute * 60));
+        }
+        assert!(!endpoints.plan(&host, at(TICKET_LIFE.as_secs())).offered, "then the certificate is shown again");
+    }
+
+    #[test]
+    fn a_silent_daemon_is_asked_for_its_version_once_a_minute() {
+        let mut endpoints = Endpoints::default();
+        let host = endpoint("silent");
+        assert!(!endpoints.has_answered(&host));
+        assert_eq!(endpoints.version_answer(&host, at(0)), None);
+        endpoints.asked_version(&host, false, at(0));
+        assert_eq!(endpoints.version_answer(&host, at(59)), Some(false));
+        assert_eq!(endpoints.version_answer(&host, at(60)), None);
+        endpoints.heard(&host, at(60));
+        endpoints.asked_version(&host, true, at(60));
+        assert!(endpoints.has_answered(&host));
+        assert_eq!(endpoints.version_answer(&host, at(61)), Some(true));
+    }
+
+    #[test]
     fn the_second_cipher_list_is_remembered_until_it_fails() {
         let mut endpoints = Endpoints::default();
         let host = endpoint("adh");

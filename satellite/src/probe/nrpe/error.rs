@@ -473,6 +473,36 @@ mod tests {
     }
 
     #[test]
+    fn who_is_refused_is_told_what_to_allow_and_where() {
+        for (in_handshake, security) in [(true, Security::anonymous()), (false, Security::Plain)] {
+            let refused = fault(Class::RefusedHere { in_handshake });
+            assert_eq!(refused.kind(), "refused-here");
+            let hint = refused.hint(b"check_load", &security).unwrap();
+            assert!(hint.starts_with("put 192.0.2.9 into allowed_hosts of the daemon's nrpe.cfg"), "{hint}");
+            assert!(refused.to_string().contains("never answered this satellite"), "{refused}");
+        }
+        let request = fault(Class::RequestRefused).hint(b"check_disk!/var", &Security::anonymous()).unwrap();
+        assert!(request.contains("dont_blame_nrpe") && !request.contains("allowed_hosts"), "{request}");
+    }
+
+    #[test]
+    fn what_a_certificate_lacks_has_its_own_name_and_check_nrpes_one_sentence() {
+        let text = || "x".to_owned();
+        for (class, kind) in [
+            (Class::Untrusted(text()), "tls-not-trusted"),
+            (Class::Expired(text()), "tls-expired"),
+            (Class::WrongName(text()), "tls-wrong-name"),
+            (Class::WrongPin(text()), "tls-wrong-pin"),
+            (Class::ClientCertificate { number: 40, name: text(), shown: false }, "tls-client-certificate"),
+        ] {
+            let fault = fault(class);
+            assert_eq!(fault.kind(), kind);
+            assert!(fault.hint(b"x", &Security::anonymous()).is_some(), "{kind}");
+            assert!(fault.legacy("CRITICAL").ends_with("Could not complete SSL handshake with 192.0.2.1: 1"), "{kind}");
+        }
+    }
+
+    #[test]
     fn every_alert_has_its_own_name() {
         let alert = fault(Class::Alert { number: 40, name: "handshake failure".to_owned() });
         assert_eq!(alert.kind(), "tls-alert-40");
