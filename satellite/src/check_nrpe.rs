@@ -41,10 +41,10 @@ pub fn run(program: &str, words: impl IntoIterator<Item = OsString>) -> ExitCode
         },
         Err(misuse) => words::misuse(&misuse),
     };
-    // Whoever does not listen any more still gets the exit code.
-    let _ = io::stderr().write_all(said.stderr.as_bytes());
+    // Whoever does not listen any more still gets the exit code. The result first: Icinga reads both streams as one.
     let mut stdout = io::stdout().lock();
     let _ = stdout.write_all(&said.stdout).and_then(|()| stdout.flush());
+    let _ = io::stderr().write_all(said.stderr.as_bytes());
     ExitCode::from(said.code)
 }
 

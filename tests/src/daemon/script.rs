@@ -17,6 +17,8 @@ pub enum Act {
     Drip(Vec<u8>, Duration),
     /// Send this byte for ever.
     Flood(u8),
+    /// Wait this long.
+    Pause(Duration),
     /// Do nothing any more, and keep the connection.
     Hang,
 }
@@ -46,6 +48,7 @@ pub async fn play<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, acts: Vec<Ac
             Act::Flood(byte) => loop {
                 stream.write_all(&[byte; 4096]).await?;
             },
+            Act::Pause(pause) => tokio::time::sleep(pause).await,
             Act::Hang => std::future::pending().await,
         }
     }
