@@ -84,7 +84,7 @@ fn check(settings: &Check) -> Result<ExitCode> {
     }
     let runtime = tokio::runtime::Runtime::new().context("the runtime cannot be started")?;
     let limit = Duration::from_secs(settings.timeout);
-    let answer = runtime.block_on(async { tokio::time::timeout(limit, builtin::run(&settings.words)).await });
+    let answer = runtime.block_on(async { tokio::time::timeout(limit, builtin::run_as_plugin(&settings.words)).await });
     let answer = answer.unwrap_or_else(|_| {
         builtin::Answer::unknown(format!("UNKNOWN - the check has not ended within {} s", settings.timeout))
     });

@@ -3,12 +3,24 @@
 //! Knows which built-ins there are and who reads for whom; each judgement is a pure room of its own. A time limit over all is the
 //! caller's. The surprise: without thresholds a built-in only reports.
 
+pub mod census;
+pub mod container;
+pub mod disk;
 pub mod errand;
+pub mod file_age;
 pub mod kernel;
 pub mod limit;
 pub mod load;
+pub mod memory;
 pub mod options;
+pub mod procs;
+pub mod swap;
+pub mod systemctl;
+pub mod systemd;
+pub mod uptime;
+pub mod users;
 pub mod verdict;
+pub mod volume;
 
 use std::fmt::Write as _;
 
@@ -19,13 +31,43 @@ use options::{Given, Manual, Misuse};
 pub use verdict::Answer;
 
 /// All that are built in, by name; `help` and `version` come on top.
-pub const ALL: &[Manual] = &[load::MANUAL];
+pub const ALL: &[Manual] = &[
+    load::MANUAL,
+    memory::MANUAL,
+    swap::MANUAL,
+    disk::MANUAL,
+    disk::MANUAL_INODES,
+    procs::MANUAL,
+    uptime::MANUAL,
+    users::MANUAL,
+    file_age::MANUAL,
+    systemd::MANUAL,
+    container::MANUAL,
+];
 
 /// Names that some are also known by, as in the commands of a stock nrpe.cfg.
-const ALSO: &[(&str, &str)] = &[];
+const ALSO: &[(&str, &str)] = &[("processes", "procs"), ("mem", "memory"), ("file_age", "file-age")];
+
+/// Who runs a built-in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    /// The agent: a process of this machine like others.
+    Agent,
+    /// A process that is there for this one check and does not count itself.
+    Plugin,
+}
 
 /// Runs a built-in: its name, then its options and operands. What is wrong with them is an UNKNOWN that says so, with the usage.
 pub async fn run(words: &[String]) -> Answer {
+    run_for(Caller::Agent, words).await
+}
+
+/// The same in a process that is there for this one check: `procs` leaves it out.
+pub async fn run_as_plugin(words: &[String]) -> Answer {
+    run_for(Caller::Plugin, words).await
+}
+
+async fn run_for(caller: Caller, words: &[String]) -> Answer {
     let Some((name, words)) = words.split_first() else {
         return Answer::unknown(format!("UNKNOWN - the name of a built-in check is missing; there are: {}", names()));
     };
@@ -40,7 +82,7 @@ pub async fn run(words: &[String]) -> Answer {
     let Some(manual) = manual(name) else { return no_such(name) };
     let asked = match manual.read(words) {
         Ok(given) if given.has("help") => return Answer::unknown(manual.page()),
-        Ok(given) => answer(manual.name, &given).await,
+        Ok(given) => answer(caller, manual.name, &given).await,
         Err(misuse) => Err(misuse.into()),
     };
     asked.unwrap_or_else(|error| {
@@ -54,11 +96,50 @@ pub async fn run(words: &[String]) -> Answer {
 }
 
 /// Reads and judges. Every name in [`ALL`] has its arm.
-async fn answer(name: &str, given: &Given) -> Result<Answer> {
+async fn answer(caller: Caller, name: &str, given: &Given) -> Result<Answer> {
     Ok(match name {
         "load" => load::judge(&load::Wanted::of(given)?, &kernel::load()?),
+        "memory" => memory::judge(&memory::Wanted::of(given)?, &meminfo()?),
+        "swap" => swap::judge(&swap::Wanted::of(given)?, &meminfo()?),
+        "disk" => space(disk::Wanted::of_disk(given)?).await?,
+        "inodes" => space(disk::Wanted::of_inodes(given)?).await?,
+        "procs" => {
+            let wanted = procs::Wanted::of(given)?;
+            let own = (caller == Caller::Plugin).then(std::process::id);
+            let (processes, user) = census::processes(&wanted, own).await?;
+            procs::judge(&wanted, &processes, user.as_ref())
+        }
+        "uptime" => uptime::judge(&uptime::Wanted::of(given)?, kernel::uptime()?),
+        "users" => users::judge(&users::Wanted::of(given)?, kernel::logins()?),
+        "file-age" => {
+            let wanted = file_age::Wanted::of(given)?;
+            file_age::judge(&wanted, &volume::file(&wanted.file).await)
+        }
+        "systemd" => {
+            let wanted = systemd::Wanted::of(given)?;
+            match systemctl::run(wanted.command()).await {
+                Ok(printed) => systemd::judge(&wanted, &printed),
+                Err(why) => bail!(why),
+            }
+        }
+        "container" => {
+            let wanted = container::Wanted::of(given)?;
+            match wanted.names.is_empty() {
+                true => container::judge_own(&wanted, &container::cgroup::look(&wanted).await?),
+                false => container::judge_named(&container::docker::ask(&wanted.socket, &wanted.names).await),
+            }
+        }
         other => bail!("{other} is not built in"),
     })
+}
+
+fn meminfo() -> Result<memory::Reading> {
+    memory::read(&kernel::memory()?).map_err(anyhow::Error::msg)
+}
+
+async fn space(wanted: disk::Wanted) -> Result<Answer> {
+    let (seen, closed) = volume::look(&wanted).await?;
+    Ok(disk::judge(&wanted, &seen, closed))
 }
 
 /// One line for each built-in: its name and what it watches.

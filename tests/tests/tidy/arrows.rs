@@ -38,7 +38,7 @@ const SATELLITE: &Table = &[
     ("scheduler", &["clock", "command", "outbox"]),
     ("process", &[]),
     ("probe", &[]),
-    ("agent", &[]),
+    ("agent", &["process"]),
     ("spool", &["command"]),
     ("link", &[]),
     ("check_nrpe", &["probe"]),

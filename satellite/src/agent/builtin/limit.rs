@@ -24,6 +24,8 @@ pub enum Sense {
 pub enum Unit {
     /// Plain numbers.
     Count,
+    /// Plain numbers, or `%`.
+    CountOrPercent,
     /// Bytes with K, M, G, T, P (powers of 1024; `MB` and `MiB` are the same), or `%`; a number without unit counts this many.
     Bytes(u32),
     /// Seconds with s, m, h, d, w.
@@ -160,8 +162,8 @@ fn number(text: &str, unit: Unit) -> Result<Option<(f64, bool)>, String> {
 fn factor(suffix: &str, unit: Unit) -> Result<(f64, bool), String> {
     let kibi = |power| Ok((1024_f64.powi(power), false));
     match (unit, suffix) {
-        (Unit::Percent, "" | "%") | (Unit::Bytes(_), "%") => Ok((1.0, true)),
-        (Unit::Count, "") | (Unit::Seconds, "" | "s") => Ok((1.0, false)),
+        (Unit::Percent, "" | "%") | (Unit::Bytes(_) | Unit::CountOrPercent, "%") => Ok((1.0, true)),
+        (Unit::Count | Unit::CountOrPercent, "") | (Unit::Seconds, "" | "s") => Ok((1.0, false)),
         (Unit::Bytes(bare), "") => Ok((f64::from(bare), false)),
         (Unit::Bytes(_), "B" | "b") => kibi(0),
         (Unit::Bytes(_), "k" | "K" | "kB" | "KB" | "kiB" | "KiB") => kibi(1),
@@ -177,6 +179,7 @@ fn factor(suffix: &str, unit: Unit) -> Result<(f64, bool), String> {
             "`{suffix}` is no unit here; {}",
             match unit {
                 Unit::Count => "plain numbers only",
+                Unit::CountOrPercent => "plain numbers or %",
                 Unit::Bytes(_) => "K, M, G, T, P or %",
                 Unit::Seconds => "s, m, h, d or w",
                 Unit::Percent => "% or nothing",
