@@ -5,9 +5,15 @@
 //! NRPE daemon has a backlog of five; a sixth connection would stall for ten seconds and more.
 #![expect(clippy::disallowed_methods, reason = "a shell room: it stamps outcomes and measures their duration")]
 
+pub mod certificate;
 pub mod dial;
+pub mod dns;
+pub mod found;
+pub mod http;
 pub mod nrpe;
+pub mod ssh;
 pub mod tcp;
+pub mod tls;
 
 use std::collections::HashMap;
 use std::io;
@@ -20,10 +26,12 @@ use shared::time::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
+use self::found::Found;
 use self::nrpe::error::{Class, Fault, Phase};
 use self::nrpe::packet::Version;
 use self::nrpe::policy::{Endpoint, Identity, NameRule, Peer, Security, TlsPolicy};
 use self::nrpe::{Client, Query, Reply};
+use self::tls::Trust;
 
 /// Connections to one host at once; further checks of it wait in order of arrival.
 pub const CONNECTIONS_PER_HOST: usize = 3;
@@ -35,6 +43,7 @@ pub const CONNECTIONS: usize = 512;
 #[derive(Debug)]
 pub struct Prober {
     nrpe: Client,
+    trust: Trust,
     hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
     all: Arc<Semaphore>,
 }
@@ -54,7 +63,8 @@ impl Prober {
     /// # Errors
     /// The TLS library cannot be set up.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { nrpe: Client::new()?, hosts: Mutex::default(), all: Arc::new(Semaphore::new(CONNECTIONS)) })
+        let all = Arc::new(Semaphore::new(CONNECTIONS));
+        Ok(Self { nrpe: Client::new()?, trust: Trust::default(), hosts: Mutex::default(), all })
     }
 
     /// The NRPE client, for its counters.
@@ -66,32 +76,33 @@ impl Prober {
     /// Runs `check` for `object` (named in the log only). Returns within twice `timeout`: once to wait for a free connection,
     /// once to run. The outcome's start and duration are those of the run.
     pub async fn probe(&self, object: &str, check: &Check, timeout: Duration) -> Outcome {
-        let host = match check {
-            Check::Nrpe(check) => &check.address,
-            Check::Tcp(check) => &check.address,
-        };
+        let (kind, host) = peer_of(check);
         let asked = Began::now();
         let place = self.place(host, asked.at + timeout).await;
         let outcome = match (place, check) {
             (Some(_place), Check::Nrpe(check)) => self.nrpe_outcome(Began::now(), check, timeout).await,
-            (Some(_place), Check::Tcp(check)) => {
-                let began = Began::now();
-                let found = tcp::connect(check, timeout).await;
-                began.told(found.exit, found.state, &found.text)
-            }
             (None, Check::Nrpe(check)) => {
                 let fault = queued_in_vain(check, timeout);
                 self.nrpe.counters().failed(&fault.class);
                 fault_outcome(asked, check, &[], &fault)
             }
-            (None, Check::Tcp(check)) => {
-                let text = format!(
-                    "TCP CRITICAL - {} port {}: {} all of its {:.3} s",
-                    check.address,
-                    check.port,
-                    Phase::Queue,
-                    timeout.as_secs_f64()
-                );
+            (Some(_place), Check::Tcp(check)) => {
+                let began = Began::now();
+                began.found(tcp::connect(&self.trust, check, began.wall, timeout).await)
+            }
+            (Some(_place), Check::Http(check)) => {
+                let began = Began::now();
+                began.found(http::visit(&self.trust, check, began.wall, timeout).await)
+            }
+            (Some(_place), Check::Certificate(check)) => {
+                let began = Began::now();
+                began.found(certificate::look(&self.trust, check, began.wall, timeout).await)
+            }
+            (Some(_place), Check::Dns(check)) => Began::now().found(dns::ask(check, timeout).await),
+            (Some(_place), Check::Ssh(check)) => Began::now().found(ssh::identify(check, timeout).await),
+            (None, _) => {
+                let seconds = timeout.as_secs_f64();
+                let text = format!("{kind} CRITICAL - {host}: {} all of its {seconds:.3} s", Phase::Queue);
                 asked.told(Exit::Error("queue-timeout".to_owned()), State::Critical, &text)
             }
         };
@@ -151,6 +162,13 @@ impl Began {
         Self { wall: Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX)), at: Instant::now() }
     }
 
+    /// The outcome of a network probe that ends now.
+    fn found(self, found: Found) -> Outcome {
+        let mut outcome = self.told(found.exit, found.state, &found.text);
+        outcome.authenticated = found.authenticated;
+        outcome
+    }
+
     /// The outcome of a check that ends now with this plugin text.
     fn told(self, exit: Exit, state: State, text: &str) -> Outcome {
         let parts = perfdata::split_output(text);
@@ -163,6 +181,19 @@ impl Began {
         outcome.perfdata = parts.perfdata;
         outcome.metrics = metrics;
         outcome
+    }
+}
+
+/// The word that begins its texts, and the peer among whose connections a check counts. Questions to the system's own name servers share
+/// one lane.
+fn peer_of(check: &Check) -> (&'static str, &str) {
+    match check {
+        Check::Nrpe(check) => ("NRPE", &check.address),
+        Check::Tcp(check) => ("TCP", &check.address),
+        Check::Http(check) => ("HTTP", &check.address),
+        Check::Certificate(check) => ("CERTIFICATE", &check.address),
+        Check::Ssh(check) => ("SSH", &check.address),
+        Check::Dns(check) => ("DNS", check.server.as_deref().unwrap_or("the name service")),
     }
 }
 

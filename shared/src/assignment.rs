@@ -145,7 +145,7 @@ mod tests {
         AssignedCheck {
             id: CheckId(id),
             object: format!("host{id}").parse().unwrap(),
-            check: Some(Check::Tcp(TcpCheck { address: "127.0.0.1".into(), port })),
+            check: Some(Check::Tcp(TcpCheck::port("127.0.0.1", port))),
             policy: Policy {
                 check_interval_ms: 60_000,
                 retry_interval_ms: 15_000,

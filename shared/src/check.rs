@@ -1,6 +1,8 @@
 //! What to ask (`Check`) and what came back from a probe (`Outcome`). A failed check is a result, never an error.
 //! Knows how exit codes become states; not when a state is hard (`state`), nor how a result travels (`result`).
 
+pub mod network;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use serde::Serialize;
 
 use crate::perfdata::Metric;
 use crate::time::Timestamp;
+pub use network::{CertificateCheck, DnsCheck, HttpCheck, SshCheck, TcpCheck};
 
 /// The state of a host or service. Text forms are the field's, in capitals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize)]
@@ -106,9 +109,21 @@ pub enum Check {
     /// A command of an NRPE daemon.
     #[n(0)]
     Nrpe(#[n(0)] NrpeCheck),
-    /// Whether a TCP port accepts a connection.
+    /// Whether a TCP port accepts a connection, and says what it should.
     #[n(1)]
     Tcp(#[n(0)] TcpCheck),
+    /// A page of a web server.
+    #[n(4)]
+    Http(#[n(0)] Box<HttpCheck>),
+    /// A name of the domain name system.
+    #[n(5)]
+    Dns(#[n(0)] DnsCheck),
+    /// The identification of an SSH server.
+    #[n(6)]
+    Ssh(#[n(0)] SshCheck),
+    /// The certificate of a TLS server.
+    #[n(7)]
+    Certificate(#[n(0)] CertificateCheck),
 }
 
 /// How to speak to an NRPE daemon. Never weakened silently: the mode is the operator's.
@@ -237,17 +252,6 @@ pub struct NrpeCheck {
     /// Whom to believe, with [`NrpeTls::Certificate`]; `None` there: whom the system trusts, under the address asked.
     #[n(7)]
     pub trust: Option<NrpeTrust>,
-}
-
-/// Whether a TCP port accepts a connection.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
-pub struct TcpCheck {
-    /// Host name or address.
-    #[n(0)]
-    pub address: String,
-    /// TCP port.
-    #[n(1)]
-    pub port: u16,
 }
 
 /// How an execution ended.

@@ -7,6 +7,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use minicbor::decode::{self, Decode, Decoder};
+use minicbor::encode::{self, Encode, Encoder, Write};
+
 /// A threshold range. Both ends belong to it. The start is never above the end, and neither is NaN.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Range {
@@ -124,6 +127,28 @@ impl fmt::Display for Range {
             write!(out, "{}:", self.start)?;
         }
         if self.end == f64::INFINITY { Ok(()) } else { write!(out, "{}", self.end) }
+    }
+}
+
+// Neither end is ever NaN, so that every range equals itself.
+impl Eq for Range {}
+
+/// On the wire a range is its text.
+impl<C> Encode<C> for Range {
+    fn encode<W: Write>(&self, out: &mut Encoder<W>, _: &mut C) -> Result<(), encode::Error<W::Error>> {
+        out.str(&self.to_string())?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Range {
+    fn decode(input: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+        input.str()?.parse().map_err(decode::Error::custom)
+    }
+}
+
+impl serde::Serialize for Range {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

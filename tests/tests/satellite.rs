@@ -54,7 +54,7 @@ fn check(id: u32, port: u16) -> AssignedCheck {
     AssignedCheck {
         id: CheckId(id),
         object: format!("host{id}!port").parse().unwrap(),
-        check: Some(Check::Tcp(TcpCheck { address: "127.0.0.1".into(), port })),
+        check: Some(Check::Tcp(TcpCheck::port("127.0.0.1", port))),
         policy: Policy { check_interval_ms: 200, retry_interval_ms: 100, timeout_ms: 2000, max_attempts: 3 },
         grant: Grant(5),
         carried: None,

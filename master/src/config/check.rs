@@ -3,15 +3,18 @@
 //! Knows what an NRPE daemon refuses without a word (facts measured on 2.x, 3.x and 4.x daemons), so that it is said here and
 //! not found out at night. The surprise: a query that is too long is refused, never cut, as `check_nrpe` does.
 
+pub mod network;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use cel::Value;
-use shared::check::{Check, NrpeCheck, NrpeTls, NrpeTrust, State, TcpCheck};
+use shared::check::{Check, NrpeCheck, NrpeTls, NrpeTrust, State};
 
 use super::diagnostic::{At, Findings, Place, did_you_mean_or};
 use super::expression::{ExpressionError, Language, Scope, Template, to_cel};
-use super::raw::{RawCheck, RawProbe};
+use super::raw::{NetworkKind, RawCheck, RawNetwork, RawProbe};
+use network::Filled;
 
 /// Longest query (command and arguments joined with `!`) of a v2 packet: its buffer of 1024 bytes ends with NUL.
 pub const QUERY_BYTES_V2: usize = 1_023;
@@ -45,10 +48,14 @@ pub enum CompiledProbe {
         /// Arguments.
         args: Vec<At<Template>>,
     },
-    /// A TCP port.
-    Tcp {
-        /// The port.
-        port: At<Template>,
+    /// A server to speak to.
+    Network {
+        /// Which probe.
+        kind: NetworkKind,
+        /// Where its name stands.
+        place: Place,
+        /// Its values: key, name below it, text.
+        fields: Vec<(&'static str, Option<String>, At<Template>)>,
     },
 }
 
@@ -131,8 +138,38 @@ fn compile_probe(
             (args.len() == wanted).then_some(())?;
             Some(CompiledProbe::Nrpe { command: command?, args })
         }
-        RawProbe::Tcp { port } => Some(CompiledProbe::Tcp { port: compile_text(language, port, variables, findings)? }),
+        RawProbe::Network(raw) => compile_network(language, raw, variables, findings),
     }
+}
+
+fn compile_network(
+    language: &Language,
+    raw: &RawNetwork,
+    variables: &[&str],
+    findings: &mut Findings,
+) -> Option<CompiledProbe> {
+    let RawNetwork { kind, place, fields } = raw;
+    if !fields.iter().any(|field| field.value.value.contains("{{")) {
+        // Nothing depends on a host: what is wrong is said even if no host has the check, and once.
+        let filled: Vec<Filled> = fields
+            .iter()
+            .map(|field| Filled { key: field.key, name: field.name.clone(), value: field.value.clone() })
+            .collect();
+        let mut problems = Vec::new();
+        let good = network::build(*kind, *place, &filled, "localhost", &mut problems).is_some();
+        for problem in problems.into_iter().filter(|problem| problem.fatal) {
+            findings.error(problem.place, problem.message, problem.hint);
+        }
+        good.then_some(())?;
+    }
+    let compiled: Vec<_> = fields
+        .iter()
+        .filter_map(|field| {
+            let text = compile_text(language, &field.value, variables, findings)?;
+            Some((field.key, field.name.clone(), text))
+        })
+        .collect();
+    (compiled.len() == fields.len()).then_some(CompiledProbe::Network { kind: *kind, place: *place, fields: compiled })
 }
 
 /// Compiles a command of the files.
@@ -140,8 +177,8 @@ pub fn compile_command(language: &Language, probe: &RawProbe, findings: &mut Fin
     let probe = compile_probe(language, probe, &["host", "args"], findings)?;
     let mut takes = BTreeSet::new();
     let texts = match &probe {
-        CompiledProbe::Nrpe { command, args } => std::iter::once(command).chain(args).collect(),
-        CompiledProbe::Tcp { port } => vec![port],
+        CompiledProbe::Nrpe { command, args } => std::iter::once(command).chain(args).collect::<Vec<_>>(),
+        CompiledProbe::Network { fields, .. } => fields.iter().map(|(_, _, text)| text).collect(),
     };
     let known = texts.into_iter().all(|text| text.value.collect_fields("args", &mut takes));
     Some(CompiledCommand { probe: Rc::new(probe), takes: known.then_some(takes) })
@@ -160,7 +197,7 @@ pub fn compile_check(
         RawCheck::Probe(probe) => {
             let command_name = match probe {
                 RawProbe::Nrpe { .. } => "nrpe",
-                RawProbe::Tcp { .. } => "tcp",
+                RawProbe::Network(network) => network.kind.as_str(),
             };
             let probe = Rc::new(compile_probe(language, probe, variables, findings)?);
             Some(CompiledCheck { probe, command_name: command_name.to_owned(), args: None })
@@ -171,8 +208,11 @@ pub fn compile_check(
                 None => {
                     if !hidden(&name.value) {
                         let names = commands.keys().map(String::as_str);
-                        let hint =
-                            did_you_mean_or(&name.value, names, "write it under `commands`, or use nrpe: or tcp: here");
+                        let hint = did_you_mean_or(
+                            &name.value,
+                            names,
+                            "write it under `commands`, or use nrpe:, tcp:, http: or the like here",
+                        );
                         findings.error(name.place, format!("there is no command `{}`", name.value), hint);
                     }
                     None
@@ -229,14 +269,16 @@ impl CompiledCheck {
             scope.set("args", Value::from(values));
         }
         match &*self.probe {
-            CompiledProbe::Tcp { port } => {
-                let text = fill(&port.value, port.place, scope, problems)?;
-                let Some(number) = text.parse::<u16>().ok().filter(|number| *number > 0) else {
-                    let message = format!("“{}” is no port; a port is a number from 1 to 65535", text.escape_debug());
-                    problems.push(Problem::fatal(port.place, message, "as in tcp: 443"));
-                    return None;
-                };
-                Some(Check::Tcp(TcpCheck { address: endpoint.address.clone(), port: number }))
+            CompiledProbe::Network { kind, place, fields } => {
+                let filled: Vec<Filled> = fields
+                    .iter()
+                    .filter_map(|(key, name, text)| {
+                        let value = fill(&text.value, text.place, scope, problems)?;
+                        Some(Filled { key, name: name.clone(), value: At::new(value, text.place) })
+                    })
+                    .collect();
+                (filled.len() == fields.len()).then_some(())?;
+                network::build(*kind, *place, &filled, &endpoint.address, problems)
             }
             CompiledProbe::Nrpe { command, args } => {
                 let name = fill(&command.value, command.place, scope, problems);

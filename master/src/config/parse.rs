@@ -5,9 +5,10 @@
 
 mod endpoint;
 pub mod field;
+pub mod network;
 
 use super::diagnostic::{At, Findings, Place, nearest};
-use super::raw::{Raw, RawCheck, RawGraphite, RawProbe, RawRegion, RawService, Settings};
+use super::raw::{NetworkKind, Raw, RawCheck, RawGraphite, RawProbe, RawRegion, RawService, Settings};
 use super::source::Sources;
 use super::yaml::{self, Key, Node};
 use field::{Fields, Later};
@@ -72,23 +73,9 @@ const LATER_OBJECT_KEYS: Later = &[
     "secrets",
 ];
 const NRPE_KEYS: &[&str] = &["tls", "port", "version", "ca", "certificate", "key", "name", "pins", "ciphers"];
-const CHECK_KINDS: &[&str] = &["nrpe", "tcp", "command"];
-const PROBE_KINDS: &[&str] = &["nrpe", "tcp"];
-const LATER_CHECKS: Later = &[
-    "plugin",
-    "http",
-    "https",
-    "icmp",
-    "ping",
-    "dns",
-    "ssh",
-    "certificate",
-    "passive",
-    "agent",
-    "none",
-    "snmp",
-    "notify",
-];
+const CHECK_KINDS: &[&str] = &["nrpe", "tcp", "http", "certificate", "dns", "ssh", "command"];
+const PROBE_KINDS: &[&str] = &["nrpe", "tcp", "http", "certificate", "dns", "ssh"];
+const LATER_CHECKS: Later = &["plugin", "icmp", "ping", "passive", "agent", "none", "snmp", "notify"];
 const WRITER_KINDS: &[&str] = &["graphite"];
 const LATER_WRITERS: Later =
     &["influxdb", "influxdb2", "prometheus", "opentsdb", "elasticsearch", "gelf", "otlp", "victoriametrics"];
@@ -364,29 +351,9 @@ impl Parser<'_> {
     }
 
     fn probe(&mut self, kind: &Key, value: &Node, args: Option<&Node>) -> Option<RawProbe> {
-        if kind.text == "tcp" {
-            if let Some(args) = args {
-                self.findings.error(args.place, "a tcp check takes no `args`", "write tcp: { port: 80 }".to_owned());
-            }
-            let port = if Fields::is_mapping(value) {
-                let mut port = None;
-                let entries = self.fields().entries(value, "`tcp`");
-                if !has(entries, "port") {
-                    self.findings.error(kind.place, "a tcp check needs a port", "write tcp: { port: 80 }".to_owned());
-                }
-                for (key, node) in entries {
-                    match key.text.as_str() {
-                        "port" => port = self.fields().text(node, "port"),
-                        _ => {
-                            self.fields().unknown(key, "key of `tcp`", &["port"], &["send", "expect", "tls", "address"])
-                        }
-                    }
-                }
-                port
-            } else {
-                self.fields().text(value, "tcp")
-            };
-            return port.map(|port| RawProbe::Tcp { port });
+        if let Some(network) = NetworkKind::of_key(&kind.text) {
+            let read = network::network(&mut self.fields(), network, kind, value, args);
+            return read.map(RawProbe::Network);
         }
         let (mut command, mut list) = (None, args);
         if Fields::is_mapping(value) {
@@ -438,9 +405,9 @@ fn has(entries: &[(Key, Node)], key: &str) -> bool {
 }
 
 fn later_check(kind: &str) -> String {
-    format!("this version runs nrpe and tcp checks; `{kind}` is not in it yet")
+    format!("this version runs {} checks; `{kind}` is not in it yet", PROBE_KINDS.join(", "))
 }
 
 fn advice_for_later_check() -> String {
-    "use nrpe or tcp here, or take it out until then".to_owned()
+    format!("use one of {} here, or take it out until then", PROBE_KINDS.join(", "))
 }

@@ -157,11 +157,59 @@ pub enum RawProbe {
         /// Its arguments.
         args: Vec<At<String>>,
     },
-    /// Connect to a TCP port; a text, because it may hold `{{ … }}`.
-    Tcp {
-        /// The port.
-        port: At<String>,
-    },
+    /// Speak to a server: tcp, http, certificate, dns, ssh.
+    Network(RawNetwork),
+}
+
+/// Which network probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkKind {
+    /// A TCP port.
+    Tcp,
+    /// A page.
+    Http,
+    /// A TLS certificate.
+    Certificate,
+    /// A DNS name.
+    Dns,
+    /// An SSH server.
+    Ssh,
+}
+
+impl NetworkKind {
+    /// The word of the files.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Http => "http",
+            Self::Certificate => "certificate",
+            Self::Dns => "dns",
+            Self::Ssh => "ssh",
+        }
+    }
+}
+
+/// A network probe's keys as written; all texts, because each may hold `{{ … }}`.
+#[derive(Debug, Clone)]
+pub struct RawNetwork {
+    /// Which.
+    pub kind: NetworkKind,
+    /// Where its name stands.
+    pub place: Place,
+    /// Its values in the order written; a key with a list stands here several times.
+    pub fields: Vec<RawField>,
+}
+
+/// One value of a network probe.
+#[derive(Debug, Clone)]
+pub struct RawField {
+    /// Its key.
+    pub key: &'static str,
+    /// A name below the key: a header's, or which days of a certificate.
+    pub name: Option<String>,
+    /// The text.
+    pub value: At<String>,
 }
 
 /// `writers.graphite`

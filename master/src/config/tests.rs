@@ -111,7 +111,7 @@ fn what_is_not_said_is_the_default() {
         "{BASE}hosts: {{ web: {{}} }}\nservices: {{ load: {{ hosts: [web], check: {{ nrpe: a }} }} }}\n"
     ));
     let host = object(&catalog, "web");
-    assert_eq!(host.check, Check::Tcp(TcpCheck { address: "web".to_owned(), port: 5666 }));
+    assert_eq!(host.check, Check::Tcp(TcpCheck::port("web", 5666)));
     assert_eq!(host.command_name, "tcp");
     let policy = Policy { check_interval_ms: 60_000, retry_interval_ms: 15_000, timeout_ms: 10_000, max_attempts: 3 };
     assert_eq!(host.policy, policy);
@@ -145,7 +145,7 @@ services:
     ));
     let host = object(&catalog, "web");
     assert_eq!(host.policy.check_interval_ms, 5_000);
-    assert_eq!(host.check, Check::Tcp(TcpCheck { address: "web".to_owned(), port: 22 }));
+    assert_eq!(host.check, Check::Tcp(TcpCheck::port("web", 22)));
     let load = object(&catalog, "web!load");
     let policy = Policy { check_interval_ms: 60_000, retry_interval_ms: 3_000, timeout_ms: 2_000, max_attempts: 5 };
     assert_eq!(load.policy, policy);
@@ -200,7 +200,7 @@ services:
     ));
     let names: Vec<String> = catalog.objects.keys().map(ToString::to_string).collect();
     assert_eq!(names, ["web", "web!a 443", "web!a 80", "web!b 8080"]);
-    assert_eq!(object(&catalog, "web!b 8080").check, Check::Tcp(TcpCheck { address: "web".to_owned(), port: 8080 }));
+    assert_eq!(object(&catalog, "web!b 8080").check, Check::Tcp(TcpCheck::port("web", 8080)));
 }
 
 #[test]

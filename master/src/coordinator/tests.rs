@@ -30,7 +30,7 @@ fn slot(region: &str, number: u32) -> Slot {
 
 fn definition(port: u16) -> CheckDefinition {
     CheckDefinition {
-        check: Check::Tcp(TcpCheck { address: "127.0.0.1".into(), port }),
+        check: Check::Tcp(TcpCheck::port("127.0.0.1", port)),
         policy: Policy { check_interval_ms: 60_000, retry_interval_ms: 15_000, timeout_ms: 10_000, max_attempts: 3 },
         command_name: "tcp".into(),
         region: "eu".parse().unwrap(),

@@ -126,7 +126,11 @@ fn socket(route: Route, peer: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-async fn resolve(address: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, Cause> {
+/// The addresses of a name, or the address itself, before `deadline`.
+///
+/// # Errors
+/// What the name service said, or that it said nothing.
+pub async fn resolve(address: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, Cause> {
     if let Ok(ip) = address.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
@@ -151,7 +155,8 @@ fn cause_of(error: &io::Error) -> Cause {
 }
 
 /// The system's sentence without the `(os error 113)` behind it.
-fn plain(error: &io::Error) -> String {
+#[must_use]
+pub fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     text.split_once(" (os error").map_or(text.as_str(), |(sentence, _)| sentence).to_owned()
 }

@@ -220,7 +220,7 @@ fn a_changed_check_keeps_its_state_and_is_asked_soon() {
     let slow = |port| {
         let check_interval_ms = 3_600_000;
         let policy = Policy { check_interval_ms, ..check(1).policy };
-        let question = Check::Tcp(TcpCheck { address: "127.0.0.1".into(), port });
+        let question = Check::Tcp(TcpCheck::port("127.0.0.1", port));
         AssignedCheck { check: Some(question), policy, ..check(1) }
     };
     let mut world = World::assigned(&[slow(80)]);

@@ -71,7 +71,7 @@ pub(crate) struct Fleet {
 pub(crate) fn catalog(hosts: u64) -> Arc<Catalog> {
     let region: RegionName = "eu".parse().unwrap();
     let definition = || CheckDefinition {
-        check: Check::Tcp(TcpCheck { address: "127.0.0.1".into(), port: 5666 }),
+        check: Check::Tcp(TcpCheck::port("127.0.0.1", 5666)),
         policy: Policy { check_interval_ms: 60_000, retry_interval_ms: 15_000, timeout_ms: 10_000, max_attempts: 3 },
         command_name: "tcp".into(),
         region: region.clone(),

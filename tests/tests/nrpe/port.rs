@@ -13,7 +13,7 @@ const CHECK_TCP: &str = "/usr/lib/nagios/plugins/check_tcp";
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn check(address: &str, port: u16) -> Check {
-    Check::Tcp(TcpCheck { address: address.to_owned(), port })
+    Check::Tcp(TcpCheck::port(address.to_owned(), port))
 }
 
 /// Every measured time as `#`: what is left is the form.

@@ -60,7 +60,7 @@ pub(crate) fn name(text: &str) -> ObjectName {
 /// A catalog of region `eu` (two slots) and `us` (one slot) with these objects; a host's name begins with its region.
 pub(crate) fn catalog(objects: &[&str]) -> Catalog {
     let definition = |region: RegionName| CheckDefinition {
-        check: Check::Tcp(TcpCheck { address: "127.0.0.1".into(), port: 1 }),
+        check: Check::Tcp(TcpCheck::port("127.0.0.1", 1)),
         policy: Policy { check_interval_ms: 60_000, retry_interval_ms: 15_000, timeout_ms: 10_000, max_attempts: 3 },
         command_name: "tcp".into(),
         region,

@@ -153,7 +153,7 @@ impl Compiler<'_> {
             }
             // There is no icmp in this version: a host is up if its NRPE port takes a connection.
             None => {
-                let port = TcpCheck { address: endpoint.address.clone(), port: endpoint.port };
+                let port = TcpCheck::port(endpoint.address.clone(), endpoint.port);
                 (Some(Check::Tcp(port)), "tcp")
             }
         };

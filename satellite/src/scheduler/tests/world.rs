@@ -27,7 +27,7 @@ pub(super) fn check(id: u32) -> AssignedCheck {
     AssignedCheck {
         id: CheckId(id),
         object: format!("host{id}!port").parse().unwrap(),
-        check: Some(Check::Tcp(TcpCheck { address: "127.0.0.1".into(), port: 80 })),
+        check: Some(Check::Tcp(TcpCheck::port("127.0.0.1", 80))),
         policy: Policy { check_interval_ms: 60_000, retry_interval_ms: 15_000, timeout_ms: 10_000, max_attempts: 3 },
         grant: Grant(5),
         carried: None,
