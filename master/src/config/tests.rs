@@ -1,6 +1,8 @@
 //! Whole configurations: each folder of `testdata/config` holds one kind of mistake and, in `expected.txt`, exactly what is said
 //! about it. `UPDATE=1` writes what is said now; the difference is then read by a person.
 
+mod network;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -67,7 +69,7 @@ fn more_than_ten_kinds_in_two_files_are_all_named_with_place_and_hint() {
         "bad indentation",
         "not valid CEL",
         "no variable `dsk`",
-        "nrpe and tcp checks",
+        "is not in it yet",
         "must not contain `!`",
         "no command",
         "which hosts it is for",
@@ -216,7 +218,7 @@ services:
     ));
     let args = |name: &str| match &object(&catalog, name).check {
         Check::Nrpe(nrpe) => nrpe.args.clone(),
-        Check::Tcp(_) => Vec::new(),
+        _ => Vec::new(),
     };
     assert_eq!(args("web!root"), ["-p", "/", "10%"]);
     assert_eq!(args("web!var"), ["-p", "/var", "20%"]);

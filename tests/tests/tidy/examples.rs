@@ -62,8 +62,11 @@ fn what_the_readme_shows_compiles() {
 #[test]
 fn every_key_has_an_entry_in_the_reference() {
     let reference = read(REFERENCE);
-    let keys = known_keys(&read("master/src/config/parse.rs"));
+    let mut keys = known_keys(&read("master/src/config/parse.rs"));
     assert!(keys.len() > 20, "the parser's tables were not found: {keys:?}");
+    let network = known_keys(&read("master/src/config/parse/network.rs"));
+    assert!(network.len() > 40, "the tables of network checks were not found: {network:?}");
+    keys.extend(network);
     let without = keys.iter().filter(|key| !reference.contains(&format!("`{key}`")));
     none_of(&without.map(|key| format!("{REFERENCE}: no entry for `{key}`")).collect::<Vec<_>>());
 }

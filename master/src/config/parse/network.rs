@@ -21,7 +21,7 @@ enum Takes {
 
 use Takes::{Days, Many, One, Pairs};
 
-const TCP: &[(&str, Takes)] = &[
+const TCP_KEYS: &[(&str, Takes)] = &[
     ("port", One),
     ("address", One),
     ("send", One),
@@ -34,7 +34,7 @@ const TCP: &[(&str, Takes)] = &[
     ("verify", One),
     ("ca", One),
 ];
-const HTTP: &[(&str, Takes)] = &[
+const HTTP_KEYS: &[(&str, Takes)] = &[
     ("url", One),
     ("path", One),
     ("port", One),
@@ -54,7 +54,7 @@ const HTTP: &[(&str, Takes)] = &[
     ("verify", One),
     ("ca", One),
 ];
-const CERTIFICATE: &[(&str, Takes)] = &[
+const CERTIFICATE_KEYS: &[(&str, Takes)] = &[
     ("port", One),
     ("address", One),
     ("name", One),
@@ -63,7 +63,7 @@ const CERTIFICATE: &[(&str, Takes)] = &[
     ("verify", One),
     ("ca", One),
 ];
-const DNS: &[(&str, Takes)] = &[
+const DNS_KEYS: &[(&str, Takes)] = &[
     ("name", One),
     ("type", One),
     ("server", One),
@@ -73,7 +73,7 @@ const DNS: &[(&str, Takes)] = &[
     ("warning", One),
     ("critical", One),
 ];
-const SSH: &[(&str, Takes)] =
+const SSH_KEYS: &[(&str, Takes)] =
     &[("port", One), ("address", One), ("version", One), ("protocol", One), ("warning", One), ("critical", One)];
 
 /// Keys that stand beside `check`, where people look for them within it as well.
@@ -88,11 +88,11 @@ impl NetworkKind {
 
     fn keys(self) -> &'static [(&'static str, Takes)] {
         match self {
-            Self::Tcp => TCP,
-            Self::Http => HTTP,
-            Self::Certificate => CERTIFICATE,
-            Self::Dns => DNS,
-            Self::Ssh => SSH,
+            Self::Tcp => TCP_KEYS,
+            Self::Http => HTTP_KEYS,
+            Self::Certificate => CERTIFICATE_KEYS,
+            Self::Dns => DNS_KEYS,
+            Self::Ssh => SSH_KEYS,
         }
     }
 
