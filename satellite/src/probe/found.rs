@@ -158,11 +158,11 @@ mod tests {
 
     #[test]
     fn a_port_that_cannot_be_reached_says_which_and_why() {
-        let missed = NotReached { cause: Cause::Refused, peer: Some("127.0.0.1:22".parse().unwrap()) };
+        let missed = NotReached { cause: Cause::Refused, peer: Some("127.0.0.1:22".parse().unwrap()), unbound: false };
         let found = Found::unreached("SSH", "localhost", 22, &missed, Duration::ZERO);
         assert_eq!(found.text, "SSH CRITICAL - localhost (127.0.0.1) port 22: connection refused");
         assert_eq!(found.exit, Exit::Error("connect-refused".into()));
-        let missed = NotReached { cause: Cause::Timeout, peer: None };
+        let missed = NotReached { cause: Cause::Timeout, peer: None, unbound: false };
         let found = Found::unreached("HTTP", "a", 80, &missed, Duration::from_secs(3));
         assert_eq!(
             (found.exit, found.text.as_str()),
