@@ -186,6 +186,9 @@ fn headline(name: &str) -> String {
 }
 
 #[cfg(test)]
+mod fuzz_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use shared::perfdata::{parse, split_output};

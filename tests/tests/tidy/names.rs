@@ -12,13 +12,14 @@ use crate::{Complaint, none_of};
 const TARGETS: [&str; 9] = ["deps", "build", "web", "lint", "test", "proof", "demo", "demo-smoke", "bench"];
 
 /// Program, arguments before `--help`, and what its help must name.
-const HELP: [(&str, &[&str], &[&str]); 3] = [
+const HELP: [(&str, &[&str], &[&str]); 4] = [
     (
         "perigee-master",
         &[],
         &["serve", "check-config", "apply", "status", "problems", "slots", "gaps", "token", "certificate"],
     ),
     ("perigee-master", &["serve"], &["--config", "--data"]),
+    ("perigee-satellite", &["check"], &["--list", "--timeout"]),
     ("perigee-satellite", &["run"], &["PERIGEE_REGION", "PERIGEE_SLOT", "PERIGEE_MASTER"]),
 ];
 

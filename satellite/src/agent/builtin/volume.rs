@@ -1,5 +1,6 @@
 //! Asks file systems and single files how they are: each question in a thread of its own, since a dead server or device never
 //! answers. Judges nothing.
+#![expect(clippy::disallowed_methods, reason = "a shell room: the age of a file is counted from now")]
 
 use std::io;
 use std::path::Path;
@@ -125,7 +126,6 @@ fn ask(point: &Path) -> Told {
 }
 
 /// Age and size of one file.
-#[expect(clippy::disallowed_methods, reason = "a shell room: the age of a file is counted from now")]
 pub async fn file(path: &str) -> file_age::Reading {
     let given = path.to_owned();
     let found: Result<io::Result<file_age::Reading>, Lost> = errand::send_about(path, PATIENCE, move || {
