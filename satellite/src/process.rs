@@ -63,6 +63,9 @@ pub struct Order {
     pub argv: Vec<String>,
     /// Variables beside PATH, LANG=C and LC_ALL=C; may replace these. Nothing is inherited.
     pub environment: Vec<(String, String)>,
+    /// Whether LANG=C and LC_ALL=C are set: a text that is to be understood should be in English. Without, a program that sets
+    /// LANG for itself gets what it wants.
+    pub locale: bool,
     /// Working directory.
     pub directory: PathBuf,
     /// How long it may take; it ends at most [`TERM_GRACE`] + [`LINGER`] + [`COLLECT_WITHIN`] later.
@@ -82,6 +85,7 @@ impl Order {
         Self {
             argv,
             environment: Vec::new(),
+            locale: true,
             directory: PathBuf::from("/"),
             timeout,
             output_cap,
@@ -261,7 +265,10 @@ fn start(order: &Order, place: Option<OwnedSemaphorePermit>) -> Result<Started, 
         return Err(Obstacle::Failed("no program is named".to_owned()));
     };
     let mut command = Command::new(program);
-    command.args(arguments).env_clear().env("PATH", PATH).env("LANG", "C").env("LC_ALL", "C");
+    command.args(arguments).env_clear().env("PATH", PATH);
+    if order.locale {
+        command.env("LANG", "C").env("LC_ALL", "C");
+    }
     command.envs(order.environment.iter().map(|(name, value)| (name, value))).current_dir(&order.directory);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
     let mut child = command.spawn().map_err(|error| obstacle_of(&error, Path::new(program), &order.directory))?;

@@ -45,12 +45,21 @@ impl Limits {
         }
     }
 
+    /// No limits but our own, for programs that have never had any.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self { cpu: Duration::MAX, memory: u64::MAX, file: u64::MAX, processes: u64::MAX }
+    }
+
     /// Sets them on a process. One that cannot be set is logged: the check itself can do without.
     pub(super) fn apply(&self, process: Pid) {
+        if *self == Self::none() {
+            return;
+        }
         let cpu = self.cpu.as_secs().max(1);
         let wanted = [
             (Resource::Core, 0, 0),
-            (Resource::Cpu, cpu, cpu + 5),
+            (Resource::Cpu, cpu, cpu.saturating_add(5)),
             (Resource::Data, self.memory, self.memory),
             (Resource::Fsize, self.file, self.file),
             (Resource::Nproc, self.processes, self.processes),
