@@ -5,21 +5,14 @@
 //! needed, and refuses a length before anybody allocates it. The surprise: a version 2 packet carries two bytes of C struct
 //! padding that count, and a version 3 packet counts three zero bytes at its end that need not be sent.
 
-use std::fmt;
+pub use crate::nrpe::{MAX_REQUEST, MAX_REQUEST_V2, MAX_TEXT, Version};
+use crate::nrpe::{V3_TRAILER, checksum, checksum_fits, u16_at, up_to_nul};
 
-use crc32fast::Hasher;
-
-/// The longest text a packet may announce (nrpe's own limit). More is refused unread.
-pub const MAX_TEXT: usize = 65_536;
 /// What a whole answer may take, packets and padding together; an answer that wants more is refused. Room for one
 /// [`MAX_TEXT`] packet or a hundred version 2 packets.
 pub const MAX_ANSWER: usize = 120 * 1024;
 /// Every request is padded to this size: a 2.x daemon waits for so many bytes before it looks at any.
 pub const MIN_REQUEST: usize = 1036;
-/// The longest request text of version 2: 1024 bytes with the NUL.
-pub const MAX_REQUEST_V2: usize = 1023;
-/// The longest request text of versions 3 and 4, as check_nrpe and the daemon's command line have it.
-pub const MAX_REQUEST: usize = 2047;
 
 const TYPE_QUERY: u16 = 1;
 const TYPE_RESPONSE: u16 = 2;
@@ -31,57 +24,6 @@ const V2_SIZE: usize = 1036;
 /// Header and padding around the text of a version 2 packet, whatever NSClient++'s `payload length` says.
 const V2_FRAME: usize = 12;
 const V3_HEADER: usize = 16;
-/// Bytes that version 3 counts into its checksum behind the text.
-const V3_TRAILER: [u8; 3] = [0; 3];
-
-/// A version of the packet format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Version {
-    /// Spoken by every daemon; cuts output at 1023 bytes.
-    V2,
-    /// Spoken by 3.x daemons only.
-    V3,
-    /// Spoken by 4.x daemons.
-    V4,
-}
-
-impl Version {
-    /// The number on the wire.
-    #[must_use]
-    pub const fn number(self) -> u16 {
-        match self {
-            Self::V2 => 2,
-            Self::V3 => 3,
-            Self::V4 => 4,
-        }
-    }
-
-    /// The version of this number, if there is one.
-    #[must_use]
-    pub const fn of_number(number: u16) -> Option<Self> {
-        match number {
-            2 => Some(Self::V2),
-            3 => Some(Self::V3),
-            4 => Some(Self::V4),
-            _ => None,
-        }
-    }
-
-    /// How many bytes of request text this version can carry.
-    #[must_use]
-    pub const fn max_request(self) -> usize {
-        match self {
-            Self::V2 => MAX_REQUEST_V2,
-            Self::V3 | Self::V4 => MAX_REQUEST,
-        }
-    }
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "v{}", self.number())
-    }
-}
 
 /// Whether the three bytes that version 3 counts at its end are also sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +90,7 @@ fn encode(version: Version, kind: u16, code: u16, text: &[u8], trailer: Trailer)
         packet.extend_from_slice(text);
         packet.resize(V2_SIZE.max(V2_FRAME + text.len()), 0);
     }
-    let crc = crc32fast::hash(&packet);
+    let crc = checksum(&packet);
     packet[4..8].copy_from_slice(&crc.to_be_bytes());
     if version == Version::V3 && trailer == Trailer::Counted {
         packet.truncate(packet.len() - V3_TRAILER.len());
@@ -302,7 +244,7 @@ fn v2(bytes: &[u8], more: bool, ended: bool) -> Result<Option<Packet<'_>>, NotAn
 }
 
 fn v2_fits(packet: &[u8]) -> bool {
-    fits(packet, &[])
+    checksum_fits(packet, &[])
 }
 
 fn v2_packet(packet: &[u8]) -> Packet<'_> {
@@ -320,41 +262,14 @@ fn v3(bytes: &[u8], version: Version, ended: bool) -> Result<Option<Packet<'_>>,
         return if ended { Err(NotAnAnswer::Truncated { have: bytes.len(), need: size }) } else { Ok(None) };
     };
     let counted: &[u8] = if version == Version::V3 { &V3_TRAILER } else { &[] };
-    if !fits(packet, counted) {
+    if !checksum_fits(packet, counted) {
         return Err(NotAnAnswer::Checksum(size));
     }
     Ok(Some(Packet { code: code_of(packet), text: up_to_nul(&packet[V3_HEADER..]), size }))
 }
 
-/// Whether the checksum at offset 4 is that of the packet with that field, and the alignment of versions 3 and 4, as zeros.
-fn fits(packet: &[u8], counted: &[u8]) -> bool {
-    let Some(stated) = packet.get(4..8).and_then(|field| field.try_into().ok()).map(u32::from_be_bytes) else {
-        return false;
-    };
-    let mut hasher = Hasher::new();
-    hasher.update(&packet[..4]);
-    hasher.update(&[0; 4]);
-    if u16_at(packet, 0) == Some(Version::V2.number()) {
-        hasher.update(&packet[8..]);
-    } else {
-        hasher.update(&packet[8..10]);
-        hasher.update(&[0; 2]);
-        hasher.update(&packet[12..]);
-    }
-    hasher.update(counted);
-    hasher.finalize() == stated
-}
-
 fn code_of(packet: &[u8]) -> i16 {
     packet.get(8..10).and_then(|field| field.try_into().ok()).map_or(-1, i16::from_be_bytes)
-}
-
-fn up_to_nul(text: &[u8]) -> &[u8] {
-    text.split(|&byte| byte == 0).next().unwrap_or_default()
-}
-
-fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    bytes.get(offset..offset + 2).and_then(|field| field.try_into().ok()).map(u16::from_be_bytes)
 }
 
 fn readable(bytes: &[u8]) -> String {
