@@ -5,6 +5,7 @@ pub mod clock;
 pub mod command;
 pub mod outbox;
 pub mod scheduler;
+pub mod nrpe;
 pub mod process;
 pub mod probe;
 pub mod agent;

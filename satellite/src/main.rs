@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use satellite::agent::builtin;
-use satellite::settings::{Action, Arguments, Check, Misuse, Run, Status};
+use satellite::agent::log::Log;
+use satellite::agent::{self, Call, Mistakes, builtin};
+use satellite::settings::{Action, Agent, Arguments, Check, Misuse, Run, Status};
 use satellite::{check_nrpe, run, spool};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,10 +29,11 @@ fn main() -> ExitCode {
         Action::Run(settings) => start(settings).map(|()| ExitCode::SUCCESS),
         Action::Status(settings) => show(&settings),
         Action::Check(settings) => check(&settings),
+        Action::Agent(settings) => answer(settings),
     };
     ended.unwrap_or_else(|error| {
         let _ = writeln!(std::io::stderr(), "perigee-satellite: {error:#}");
-        ExitCode::from(if error.is::<Misuse>() { 2 } else { 1 })
+        ExitCode::from(if error.is::<Misuse>() || error.is::<Mistakes>() { 2 } else { 1 })
     })
 }
 
@@ -103,5 +105,53 @@ fn show_lines(out: &mut impl Write, name: &str, value: &Value) -> std::io::Resul
         }),
         Value::String(text) => writeln!(out, "{name:<24} {text}"),
         value => writeln!(out, "{name:<24} {value}"),
+    }
+}
+
+/// Answers NRPE. Reads, logs and gives up root before there is a runtime, and so before there is a second thread.
+fn answer(settings: Agent) -> Result<ExitCode> {
+    let Agent { config, check, no_tls, inetd, port, user, group, log: filter } = settings;
+    // A daemon's working directory may be gone by the time that it reads its files again.
+    let config = config.map(std::path::absolute).transpose().context("the name of the configuration")?;
+    let call = Call { config, plain: no_tls, port, user, group };
+    if check {
+        return judge(&call);
+    }
+    let (settings, warnings) = agent::read(&call)?;
+    let usual = if settings.debug { "debug" } else { "info" };
+    let filter = filter.unwrap_or_else(|| usual.to_owned());
+    let filter = EnvFilter::try_new(&filter).map_err(|error| Misuse(format!("--log {filter}: {error}")))?;
+    let log = Log::default();
+    let opened = log.open(settings.log_file.as_deref());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(log.clone()).with_ansi(false).init();
+    if let Err(error) = opened {
+        tracing::error!(%error, "log_file cannot be opened; logging to standard error");
+    }
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    let agent = agent::Agent::prepare(call, settings, log)?;
+    let runtime = tokio::runtime::Runtime::new().context("the runtime cannot be started")?;
+    let ended = runtime.block_on(async { if inetd { agent.serve_inetd().await } else { agent.serve().await } });
+    // A disk that hangs must not keep a process that was told to end.
+    runtime.shutdown_background();
+    ended.map(|()| ExitCode::SUCCESS)
+}
+
+/// All that is to be said about a configuration, on standard output.
+fn judge(call: &Call) -> Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    match agent::check(call) {
+        Ok((warnings, summary)) => {
+            for warning in &warnings {
+                writeln!(out, "{warning}")?;
+            }
+            writeln!(out, "good: {summary}")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            writeln!(out, "{error:#}")?;
+            Ok(ExitCode::from(2))
+        }
     }
 }

@@ -31,6 +31,25 @@ the state: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN (also for wrong options). No s
 Thresholds are ranges of the Monitoring Plugins: `10` (not above), `10:` (not below), `5:10`, `@5:10` (not inside); a bare number
 of something free is the least that must be left. Without thresholds a check only reports.";
 
+const ANSWERING: &str = "\
+A drop-in for the nrpe daemon 4.1: it reads the same nrpe.cfg (all keys of nrpe, include, include_dir, TLS), listens on the same
+port, answers packets of versions 2, 3 and 4, and refuses what nrpe refuses, in the same way.
+
+  perigee-satellite agent --config /etc/nagios/nrpe.cfg --check      names every mistake with file and line; exit code 2 if any
+  perigee-satellite agent --config /etc/nagios/nrpe.cfg              serves in the foreground, logs to standard error or log_file
+  perigee-satellite agent                                            serves built-in checks on 127.0.0.1:5666 to this machine
+
+Beside commands for a shell, a line may name a built-in check, which needs no shell and no plugin:
+
+  command[check_load]=@load -r -w 1.5,1.2,1 -c 3,2.5,2               see `perigee-satellite check --list`
+
+Started as root it becomes nrpe_user and nrpe_group (or --user, --group) and refuses to serve as root unless `--user root` says so.
+SIGHUP reads the configuration again; one with mistakes is refused, and the one before stays in use. SIGTERM ends.
+Arguments of clients (dont_blame_nrpe=1) work, and allow_bash_command_substitution=1 is refused. There is no TCP wrapper
+(hosts.allow) and no syslog.
+
+Exit codes: 0 ended or no mistake; 1 failed, the last line says why; 2 wrong use or mistakes in the configuration.";
+
 /// Perigee's satellite: runs checks near the hosts and delivers their results.
 #[derive(Debug, Parser)]
 #[command(name = "perigee-satellite", version, after_help = TEACHING)]
@@ -51,6 +70,9 @@ pub enum Action {
     /// Run one built-in check, by hand or as a plugin of Nagios, Icinga or NRPE.
     #[command(after_help = CHECKING)]
     Check(Check),
+    /// Answer NRPE, as the nrpe daemon does, with the same nrpe.cfg.
+    #[command(after_help = ANSWERING)]
+    Agent(Agent),
     /// Ask one NRPE daemon once, with the options, texts and exit codes of check_nrpe (`check-nrpe -h` shows them).
     #[command(disable_help_flag = true, disable_version_flag = true)]
     CheckNrpe(CheckNrpe),
@@ -125,6 +147,35 @@ pub struct Check {
     pub words: Vec<String>,
 }
 
+/// How to answer NRPE.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Agent {
+    /// Configuration in the form of nrpe.cfg [default: built-in checks, for this machine only].
+    #[arg(long, short, env = "PERIGEE_AGENT_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Read the configuration and its certificates, say what is wrong with them, and end.
+    #[arg(long)]
+    pub check: bool,
+    /// Packets without TLS, as `nrpe -n`.
+    #[arg(long, visible_alias = "no-ssl", short = 'n')]
+    pub no_tls: bool,
+    /// Serve the one connection that standard input is, as inetd and xinetd start it; allowed_hosts is theirs to check.
+    #[arg(long, short, conflicts_with = "check")]
+    pub inetd: bool,
+    /// Port to listen on; goes over server_port.
+    #[arg(long, short, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// User to become when started as root; goes over nrpe_user.
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+    /// Group to become; goes over nrpe_group [default: the user's].
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+    /// What is logged: a level, or levels by target [default: info, or debug with debug=1].
+    #[arg(long, env = "PERIGEE_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
 /// The process was told something that cannot be: exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -166,6 +217,19 @@ mod tests {
         assert_eq!(given.words, words);
         let none = Arguments::try_parse_from(["perigee-satellite", "check-nrpe"]).unwrap();
         assert!(matches!(none.action, Action::CheckNrpe(CheckNrpe { words }) if words.is_empty()));
+    }
+
+    #[test]
+    fn an_agent_is_told_as_nrpe_is() {
+        let agent = |words: &[&str]| {
+            let words = ["perigee-satellite", "agent"].iter().chain(words);
+            let Action::Agent(agent) = Arguments::try_parse_from(words)?.action else { panic!("not agent") };
+            Ok::<_, clap::Error>(agent)
+        };
+        let short = agent(&["-c", "/etc/nagios/nrpe.cfg", "-n", "-i"]).unwrap();
+        assert_eq!(short.config.as_deref(), Some(std::path::Path::new("/etc/nagios/nrpe.cfg")));
+        assert!(short.no_tls && short.inetd && !short.check);
+        assert!(agent(&["--check", "--inetd"]).is_err());
     }
 
     #[test]
