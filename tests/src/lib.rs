@@ -1,6 +1,7 @@
 //! The proving ground: what the tests and the demo need around the two real programs. Only this crate links both of them.
 //! Nothing here is part of the product; what it measures it measures from outside.
 
+pub mod agent;
 pub mod audit;
 pub mod carbon;
 pub mod bench;

@@ -277,7 +277,7 @@ fn spawn(config: &Path, transport: Transport) -> Result<(Child, Watcher)> {
 
 /// A directory that a daemon may use whoever it becomes, and its log in it. The log is there before the daemon is: made by root
 /// it could not be written by `nobody`, and after SIGHUP nothing would be logged.
-fn room() -> Result<(TempDir, PathBuf)> {
+pub(crate) fn room() -> Result<(TempDir, PathBuf)> {
     let directory = tempfile::tempdir()?;
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o777))?;
     let log = directory.path().join("nrpe.log");
@@ -286,10 +286,10 @@ fn room() -> Result<(TempDir, PathBuf)> {
     Ok((directory, log))
 }
 
-fn text_of(directory: &Path) -> String {
+pub(crate) fn text_of(directory: &Path) -> String {
     text(&directory.join("nrpe.log"))
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
 }
