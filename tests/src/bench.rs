@@ -7,6 +7,7 @@
 //! CPU is counted here the moment it is waited for.
 #![expect(clippy::disallowed_methods, reason = "a shell room: it measures real time")]
 
+pub mod agent;
 pub mod ingest;
 pub mod nrpe;
 pub mod report;
@@ -15,6 +16,7 @@ pub mod seglog;
 pub mod wire;
 
 use std::fs;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -23,7 +25,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 /// All contests. Who adds a row adds a file and a line here.
-pub const BENCHES: &[Bench] = &[nrpe::BENCH, ingest::BENCH, wire::BENCH, seglog::BENCH];
+pub const BENCHES: &[Bench] = &[nrpe::BENCH, agent::BENCH, ingest::BENCH, wire::BENCH, seglog::BENCH];
 
 /// Rounds that count, after one that only warms up.
 pub const ROUNDS: u32 = 5;
@@ -79,6 +81,8 @@ pub struct Contestant {
 pub struct Done {
     /// Units of work.
     pub units: u64,
+    /// The CPU that counts, where it is not all of this process's and its children's.
+    pub cpu: Option<Duration>,
     /// Further figures of this row, by name; the last round's are reported.
     pub figures: Vec<(&'static str, f64)>,
 }
@@ -87,7 +91,7 @@ impl Done {
     /// So many units and nothing else.
     #[must_use]
     pub const fn units(units: u64) -> Self {
-        Self { units, figures: Vec::new() }
+        Self { units, cpu: None, figures: Vec::new() }
     }
 }
 
@@ -143,7 +147,7 @@ impl Contest {
             for (contestant, sum) in self.contestants.iter_mut().zip(&mut sums) {
                 let (cpu, began) = (cpu_used()?, Instant::now());
                 let done = (contestant.run)().with_context(|| format!("{} in round {round}", contestant.row))?;
-                let (wall, cpu) = (began.elapsed(), cpu_used()?.saturating_sub(cpu));
+                let (wall, cpu) = (began.elapsed(), done.cpu.unwrap_or(cpu_used()?.saturating_sub(cpu)));
                 ensure!(done.units > 0, "{} did nothing", contestant.row);
                 let cost = cpu.as_secs_f64() * 1e6 / done.units as f64;
                 tracing::info!(row = contestant.row, round, units = done.units, cpu_us_per_unit = cost, "measured");
@@ -194,10 +198,32 @@ impl Contest {
 /// # Errors
 /// There is no `/proc`, or it is not Linux's.
 pub fn cpu_used() -> Result<Duration> {
-    let stat = fs::read_to_string("/proc/self/stat").context("/proc/self/stat")?;
+    cpu_in("/proc/self/stat", 0..4)
+}
+
+/// The same of another process and of the children it has waited for.
+///
+/// # Errors
+/// There is no such process.
+pub fn cpu_of(pid: u32) -> Result<Duration> {
+    cpu_in(&format!("/proc/{pid}/stat"), 0..4)
+}
+
+/// User and system time of the children that this process has waited for.
+///
+/// # Errors
+/// There is no `/proc`, or it is not Linux's.
+pub fn cpu_of_children() -> Result<Duration> {
+    cpu_in("/proc/self/stat", 2..4)
+}
+
+/// Of the four times in a `stat` (user, system, and both of the children) those asked for.
+fn cpu_in(path: &str, times: Range<usize>) -> Result<Duration> {
+    let stat = fs::read_to_string(path).with_context(|| path.to_owned())?;
     // The name of the program comes second, in parentheses, and may hold anything.
-    let (_, fields) = stat.rsplit_once(") ").context("/proc/self/stat has another form")?;
-    let ticks = fields.split(' ').skip(11).take(4).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+    let (_, fields) = stat.rsplit_once(") ").with_context(|| format!("{path} has another form"))?;
+    let times = fields.split(' ').skip(11 + times.start).take(times.len());
+    let ticks = times.map(str::parse::<u64>).sum::<Result<u64, _>>()?;
     Ok(Duration::from_micros(ticks * 1_000_000 / TICKS_PER_SECOND))
 }
 
@@ -251,7 +277,7 @@ mod tests {
             while cpu_used()? < until {
                 spins += 1;
             }
-            Ok(Done { units: 10, figures: vec![("spins", spins as f64)] })
+            Ok(Done { units: 10, figures: vec![("spins", spins as f64)], ..Done::default() })
         });
         Contestant { row, reported: true, peer, at_least, run }
     }

@@ -100,7 +100,7 @@ impl Master {
         let wanted = decode_header(batches.last().context("batches")?)?.0.last;
         ensure!(self.acknowledged == wanted, "acknowledged {} of {wanted}", self.acknowledged);
         let written = (self.journal.bytes() - bytes) as f64;
-        Ok(Done { units, figures: vec![("journal_bytes_per_result", written / units as f64)] })
+        Ok(Done { units, figures: vec![("journal_bytes_per_result", written / units as f64)], ..Done::default() })
     }
 }
 

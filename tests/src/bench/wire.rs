@@ -19,7 +19,7 @@ const ZSTD_LEVEL: i32 = 1;
 
 fn done(bytes: usize) -> Result<Done> {
     let units = BATCHES * u64::try_from(BATCH_RESULTS_MAX)?;
-    Ok(Done { units, figures: vec![("bytes_per_result", bytes as f64 / units as f64)] })
+    Ok(Done { units, figures: vec![("bytes_per_result", bytes as f64 / units as f64)], ..Done::default() })
 }
 
 fn ours() -> Result<Done> {
