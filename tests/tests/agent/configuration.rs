@@ -195,3 +195,20 @@ fn inetd_hands_over_one_connection() {
         assert_eq!(child.wait().unwrap().code(), Some(0));
     }
 }
+
+/// The section on the agent: its configuration is the agent's, and what its command shows is what it prints.
+#[test]
+fn the_page_of_the_agent_holds_word_for_word() {
+    let page = include_str!("../../../docs/nrpe.md");
+    let section = page.split("\n## ").find(|section| section.starts_with("The agent\n")).expect("## The agent");
+    let block = |language: &str| {
+        let (_, rest) = section.split_once(&format!("```{language}\n")).expect(language);
+        rest.split_once("```").expect("its end").0
+    };
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("nrpe.cfg"), block("ini")).unwrap();
+    let (command, expected) = block("console").split_once('\n').unwrap();
+    let words: Vec<&str> = command.strip_prefix("$ perigee-satellite agent ").expect(command).split(' ').collect();
+    let output = call(&words).unwrap().current_dir(directory.path()).output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), expected));
+}
