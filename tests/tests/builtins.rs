@@ -3,6 +3,7 @@
 //!
 //! The surprise: the machine goes on living between two looks at it. Where a figure moves, thresholds lie far from it, and a
 //! comparison is made again, a few times, before it counts as failed.
+#![expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests that run programs and date files")]
 
 use std::collections::BTreeMap;
 use std::fs;
