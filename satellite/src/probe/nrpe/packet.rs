@@ -304,7 +304,7 @@ mod tests {
         for payload in [512, 1024, 2048, 8192] {
             let packet = encode_query_sized(b"check_load", payload).unwrap();
             assert_eq!(packet.len(), payload + 12);
-            assert!(fits(&packet, &[]));
+            assert!(checksum_fits(&packet, &[]));
         }
         assert_eq!(encode_query_sized(b"_NRPE_CHECK", 1024), encode_query(Version::V2, b"_NRPE_CHECK", Trailer::Sent));
         assert!(encode_query_sized(&[b'x'; 511], 512).is_ok());
