@@ -86,11 +86,14 @@ pub struct Session<S> {
     pub problem: Option<String>,
 }
 
+/// By the name of a CA file, or none for the system's: when it was read, and what it gave.
+type Known = HashMap<Option<String>, (Instant, Arc<Anchors>)>;
+
 /// Which CA certificates there are, read when they are needed and kept for a while.
 #[derive(Debug)]
 pub struct Trust {
     provider: Arc<CryptoProvider>,
-    known: Mutex<HashMap<Option<String>, (Instant, Arc<Anchors>)>>,
+    known: Mutex<Known>,
 }
 
 /// What certificates are verified by.
@@ -173,7 +176,7 @@ impl Trust {
         anchors
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Option<String>, (Instant, Arc<Anchors>)>> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
