@@ -18,7 +18,6 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use shared::check::State;
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
@@ -99,15 +98,7 @@ async fn ask(options: &Options, log: &mut Log) -> Said {
             }
         },
     };
-    let client = match Client::new() {
-        Ok(client) => client,
-        Err(error) => {
-            return Said::line(
-                State::Critical.number(),
-                &format!("CHECK_NRPE: Error - could not create SSL context: {error}"),
-            );
-        }
-    };
+    let client = Client::for_one_check();
     let query = options.query(source);
     match client.ask(&query, options.limit()).await {
         Ok(reply) => {

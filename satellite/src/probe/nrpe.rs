@@ -117,6 +117,17 @@ impl Client {
         })
     }
 
+    /// A client for a process that asks once and forgets: no session is kept.
+    #[must_use]
+    pub fn for_one_check() -> Self {
+        Self {
+            tls: Tls::without_tickets(),
+            endpoints: Mutex::default(),
+            counters: Counters::default(),
+            origin: Instant::now(),
+        }
+    }
+
     /// What has been counted since the start.
     #[must_use]
     pub fn counters(&self) -> &Counters {

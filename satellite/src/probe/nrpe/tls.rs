@@ -62,6 +62,8 @@ pub struct Agreed {
 /// The contexts of one prober.
 pub struct Tls {
     contexts: Mutex<HashMap<(Offer, Files), Arc<Contexts>>>,
+    /// Whether sessions are kept, as far as endpoints bear them.
+    tickets: bool,
     /// Counts uses, to tell which context was used last.
     uses: AtomicU64,
     /// Threads that may compute full handshakes at once, so that one that costs 5–16 ms never stalls all of them.
@@ -76,7 +78,7 @@ impl std::fmt::Debug for Tls {
 
 /// What endpoints with the same offer and files share.
 struct Contexts {
-    with_tickets: HttpsLayer,
+    with_tickets: Option<HttpsLayer>,
     without: SslContext,
     stamps: Stamps,
     used: AtomicU64,
@@ -89,10 +91,11 @@ pub struct Prepared {
 }
 
 impl Contexts {
-    fn new(offer: &Offer, files: &Files, stamps: Stamps) -> Result<Self, Class> {
+    fn new(offer: &Offer, files: &Files, stamps: Stamps, tickets: bool) -> Result<Self, Class> {
         let failed = |error: openssl::error::ErrorStack| Class::Tls(error.to_string());
-        let with_tickets = HttpsLayer::with_connector(files.builder(offer)?).map_err(failed)?;
-        let without = files.builder(offer)?.build().into_context();
+        let with_tickets =
+            if tickets { Some(HttpsLayer::with_connector(files.connector(offer)?).map_err(failed)?) } else { None };
+        let without = files.context(offer)?;
         Ok(Self { with_tickets, without, stamps, used: AtomicU64::new(0) })
     }
 }
@@ -103,18 +106,25 @@ impl Tls {
     /// # Errors
     /// OpenSSL cannot be set up: a build without the needed ciphers, or no memory.
     pub fn new() -> io::Result<Self> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let tls = Self {
-            contexts: Mutex::default(),
-            uses: AtomicU64::new(0),
-            full: Arc::new(Semaphore::new((cores - 1).max(1))),
-        };
+        let tls = Self { tickets: true, ..Self::without_tickets() };
         let policy = TlsPolicy::default();
         for suites in [super::policy::Suites::Fast, super::policy::Suites::All] {
             tls.contexts(&policy.offer(suites), &Files::of(&policy))
                 .map_err(|class| io::Error::other(format!("{class:?}")))?;
         }
         Ok(tls)
+    }
+
+    /// For a process that asks once: nothing is made before it is needed, no session is kept.
+    #[must_use]
+    pub fn without_tickets() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            contexts: Mutex::default(),
+            tickets: false,
+            uses: AtomicU64::new(0),
+            full: Arc::new(Semaphore::new((cores - 1).max(1))),
+        }
     }
 
     /// All that a handshake needs before there is a connection.
@@ -136,10 +146,10 @@ impl Tls {
     pub async fn shake_hands(&self, wire: Wire, prepared: &Prepared, plan: &Plan) -> Result<(Secure, Agreed), Class> {
         let Prepared { contexts, judge } = prepared;
         let refused = |class| judge.as_ref().and_then(Judge::verdict).unwrap_or(class);
-        let stream = match plan.ticket {
-            Some(name) => {
+        let stream = match plan.ticket.zip(contexts.with_tickets.as_ref()) {
+            Some((name, with_tickets)) => {
                 let uri = uri(name)?;
-                let mut connector = contexts.with_tickets.layer(Once(Some(TokioIo::new(wire))));
+                let mut connector = with_tickets.layer(Once(Some(TokioIo::new(wire))));
                 let presiding = judge.clone();
                 connector.set_callback(move |connection, _| {
                     // The host of the URI names a ticket, not a peer.
@@ -179,7 +189,7 @@ impl Tls {
             contexts.used.store(use_number, Ordering::Relaxed);
             return Ok(Arc::clone(contexts));
         }
-        let made = Arc::new(Contexts::new(offer, files, stamps)?);
+        let made = Arc::new(Contexts::new(offer, files, stamps, self.tickets)?);
         made.used.store(use_number, Ordering::Relaxed);
         if known.len() >= MAX_CONTEXTS {
             let oldest = known.iter().min_by_key(|(_, contexts)| contexts.used.load(Ordering::Relaxed));

@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 
 use openssl::error::ErrorStack;
 use openssl::pkey::PKey;
-use openssl::ssl::{SslConnector, SslConnectorBuilder, SslMethod, SslOptions, SslVerifyMode, SslVersion};
+use openssl::ssl::{
+    SslConnector, SslConnectorBuilder, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslVerifyMode,
+    SslVersion,
+};
 use openssl::x509::X509;
 use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::verify::X509VerifyFlags;
@@ -66,21 +69,39 @@ impl Files {
         self.ca.iter().chain(identity).map(|path| stamp(path)).collect::<Result<_, _>>().map(Stamps)
     }
 
-    /// A context that offers this, trusts and shows what the files hold.
+    /// A connector that offers this, trusts and shows what the files hold; it keeps sessions.
     ///
     /// # Errors
     /// A file cannot be used ([`Class::TlsFiles`]), or OpenSSL cannot do what is offered ([`Class::Tls`]).
-    pub(super) fn builder(&self, offer: &Offer) -> Result<SslConnectorBuilder, Class> {
-        let mut builder = offering(offer).map_err(|error| {
-            Class::Tls(format!(
-                "OpenSSL cannot offer the ciphers {} in this range of protocols: {}",
-                offer.ciphers,
-                first(&error)
-            ))
-        })?;
+    pub(super) fn connector(&self, offer: &Offer) -> Result<SslConnectorBuilder, Class> {
+        let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(|error| lacking(offer, &error))?;
+        self.furnish(&mut builder, offer)?;
+        Ok(builder)
+    }
+
+    /// A context for single connections. Unlike a connector it reads the system's authorities only where somebody is to be
+    /// verified by them: they take longer to parse than a check takes.
+    ///
+    /// # Errors
+    /// As with [`Files::connector`].
+    pub(super) fn context(&self, offer: &Offer) -> Result<SslContext, Class> {
+        let mut builder = SslContext::builder(SslMethod::tls_client()).map_err(|error| lacking(offer, &error))?;
+        // What a connector sets as well.
+        builder.set_options(SslOptions::ALL | SslOptions::NO_COMPRESSION | SslOptions::NO_SSLV2 | SslOptions::NO_SSLV3);
+        builder.clear_options(SslOptions::DONT_INSERT_EMPTY_FRAGMENTS);
+        builder.set_mode(SslMode::AUTO_RETRY | SslMode::ACCEPT_MOVING_WRITE_BUFFER | SslMode::ENABLE_PARTIAL_WRITE);
+        if offer.verified && self.ca.is_none() {
+            builder.set_default_verify_paths().map_err(|error| lacking(offer, &error))?;
+        }
+        self.furnish(&mut builder, offer)?;
+        Ok(builder.build())
+    }
+
+    fn furnish(&self, builder: &mut SslContextBuilder, offer: &Offer) -> Result<(), Class> {
+        offering(builder, offer).map_err(|error| lacking(offer, &error))?;
         if let Some(ca) = &self.ca {
             let certificates = certificates(ca)?;
-            trusting(&mut builder, certificates).map_err(|error| unusable(ca, first(&error)))?;
+            trusting(builder, certificates).map_err(|error| unusable(ca, first(&error)))?;
         }
         if let Some(Identity { certificate, key: key_path }) = &self.identity {
             let mut chain = certificates(certificate)?.into_iter();
@@ -97,12 +118,16 @@ impl Files {
                 unusable(key_path, format!("it is not the key of {}: {}", certificate.display(), first(&error)))
             })?;
         }
-        Ok(builder)
+        Ok(())
     }
 }
 
-fn offering(offer: &Offer) -> Result<SslConnectorBuilder, ErrorStack> {
-    let mut builder = SslConnector::builder(SslMethod::tls_client())?;
+fn lacking(offer: &Offer, error: &ErrorStack) -> Class {
+    let ciphers = &offer.ciphers;
+    Class::Tls(format!("OpenSSL cannot offer the ciphers {ciphers} in this range of protocols: {}", first(error)))
+}
+
+fn offering(builder: &mut SslContextBuilder, offer: &Offer) -> Result<(), ErrorStack> {
     // Before the list, which may say it otherwise, and after it, where it may not.
     if let Some(level) = offer.level {
         builder.set_security_level(level);
@@ -122,11 +147,11 @@ fn offering(offer: &Offer) -> Result<SslConnectorBuilder, ErrorStack> {
         // Daemons on the OpenSSL of 2009 and before know no safe renegotiation. We never renegotiate.
         builder.set_options(LEGACY_SERVER_CONNECT);
     }
-    Ok(builder)
+    Ok(())
 }
 
 /// Trusts these certificates and no other, also where they are no authorities: who names a certificate means it.
-fn trusting(builder: &mut SslConnectorBuilder, certificates: Vec<X509>) -> Result<(), ErrorStack> {
+fn trusting(builder: &mut SslContextBuilder, certificates: Vec<X509>) -> Result<(), ErrorStack> {
     let mut store = X509StoreBuilder::new()?;
     store.set_flags(X509VerifyFlags::PARTIAL_CHAIN)?;
     for certificate in certificates {
