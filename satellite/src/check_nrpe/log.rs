@@ -1,4 +1,4 @@
-//! The lines that `-g FILE` gets: always how a check ended, and of TLS what the bits of `-s` ask for. Pure; the shell stamps and
+//! The lines that `-g FILE` gets: always how a check ended, and of TLS what the bits of `-s` ask for. No I/O; the shell stamps and
 //! writes them.
 
 use super::options::Options;

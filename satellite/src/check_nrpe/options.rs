@@ -1,5 +1,5 @@
 //! What a command line of check_nrpe asks for: the words of its `getopt_long`, one by one, and the file of further options (`-f`).
-//! Decides what is wrong use, and turns the rest into a query of the NRPE client. Pure: the file's text is given to it.
+//! Decides what is wrong use, and turns the rest into a query of the NRPE client. No I/O: the file's text is given to it.
 //!
 //! The surprise: `-a` ends the options. Its value and every word behind it are arguments of the remote command, also those that
 //! look like options; and words that belong to no option are skipped without a sound, as check_nrpe does.

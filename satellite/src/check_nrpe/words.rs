@@ -1,5 +1,5 @@
 //! What is said and with which exit code: check_nrpe's sentences on check_nrpe's streams for what came back, what did not, and
-//! wrong use; our own words for help. Pure.
+//! wrong use; our own words for help. No I/O.
 //!
 //! The surprise: the first line is the whole message to most people, so it is never spent on anything but the result. What
 //! check_nrpe prints in front of a result (a failed first version, remarks about options) goes to standard error here.

@@ -1,4 +1,4 @@
-//! Options as a query of the NRPE client: whom to ask, how to speak to it, what to send. Pure.
+//! Options as a query of the NRPE client: whom to ask, how to speak to it, what to send. No I/O.
 //!
 //! The surprise: `-A` without more believes any certificate of the authority, whatever name it bears, as check_nrpe does; but
 //! unlike check_nrpe it never takes a daemon that shows no certificate at all.
@@ -100,7 +100,7 @@ mod tests {
 
     fn options(line: &str) -> Options {
         let words: Vec<Vec<u8>> = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
-        super::super::parse("check_nrpe", &words).unwrap().checked().unwrap()
+        crate::check_nrpe::options::parse("check_nrpe", &words).unwrap().checked().unwrap()
     }
 
     fn policy(line: &str) -> TlsPolicy {
