@@ -10,17 +10,20 @@ pub mod dial;
 pub mod dns;
 pub mod found;
 pub mod http;
+pub mod icmp;
 pub mod nrpe;
+pub mod plugin;
 pub mod ssh;
 pub mod tcp;
 pub mod tls;
 
 use std::collections::HashMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use shared::check::{Check, Exit, NrpeCheck, NrpeName, NrpeTls, NrpeTrust, Outcome, State};
+use shared::check::{Check, Exit, NrpeCheck, NrpeName, NrpeTls, NrpeTrust, Outcome, PluginCheck, State};
 use shared::perfdata;
 use shared::time::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -31,6 +34,7 @@ use self::nrpe::error::{Class, Fault, Phase};
 use self::nrpe::packet::Version;
 use self::nrpe::policy::{Endpoint, Identity, NameRule, Peer, Security, TlsPolicy};
 use self::nrpe::{Client, Query, Reply};
+use self::plugin::Plugins;
 use self::tls::Trust;
 
 /// Connections to one host at once; further checks of it wait in order of arrival.
@@ -44,6 +48,7 @@ pub const CONNECTIONS: usize = 512;
 pub struct Prober {
     nrpe: Client,
     trust: Trust,
+    plugins: Plugins,
     hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
     all: Arc<Semaphore>,
 }
@@ -64,7 +69,20 @@ impl Prober {
     /// The TLS library cannot be set up.
     pub fn new() -> io::Result<Self> {
         let all = Arc::new(Semaphore::new(CONNECTIONS));
-        Ok(Self { nrpe: Client::new()?, trust: Trust::default(), hosts: Mutex::default(), all })
+        Ok(Self {
+            nrpe: Client::new()?,
+            trust: Trust::default(),
+            plugins: Plugins::new(Vec::new()),
+            hosts: Mutex::default(),
+            all,
+        })
+    }
+
+    /// The same prober with directories for plugins that are named without one; the first that has it counts.
+    #[must_use]
+    pub fn with_plugins(mut self, directories: Vec<PathBuf>) -> Self {
+        self.plugins = Plugins::new(directories);
+        self
     }
 
     /// The NRPE client, for its counters.
@@ -76,6 +94,10 @@ impl Prober {
     /// Runs `check` for `object` (named in the log only). Returns within twice `timeout`: once to wait for a free connection,
     /// once to run. The outcome's start and duration are those of the run.
     pub async fn probe(&self, object: &str, check: &Check, timeout: Duration) -> Outcome {
+        // A plugin opens what it likes and where it likes; how many may run has a bound of its own.
+        if let Check::Plugin(check) = check {
+            return self.plugin_outcome(object, check, timeout).await;
+        }
         let (kind, host) = peer_of(check);
         let asked = Began::now();
         let place = self.place(host, asked.at + timeout).await;
@@ -90,6 +112,11 @@ impl Prober {
                 let began = Began::now();
                 began.found(tcp::connect(&self.trust, check, began.wall, timeout).await)
             }
+            (Some(_place), Check::Icmp(check)) => {
+                let began = Began::now();
+                began.found(icmp::ask(&self.trust, check, began.wall, timeout).await)
+            }
+            (Some(_place), Check::Plugin(check)) => self.plugin_outcome(object, check, timeout).await,
             (Some(_place), Check::Http(check)) => {
                 let began = Began::now();
                 began.found(http::visit(&self.trust, check, began.wall, timeout).await)
@@ -106,6 +133,21 @@ impl Prober {
                 asked.told(Exit::Error("queue-timeout".to_owned()), State::Critical, &text)
             }
         };
+        tracing::debug!(object, state = %outcome.state, exit = ?outcome.exit, output = outcome.output, "checked");
+        outcome
+    }
+
+    async fn plugin_outcome(&self, object: &str, check: &PluginCheck, timeout: Duration) -> Outcome {
+        let place = self.plugins.place(timeout).await;
+        let began = Began::now();
+        let found = match place {
+            Ok(place) => self.plugins.run(place, check, timeout).await,
+            Err(obstacle) => plugin::not_started(check, &obstacle),
+        };
+        let mut outcome = began.told(found.exit, found.state, &found.text);
+        for remark in found.remarks {
+            outcome.remark(&remark);
+        }
         tracing::debug!(object, state = %outcome.state, exit = ?outcome.exit, output = outcome.output, "checked");
         outcome
     }
@@ -176,7 +218,7 @@ impl Began {
         let mut outcome = Outcome::text(self.wall, self.at.elapsed(), exit, state, parts.output);
         outcome.long_output = parts.long_output;
         if parts.truncated {
-            outcome.long_output.push_str("\n[cut off: the plugin printed more than Perigee keeps]");
+            outcome.remark(plugin::CUT_OFF);
         }
         outcome.perfdata = parts.perfdata;
         outcome.metrics = metrics;
@@ -190,6 +232,8 @@ fn peer_of(check: &Check) -> (&'static str, &str) {
     match check {
         Check::Nrpe(check) => ("NRPE", &check.address),
         Check::Tcp(check) => ("TCP", &check.address),
+        Check::Icmp(check) => ("ICMP", &check.address),
+        Check::Plugin(check) => ("PLUGIN", check.argv.first().map_or("", String::as_str)),
         Check::Http(check) => ("HTTP", &check.address),
         Check::Certificate(check) => ("CERTIFICATE", &check.address),
         Check::Ssh(check) => ("SSH", &check.address),

@@ -12,14 +12,11 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process_group, pidfd_open, waitid,
-    waitpgid,
-};
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, AsyncReadExt as _, Interest};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process_group, waitid, waitpgid};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -42,7 +39,7 @@ pub const TERM_GRACE: Duration = Duration::from_millis(500);
 pub const LINGER: Duration = Duration::from_millis(200);
 /// A killed program is gone at once, unless it hangs in the kernel: then it is left to a task that waits for it, with its place.
 pub const COLLECT_WITHIN: Duration = Duration::from_millis(200);
-/// How often it is looked for an end where the kernel cannot tell (Linux before 5.3), and for orphans to collect.
+/// How often it is looked for orphans to collect, and for an end where no signals can be had.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How often a process 1 looks for orphans of a killed group; what hangs in the kernel longer stays behind as one entry in the table.
 const ORPHAN_LOOKS: u32 = 100;
@@ -181,10 +178,34 @@ impl Runner {
     /// Waits for a place, not longer than the order's time limit, which then begins anew, and runs the program. Dropping the
     /// future kills the whole group.
     pub async fn run(&self, order: &Order) -> Ended {
-        match timeout(order.timeout, Arc::clone(&self.places).acquire_owned()).await {
-            Ok(Ok(place)) => execute(order, Some(place)).await,
-            Ok(Err(_)) | Err(_) => Ended::not_started(Obstacle::NoPlace(self.at_once)),
+        match self.place(order.timeout).await {
+            Ok(place) => place.run(order).await,
+            Err(obstacle) => Ended::not_started(obstacle),
         }
+    }
+
+    /// Waits for a place.
+    ///
+    /// # Errors
+    /// [`Obstacle::NoPlace`]: none was free in this time.
+    pub async fn place(&self, within: Duration) -> Result<Place, Obstacle> {
+        match timeout(within, Arc::clone(&self.places).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(Place { _permit: permit }),
+            Ok(Err(_)) | Err(_) => Err(Obstacle::NoPlace(self.at_once)),
+        }
+    }
+}
+
+/// A place to run one program in, given back when that is gone.
+#[derive(Debug)]
+pub struct Place {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    /// Runs the program. Dropping the future kills the whole group.
+    pub async fn run(self, order: &Order) -> Ended {
+        execute(order, Some(self)).await
     }
 }
 
@@ -193,7 +214,7 @@ pub async fn run(order: &Order) -> Ended {
     execute(order, None).await
 }
 
-async fn execute(order: &Order, place: Option<OwnedSemaphorePermit>) -> Ended {
+async fn execute(order: &Order, place: Option<Place>) -> Ended {
     let began = Instant::now();
     // A day stands for a time too long to be added up.
     let deadline = began.checked_add(order.timeout).unwrap_or(began + Duration::from_secs(86_400));
@@ -260,7 +281,7 @@ fn exit_of(status: ExitStatus) -> Exit {
 
 type Started = (Group, tokio::process::ChildStdout, tokio::process::ChildStderr);
 
-fn start(order: &Order, place: Option<OwnedSemaphorePermit>) -> Result<Started, Obstacle> {
+fn start(order: &Order, place: Option<Place>) -> Result<Started, Obstacle> {
     let Some((program, arguments)) = order.argv.split_first() else {
         return Err(Obstacle::Failed("no program is named".to_owned()));
     };
@@ -301,7 +322,7 @@ fn obstacle_of(error: &io::Error, program: &Path, directory: &Path) -> Obstacle 
 struct Group {
     leader: Pid,
     /// The leader as long as it is not collected, and the place that is taken so long.
-    remains: Option<(Child, Option<OwnedSemaphorePermit>)>,
+    remains: Option<(Child, Option<Place>)>,
 }
 
 impl Group {
@@ -360,15 +381,21 @@ async fn collect_orphans(group: Pid) {
 
 /// Waits until this child of ours has ended, and does not collect it.
 async fn until_ended(leader: Pid) {
-    if let Ok(handle) = pidfd_open(leader, PidfdFlags::empty())
-        && let Ok(handle) = AsyncFd::with_interest(handle, Interest::READABLE)
-        && handle.readable().await.is_ok()
-    {
-        return;
-    }
     let looking = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    while matches!(waitid(WaitId::Pid(leader), looking), Ok(None)) {
-        sleep(LOOK_EVERY).await;
+    let runs = || matches!(waitid(WaitId::Pid(leader), looking), Ok(None));
+    // Listening begins before the first look, so that no end falls between the two.
+    match signal(SignalKind::child()) {
+        Ok(mut ends) => {
+            while runs() {
+                // Whoever's end it was.
+                ends.recv().await;
+            }
+        }
+        Err(_) => {
+            while runs() {
+                sleep(LOOK_EVERY).await;
+            }
+        }
     }
 }
 

@@ -50,6 +50,9 @@ Arguments of clients (dont_blame_nrpe=1) work, and allow_bash_command_substituti
 
 Exit codes: 0 ended or no mistake; 1 failed, the last line says why; 2 wrong use or mistakes in the configuration.";
 
+/// Where plugins are: as Debian has them, as everybody has who builds Monitoring Plugins, and as a satellite's image has them.
+const USUAL_PLUGINS: [&str; 3] = ["/usr/lib/nagios/plugins", "/usr/local/lib/nagios/plugins", "/plugins"];
+
 /// Perigee's satellite: runs checks near the hosts and delivers their results.
 #[derive(Debug, Parser)]
 #[command(name = "perigee-satellite", version, after_help = TEACHING)]
@@ -104,6 +107,9 @@ pub struct Run {
     /// Slot of the region this satellite is meant for; must be the certificate's.
     #[arg(long, env = "PERIGEE_SLOT", value_name = "N")]
     pub slot: Option<SlotNumber>,
+    /// Directories in which a plugin that a check names without one is looked for; the first that has it counts.
+    #[arg(long, env = "PERIGEE_PLUGINS", value_name = "DIR:DIR", value_delimiter = ':', default_values = USUAL_PLUGINS)]
+    pub plugins: Vec<PathBuf>,
     /// What is logged to standard error: a level, or levels by target as in `info,perigee::ack=debug`.
     #[arg(long, env = "PERIGEE_LOG", value_name = "FILTER", default_value = "info")]
     pub log: String,
@@ -240,5 +246,16 @@ mod tests {
         let run = run("2").unwrap();
         let Action::Run(run) = run.action else { panic!("not run") };
         assert_eq!(run.identity(), run.data.join("identity"));
+    }
+
+    #[test]
+    fn plugins_are_looked_for_where_it_is_told() {
+        let run = |more: &[&str]| {
+            let words = ["perigee-satellite", "run", "--master", "m:7443"].iter().chain(more);
+            let Action::Run(run) = Arguments::try_parse_from(words).unwrap().action else { panic!("not run") };
+            run.plugins
+        };
+        assert_eq!(run(&[]), USUAL_PLUGINS.map(PathBuf::from));
+        assert_eq!(run(&["--plugins", "/a:/b/c"]), ["/a", "/b/c"].map(PathBuf::from));
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod network;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -112,6 +113,12 @@ pub enum Check {
     /// Whether a TCP port accepts a connection, and says what it should.
     #[n(1)]
     Tcp(#[n(0)] TcpCheck),
+    /// A plugin, run by the satellite itself.
+    #[n(2)]
+    Plugin(#[n(0)] PluginCheck),
+    /// Whether and how fast a host answers echo requests.
+    #[n(3)]
+    Icmp(#[n(0)] IcmpCheck),
     /// A page of a web server.
     #[n(4)]
     Http(#[n(0)] Box<HttpCheck>),
@@ -254,6 +261,49 @@ pub struct NrpeCheck {
     pub trust: Option<NrpeTrust>,
 }
 
+/// A plugin, run by the satellite itself, never through a shell.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct PluginCheck {
+    /// Program and arguments, each one word. A program without `/` is looked for in the satellite's plugin directories.
+    #[n(0)]
+    pub argv: Vec<String>,
+    /// Variables of its environment beside the few that every plugin gets.
+    #[n(1)]
+    pub environment: BTreeMap<String, String>,
+}
+
+/// Whether and how fast a host answers ICMP echo requests (v4 or v6, as its address is).
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct IcmpCheck {
+    /// Host name or address.
+    #[n(0)]
+    pub address: String,
+    /// Requests of one check.
+    #[n(1)]
+    pub packets: u16,
+    /// From here WARNING.
+    #[n(2)]
+    pub warning: IcmpLevel,
+    /// From here CRITICAL.
+    #[n(3)]
+    pub critical: IcmpLevel,
+    /// TCP port to knock at where the satellite may not send ICMP: set in the check that a host has by default, which must not
+    /// depend on a setting of the satellite's machine.
+    #[n(4)]
+    pub otherwise_tcp: Option<u16>,
+}
+
+/// Round trip or loss at which an echo is no longer as good: either of them suffices, as in Monitoring Plugins' `check_icmp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct IcmpLevel {
+    /// Mean round trip time in microseconds.
+    #[n(0)]
+    pub rta_us: u64,
+    /// Requests without an answer, in percent.
+    #[n(1)]
+    pub loss_percent: u8,
+}
+
 /// How an execution ended.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
 #[serde(rename_all = "snake_case", tag = "kind", content = "detail")]
@@ -311,11 +361,52 @@ impl Outcome {
             authenticated: None,
         }
     }
+    /// Adds a line of ours to the long output.
+    pub fn remark(&mut self, line: &str) {
+        if !self.long_output.is_empty() {
+            self.long_output.push('\n');
+        }
+        self.long_output.push_str(line);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What travels and lies on disk is the same for ever, and reads back.
+    fn is_written_as(check: &Check, golden: &str) {
+        let bytes = minicbor::to_vec(check).unwrap();
+        let written: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(written, golden);
+        assert_eq!(&minicbor::decode::<Check>(&bytes).unwrap(), check);
+    }
+
+    #[test]
+    fn kinds_of_checks_keep_their_numbers_and_fields() {
+        is_written_as(&Check::Tcp(TcpCheck::port("a", 80)), "8201818261611850");
+        let environment = [("B".to_owned(), "c".to_owned())].into();
+        is_written_as(
+            &Check::Plugin(PluginCheck { argv: vec!["a".into(), String::new()], environment }),
+            "8202818282616160a161426163",
+        );
+        let icmp = IcmpCheck {
+            address: "a".into(),
+            packets: 5,
+            warning: IcmpLevel { rta_us: 1, loss_percent: 2 },
+            critical: IcmpLevel { rta_us: 3, loss_percent: 4 },
+            otherwise_tcp: Some(5666),
+        };
+        is_written_as(&Check::Icmp(icmp), "82038185616105820102820304191622");
+    }
+
+    #[test]
+    fn a_remark_is_a_line_of_its_own() {
+        let mut outcome = Outcome::text(Timestamp::from_millis(0), Duration::ZERO, Exit::Ran(0), State::Ok, "a".into());
+        outcome.remark("b");
+        outcome.remark("c");
+        assert_eq!((outcome.output.as_str(), outcome.long_output.as_str()), ("a", "b\nc"));
+    }
 
     #[test]
     fn a_pin_is_64_hexadecimal_digits_and_nothing_else() {

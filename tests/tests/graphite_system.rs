@@ -174,7 +174,7 @@ fn configuration(fakes: &Fakes, carbon: &str) -> String {
     for (daemon, address) in &fakes.addresses {
         let (host, tls, check) = match daemon.as_str() {
             "golden" => (GOLDEN_HOST, "plain", format!(", check: {{ command: '{GOLDEN_COMMAND}' }}")),
-            own => (own, "anonymous", String::new()),
+            own => (own, "anonymous", format!(", check: {{ tcp: {} }}", address.port())),
         };
         let nrpe = format!("nrpe: {{ tls: {tls}, port: {} }}", address.port());
         writeln!(text, "  '{host}': {{ use: [fast], address: 127.0.0.1, {nrpe}{check} }}").unwrap();

@@ -13,8 +13,11 @@ use shared::check::{Check, NrpeCheck, NrpeTls, NrpeTrust, State};
 
 use super::diagnostic::{At, Findings, Place, did_you_mean_or};
 use super::expression::{ExpressionError, Language, Scope, Template, to_cel};
-use super::raw::{NetworkKind, RawCheck, RawNetwork, RawProbe};
+use super::raw::{NetworkKind, RawCheck, RawIcmp, RawNetwork, RawProbe};
 use network::Filled;
+
+pub mod icmp;
+mod plugin;
 
 /// Longest query (command and arguments joined with `!`) of a v2 packet: its buffer of 1024 bytes ends with NUL.
 pub const QUERY_BYTES_V2: usize = 1_023;
@@ -57,6 +60,15 @@ pub enum CompiledProbe {
         /// Its values: key, name below it, text.
         fields: Vec<(&'static str, Option<String>, At<Template>)>,
     },
+    /// A plugin's words, and variables of its environment.
+    Plugin {
+        /// Program and arguments.
+        argv: Vec<At<Template>>,
+        /// Names and values.
+        environment: Vec<(At<String>, At<Template>)>,
+    },
+    /// Echo requests.
+    Icmp(RawIcmp),
 }
 
 /// A check with its texts compiled.
@@ -64,6 +76,7 @@ pub enum CompiledProbe {
 pub struct CompiledCheck {
     probe: Rc<CompiledProbe>,
     command_name: String,
+    of_host: bool,
     /// Values for `{{ args.… }}`; `None`: the check names no command of the files.
     args: Option<Vec<(String, Place, Argument)>>,
 }
@@ -138,6 +151,20 @@ fn compile_probe(
             (args.len() == wanted).then_some(())?;
             Some(CompiledProbe::Nrpe { command: command?, args })
         }
+        RawProbe::Plugin { argv, environment } => {
+            let wanted = argv.len() + environment.len();
+            let argv: Vec<_> =
+                argv.iter().filter_map(|word| compile_text(language, word, variables, findings)).collect();
+            let environment: Vec<_> = environment
+                .iter()
+                .filter_map(|(name, value)| {
+                    let value = compile_text(language, value, variables, findings);
+                    is_variable(name, findings).then_some((name.clone(), value?))
+                })
+                .collect();
+            (argv.len() + environment.len() == wanted).then_some(CompiledProbe::Plugin { argv, environment })
+        }
+        RawProbe::Icmp(icmp) => Some(CompiledProbe::Icmp(icmp.clone())),
         RawProbe::Network(raw) => compile_network(language, raw, variables, findings),
     }
 }
@@ -172,13 +199,27 @@ fn compile_network(
     (compiled.len() == fields.len()).then_some(CompiledProbe::Network { kind: *kind, place: *place, fields: compiled })
 }
 
+/// Whether this can be the name of a variable of the environment.
+fn is_variable(name: &At<String>, findings: &mut Findings) -> bool {
+    let good = !name.value.is_empty() && !name.value.contains(['=', '\0']);
+    if !good {
+        let message = format!("`{}` cannot be the name of a variable", name.value.escape_debug());
+        findings.error(name.place, message, "as in env: { MYSQL_HOME: /etc/mysql }");
+    }
+    good
+}
+
 /// Compiles a command of the files.
 pub fn compile_command(language: &Language, probe: &RawProbe, findings: &mut Findings) -> Option<CompiledCommand> {
     let probe = compile_probe(language, probe, &["host", "args"], findings)?;
     let mut takes = BTreeSet::new();
-    let texts = match &probe {
-        CompiledProbe::Nrpe { command, args } => std::iter::once(command).chain(args).collect::<Vec<_>>(),
+    let texts: Vec<&At<Template>> = match &probe {
+        CompiledProbe::Nrpe { command, args } => std::iter::once(command).chain(args).collect(),
         CompiledProbe::Network { fields, .. } => fields.iter().map(|(_, _, text)| text).collect(),
+        CompiledProbe::Plugin { argv, environment } => {
+            argv.iter().chain(environment.iter().map(|(_, value)| value)).collect()
+        }
+        CompiledProbe::Icmp(_) => Vec::new(),
     };
     let known = texts.into_iter().all(|text| text.value.collect_fields("args", &mut takes));
     Some(CompiledCommand { probe: Rc::new(probe), takes: known.then_some(takes) })
@@ -198,9 +239,11 @@ pub fn compile_check(
             let command_name = match probe {
                 RawProbe::Nrpe { .. } => "nrpe",
                 RawProbe::Network(network) => network.kind.as_str(),
+                RawProbe::Plugin { .. } => "plugin",
+                RawProbe::Icmp(_) => "icmp",
             };
             let probe = Rc::new(compile_probe(language, probe, variables, findings)?);
-            Some(CompiledCheck { probe, command_name: command_name.to_owned(), args: None })
+            Some(CompiledCheck { probe, command_name: command_name.to_owned(), of_host: false, args: None })
         }
         RawCheck::Command { name, args } => {
             let command = match commands.get(&name.value) {
@@ -208,11 +251,8 @@ pub fn compile_check(
                 None => {
                     if !hidden(&name.value) {
                         let names = commands.keys().map(String::as_str);
-                        let hint = did_you_mean_or(
-                            &name.value,
-                            names,
-                            "write it under `commands`, or use nrpe:, tcp:, http: or the like here",
-                        );
+                        let hint =
+                            did_you_mean_or(&name.value, names, "write it under `commands`, or say here what to do");
                         findings.error(name.place, format!("there is no command `{}`", name.value), hint);
                     }
                     None
@@ -237,12 +277,18 @@ pub fn compile_check(
                 values.extend(argument.map(|argument| (key.value.clone(), value.place, argument)));
             }
             let probe = Rc::clone(&command?.probe);
-            Some(CompiledCheck { probe, command_name: name.value.clone(), args: Some(values) })
+            Some(CompiledCheck { probe, command_name: name.value.clone(), of_host: false, args: Some(values) })
         }
     }
 }
 
 impl CompiledCheck {
+    /// The same as the check of a host itself, where some defaults are others.
+    #[must_use]
+    pub fn of_host(self) -> Self {
+        Self { of_host: true, ..self }
+    }
+
     /// What time-series stores call it.
     #[must_use]
     pub fn command_name(&self) -> &str {
@@ -269,6 +315,10 @@ impl CompiledCheck {
             scope.set("args", Value::from(values));
         }
         match &*self.probe {
+            CompiledProbe::Plugin { argv, environment } => {
+                plugin::fill_plugin(argv, environment, scope, problems).map(Check::Plugin)
+            }
+            CompiledProbe::Icmp(raw) => Some(Check::Icmp(icmp::fill(raw, self.of_host, &endpoint.address, problems))),
             CompiledProbe::Network { kind, place, fields } => {
                 let filled: Vec<Filled> = fields
                     .iter()

@@ -5,7 +5,9 @@
 
 mod endpoint;
 pub mod field;
+mod icmp;
 pub mod network;
+mod plugin;
 
 use super::diagnostic::{At, Findings, Place, nearest};
 use super::raw::{NetworkKind, Raw, RawCheck, RawGraphite, RawProbe, RawRegion, RawService, Settings};
@@ -73,9 +75,17 @@ const LATER_OBJECT_KEYS: Later = &[
     "secrets",
 ];
 const NRPE_KEYS: &[&str] = &["tls", "port", "version", "ca", "certificate", "key", "name", "pins", "ciphers"];
-const CHECK_KINDS: &[&str] = &["nrpe", "tcp", "http", "certificate", "dns", "ssh", "command"];
-const PROBE_KINDS: &[&str] = &["nrpe", "tcp", "http", "certificate", "dns", "ssh"];
-const LATER_CHECKS: Later = &["plugin", "icmp", "ping", "passive", "agent", "none", "snmp", "notify"];
+const CHECK_KINDS: &[&str] = &["nrpe", "tcp", "icmp", "http", "certificate", "dns", "ssh", "plugin", "command"];
+const PROBE_KINDS: &[&str] = &["nrpe", "tcp", "icmp", "http", "certificate", "dns", "ssh", "plugin"];
+/// Kinds that need nothing said: `check: icmp`.
+const WORD_KINDS: &[&str] = &["icmp"];
+/// What other systems call an echo.
+const OTHER_NAMES: &[&str] = &["ping", "ping4", "ping6", "hostalive"];
+/// What may stand beside a kind.
+const BESIDE_KEYS: &[&str] = &["args", "env"];
+const ICMP_KEYS: &[&str] = &["packets", "warning", "critical"];
+const ICMP_LEVEL_KEYS: &[&str] = &["rta", "loss"];
+const LATER_CHECKS: Later = &["passive", "agent", "none", "snmp", "notify"];
 const WRITER_KINDS: &[&str] = &["graphite"];
 const LATER_WRITERS: Later =
     &["influxdb", "influxdb2", "prometheus", "opentsdb", "elasticsearch", "gelf", "otlp", "victoriametrics"];
@@ -93,6 +103,16 @@ pub fn parse(sources: &Sources, findings: &mut Findings) -> Raw {
         }
     }
     parser.raw
+}
+
+/// What a check says it is: the kind, its value, and what stands beside it.
+struct Kind<'n> {
+    text: &'n str,
+    place: Place,
+    /// `None`: the word alone was written.
+    value: Option<&'n Node>,
+    args: Option<&'n Node>,
+    env: Option<(&'n Key, &'n Node)>,
 }
 
 struct Parser<'a> {
@@ -273,42 +293,47 @@ impl Parser<'_> {
     }
 
     fn check(&mut self, node: &Node) -> Option<At<RawCheck>> {
-        let (kind, value, args) = self.kind_of_check(node, "a check", CHECK_KINDS)?;
-        let check = if kind.text == "command" {
-            let name = self.fields().text(value, "command")?;
-            let mut values = Vec::new();
-            if let Some(args) = args {
-                for (key, node) in self.fields().entries(args, "`args` of a command") {
-                    values.push((At::new(key.text.clone(), key.place), At::new(node.to_json(), node.place)));
+        let kind = self.kind_of_check(node, "a check", CHECK_KINDS)?;
+        let check = match (kind.text, kind.value) {
+            ("command", Some(value)) => {
+                self.takes_no_env(&kind);
+                let name = self.fields().text(value, "command")?;
+                let mut values = Vec::new();
+                if let Some(args) = kind.args {
+                    for (key, node) in self.fields().entries(args, "`args` of a command") {
+                        values.push((At::new(key.text.clone(), key.place), At::new(node.to_json(), node.place)));
+                    }
                 }
+                RawCheck::Command { name, args: values }
             }
-            RawCheck::Command { name, args: values }
-        } else {
-            RawCheck::Probe(self.probe(kind, value, args)?)
+            _ => RawCheck::Probe(self.probe(&kind)?),
         };
         Some(At::new(check, kind.place))
     }
 
     fn command(&mut self, node: &Node, place: Place) -> Option<RawProbe> {
         if node.is_null() {
-            self.findings.error(place, "the command says nothing", "write nrpe: or tcp: below it".to_owned());
+            let hint = format!("write one of {} below it", PROBE_KINDS.join(", "));
+            self.findings.error(place, "the command says nothing", hint);
             return None;
         }
-        let (kind, value, args) = self.kind_of_check(node, "a command", PROBE_KINDS)?;
-        self.probe(kind, value, args)
+        let kind = self.kind_of_check(node, "a command", PROBE_KINDS)?;
+        self.probe(&kind)
     }
 
-    /// The one key that says what kind of check it is, its value, and `args` beside it.
-    fn kind_of_check<'n>(
-        &mut self,
-        node: &'n Node,
-        what: &str,
-        kinds: &[&str],
-    ) -> Option<(&'n Key, &'n Node, Option<&'n Node>)> {
+    /// The one key that says what kind of check it is, its value, and what stands beside it.
+    fn kind_of_check<'n>(&mut self, node: &'n Node, what: &str, kinds: &[&str]) -> Option<Kind<'n>> {
         if let Some(word) = self.fields().bare_word(node) {
+            if WORD_KINDS.contains(&word) {
+                return Some(Kind { text: word, place: node.place, value: None, args: None, env: None });
+            }
             let known = LATER_CHECKS.contains(&word);
             let hint = if known {
                 advice_for_later_check()
+            } else if kinds.contains(&word) {
+                format!("write {{ {word}: … }} with what it needs")
+            } else if let Some(meant) = meant_word(word) {
+                format!("did you mean `{meant}`?")
             } else {
                 format!("write {{ nrpe: {word} }} or {{ command: {word} }}")
             };
@@ -316,11 +341,13 @@ impl Parser<'_> {
             self.findings.error(node.place, message, hint);
             return None;
         }
-        let (mut found, mut args, mut wrong) = (None, None, false);
+        let (mut found, mut args, mut env, mut wrong) = (None, None, None, false);
         for (key, value) in self.fields().entries(node, what) {
             let text = key.text.as_str();
             if text == "args" {
                 args = Some(value);
+            } else if text == "env" {
+                env = Some((key, value));
             } else if kinds.contains(&text) {
                 if found.is_some() {
                     wrong = true;
@@ -332,13 +359,20 @@ impl Parser<'_> {
             } else if LATER_CHECKS.contains(&text) {
                 wrong = true;
                 self.findings.error(key.place, later_check(text), advice_for_later_check());
+            } else if OTHER_NAMES.contains(&text) {
+                wrong = true;
+                let message = format!("unknown kind or key of {what}: `{text}`");
+                self.findings.error(key.place, message, "did you mean `icmp`?");
             } else {
                 wrong = true;
-                self.fields().unknown(key, &format!("kind or key of {what}"), &[kinds, &["args"]].concat(), &[]);
+                let known = [kinds, BESIDE_KEYS].concat();
+                self.fields().unknown(key, &format!("kind or key of {what}"), &known, &[]);
             }
         }
         match found {
-            Some((key, value)) if !wrong => Some((key, value, args)),
+            Some((key, value)) if !wrong => {
+                Some(Kind { text: &key.text, place: key.place, value: Some(value), args, env })
+            }
             Some(_) => None,
             None => {
                 if !wrong && !self.fields().is_wrong_type(node) {
@@ -350,12 +384,38 @@ impl Parser<'_> {
         }
     }
 
-    fn probe(&mut self, kind: &Key, value: &Node, args: Option<&Node>) -> Option<RawProbe> {
-        if let Some(network) = NetworkKind::of_key(&kind.text) {
-            let read = network::network(&mut self.fields(), network, kind, value, args);
+    fn takes_no_env(&mut self, kind: &Kind<'_>) {
+        if let Some((key, _)) = kind.env {
+            let message = format!("only a plugin takes `env`, and this is a check of kind {}", kind.text);
+            self.findings.error(key.place, message, "take it out");
+        }
+    }
+
+    fn takes_no_args(&mut self, kind: &Kind<'_>, hint: &str) {
+        if let Some(args) = kind.args {
+            self.findings.error(args.place, format!("{} check takes no `args`", with_article(kind.text)), hint);
+        }
+    }
+
+    fn probe(&mut self, kind: &Kind<'_>) -> Option<RawProbe> {
+        if kind.text != "plugin" {
+            self.takes_no_env(kind);
+        }
+        if kind.text == "icmp" {
+            self.takes_no_args(kind, "write icmp: { packets: 5 }");
+            return Some(RawProbe::Icmp(kind.value.map(|value| self.icmp(value)).unwrap_or_default()));
+        }
+        let value = kind.value?;
+        if let Some(network) = NetworkKind::of_key(kind.text) {
+            let key = Key { text: kind.text.to_owned(), place: kind.place };
+            let read = network::network(&mut self.fields(), network, &key, value, kind.args);
             return read.map(RawProbe::Network);
         }
-        let (mut command, mut list) = (None, args);
+        if kind.text == "plugin" { self.plugin(kind, value) } else { self.nrpe(kind, value) }
+    }
+
+    fn nrpe(&mut self, kind: &Kind<'_>, value: &Node) -> Option<RawProbe> {
+        let (mut command, mut list) = (None, kind.args);
         if Fields::is_mapping(value) {
             let entries = self.fields().entries(value, "`nrpe`");
             if !has(entries, "command") {
@@ -402,6 +462,17 @@ impl Parser<'_> {
 
 fn has(entries: &[(Key, Node)], key: &str) -> bool {
     entries.iter().any(|(known, _)| known.text == key)
+}
+
+/// The kind that needs nothing said and was probably meant by this word.
+fn meant_word(word: &str) -> Option<&'static str> {
+    if OTHER_NAMES.contains(&word) { Some("icmp") } else { nearest(word, WORD_KINDS.iter().copied()) }
+}
+
+/// `a tcp`, `an icmp`.
+fn with_article(kind: &str) -> String {
+    let article = if kind.starts_with(['a', 'e', 'i', 'o', 'n']) { "an" } else { "a" };
+    format!("{article} {kind}")
 }
 
 fn later_check(kind: &str) -> String {

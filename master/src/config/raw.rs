@@ -157,6 +157,15 @@ pub enum RawProbe {
         /// Its arguments.
         args: Vec<At<String>>,
     },
+    /// Run a plugin.
+    Plugin {
+        /// Program and arguments.
+        argv: Vec<At<String>>,
+        /// Variables of its environment.
+        environment: Vec<(At<String>, At<String>)>,
+    },
+    /// Send ICMP echo requests.
+    Icmp(RawIcmp),
     /// Speak to a server: tcp, http, certificate, dns, ssh.
     Network(RawNetwork),
 }
@@ -210,6 +219,26 @@ pub struct RawField {
     pub name: Option<String>,
     /// The text.
     pub value: At<String>,
+}
+
+/// `icmp: { … }`
+#[derive(Debug, Clone, Default)]
+pub struct RawIcmp {
+    /// Requests of one check.
+    pub packets: Option<At<u64>>,
+    /// From here WARNING.
+    pub warning: RawIcmpLevel,
+    /// From here CRITICAL.
+    pub critical: RawIcmpLevel,
+}
+
+/// `icmp.warning` and `icmp.critical`
+#[derive(Debug, Clone, Default)]
+pub struct RawIcmpLevel {
+    /// Mean round trip.
+    pub rta: Option<At<Duration>>,
+    /// Lost requests in percent.
+    pub loss: Option<At<u64>>,
 }
 
 /// `writers.graphite`

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use shared::check::{NrpeCheck, NrpeName, NrpeTls, NrpeTrust, Pin, State, TcpCheck};
+use shared::check::{IcmpCheck, IcmpLevel, NrpeCheck, NrpeName, NrpeTls, NrpeTrust, Pin, PluginCheck, State, TcpCheck};
 
 use super::*;
 
@@ -113,8 +113,15 @@ fn what_is_not_said_is_the_default() {
         "{BASE}hosts: {{ web: {{}} }}\nservices: {{ load: {{ hosts: [web], check: {{ nrpe: a }} }} }}\n"
     ));
     let host = object(&catalog, "web");
-    assert_eq!(host.check, Check::Tcp(TcpCheck::port("web", 5666)));
-    assert_eq!(host.command_name, "tcp");
+    let icmp = IcmpCheck {
+        address: "web".to_owned(),
+        packets: 5,
+        warning: IcmpLevel { rta_us: 3_000_000, loss_percent: 80 },
+        critical: IcmpLevel { rta_us: 5_000_000, loss_percent: 100 },
+        otherwise_tcp: Some(5666),
+    };
+    assert_eq!(host.check, Check::Icmp(icmp));
+    assert_eq!(host.command_name, "icmp");
     let policy = Policy { check_interval_ms: 60_000, retry_interval_ms: 15_000, timeout_ms: 10_000, max_attempts: 3 };
     assert_eq!(host.policy, policy);
     let load = object(&catalog, "web!load");
@@ -226,6 +233,59 @@ services:
 }
 
 #[test]
+fn every_word_of_a_plugin_stays_one_word() {
+    let catalog = catalog(&format!(
+        "{BASE}commands:
+  mysql:
+    plugin: [/plugins/check_mysql, -H, \"{{{{ host.address }}}}\", -d, \"{{{{ args.db }}}}\", \"{{{{ has(args.more) ? args.more : '' }}}}\"]
+    env: {{ HOME: \"/etc/{{{{ args.db }}}}\" }}
+hosts: {{ web: {{ address: 192.0.2.7, vars: {{ name: \"a b; rm -rf / $(id) 'x\" }} }} }}
+services:
+  named: {{ hosts: [web], check: {{ command: mysql, args: {{ db: \"{{{{ host.vars.name }}}}\" }} }} }}
+  direct: {{ hosts: [web], check: {{ plugin: [check_http, -H, \"{{{{ host.address }}}}\"], env: {{ LANG: de_DE }} }} }}
+"
+    ));
+    let plugin = |name: &str| match &object(&catalog, name).check {
+        Check::Plugin(plugin) => plugin.clone(),
+        other => panic!("{other:?}"),
+    };
+    let db = "a b; rm -rf / $(id) 'x";
+    let named = plugin("web!named");
+    assert_eq!(named.argv, ["/plugins/check_mysql", "-H", "192.0.2.7", "-d", db, ""]);
+    assert_eq!(named.environment.into_iter().collect::<Vec<_>>(), [("HOME".to_owned(), format!("/etc/{db}"))]);
+    assert_eq!(object(&catalog, "web!named").command_name, "mysql");
+    let environment = [("LANG".to_owned(), "de_DE".to_owned())].into();
+    let argv = ["check_http", "-H", "192.0.2.7"].map(str::to_owned).to_vec();
+    assert_eq!(plugin("web!direct"), PluginCheck { argv, environment });
+    assert_eq!(object(&catalog, "web!direct").command_name, "plugin");
+}
+
+#[test]
+fn a_host_is_pinged_patiently_and_a_service_is_not() {
+    let catalog = catalog(&format!(
+        "{BASE}commands: {{ slow: {{ icmp: {{ packets: 10, warning: {{ rta: 1s }}, critical: {{ rta: 2s }} }} }} }}
+hosts: {{ web: {{ check: icmp }}, db: {{ check: {{ command: slow }} }} }}
+services:
+  ping: {{ hosts: [web], check: icmp }}
+  ping slow: {{ hosts: [web], check: {{ command: slow }} }}
+  ping own: {{ hosts: [web], check: {{ icmp: {{ warning: {{ rta: 50ms, loss: 10% }}, critical: {{ loss: 60% }} }} }} }}
+"
+    ));
+    let icmp = |name: &str| match &object(&catalog, name).check {
+        Check::Icmp(icmp) => {
+            let level = |level: IcmpLevel| (level.rta_us / 1_000, level.loss_percent);
+            (icmp.packets, level(icmp.warning), level(icmp.critical), icmp.otherwise_tcp)
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(icmp("web"), (5, (3_000, 80), (5_000, 100), None));
+    assert_eq!(icmp("db"), (10, (1_000, 80), (2_000, 100), None));
+    assert_eq!(icmp("web!ping"), (5, (200, 40), (500, 80), None));
+    assert_eq!(icmp("web!ping slow"), (10, (1_000, 40), (2_000, 80), None));
+    assert_eq!(icmp("web!ping own"), (5, (50, 10), (500, 60), None));
+}
+
+#[test]
 fn hosts_are_chosen_by_pattern_and_condition_together() {
     let catalog = catalog(&format!(
         "{BASE}hosts:
@@ -304,7 +364,7 @@ fn damage_to_the_stored_form_is_told() {
 #[test]
 fn the_stored_form_is_the_same_for_ever() {
     let catalog = catalog(&format!(
-        "{BASE}hosts: {{ web: {{ groups: [linux], vars: {{ a: 1 }} }} }}
+        "{BASE}hosts: {{ web: {{ groups: [linux], vars: {{ a: 1 }}, check: {{ tcp: 5666 }} }} }}
 services: {{ load: {{ hosts: [web], check: {{ nrpe: check_load, args: [x] }} }} }}
 writers: {{ graphite: {{ address: carbon }} }}
 "

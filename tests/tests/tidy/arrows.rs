@@ -39,7 +39,7 @@ const SATELLITE: &Table = &[
     ("scheduler", &["clock", "command", "outbox"]),
     ("nrpe", &[]),
     ("process", &[]),
-    ("probe", &["nrpe"]),
+    ("probe", &["nrpe", "process"]),
     ("agent", &["nrpe", "process"]),
     ("spool", &["command"]),
     ("link", &[]),

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use shared::check::{Check, State, TcpCheck};
+use shared::check::{Check, State};
 use shared::name::{HostName, ObjectName, RegionName};
 
 use super::endpoint::endpoint_of;
 use super::{Compiler, OBJECTS_MAX, policy};
-use crate::config::check::{CompiledCheck, Endpoint, compile_check};
+use crate::config::check::{CompiledCheck, Endpoint, compile_check, icmp};
 use crate::config::diagnostic::{At, Place, did_you_mean_or};
 use crate::config::expression::{Template, host_value};
 use crate::config::range::expand;
@@ -83,6 +83,7 @@ impl Compiler<'_> {
         });
         let check = settings.check.as_ref().and_then(|check| {
             compile_check(&self.language, &check.value, &["host"], &self.commands, &hidden, &mut self.findings)
+                .map(CompiledCheck::of_host)
         });
         for group in &settings.groups {
             if group.value.is_empty() || group.value.chars().any(char::is_control) {
@@ -151,11 +152,8 @@ impl Compiler<'_> {
                 problems.into_iter().for_each(|problem| self.host_findings.add(name.as_str(), problem));
                 (check, compiled.command_name())
             }
-            // There is no icmp in this version: a host is up if its NRPE port takes a connection.
-            None => {
-                let port = TcpCheck::port(endpoint.address.clone(), endpoint.port);
-                (Some(Check::Tcp(port)), "tcp")
-            }
+            // A satellite that may not send ICMP knocks at the NRPE port.
+            None => (Some(Check::Icmp(icmp::of_host(&endpoint.address, endpoint.port))), "icmp"),
         };
         if let Some(check) = check {
             let definition = CheckDefinition {
