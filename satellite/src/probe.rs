@@ -311,8 +311,14 @@ fn fault_outcome(began: Began, check: &NrpeCheck, request: &[u8], fault: &Fault)
     outcome
 }
 
-/// The text of a plugin for people: what is no UTF-8 is replaced, and control characters other than line feed and tab, which
-/// terminals obey and pages do not show, are left out.
+/// The text of a plugin for people: what is no UTF-8 is replaced. Left out are control characters other than line feed and tab,
+/// which terminals obey and pages do not show, and those that turn the order of writing round (Unicode TR 36): with them a
+/// daemon could make CRITICAL read as something else.
 fn readable(text: &[u8]) -> String {
-    String::from_utf8_lossy(text).chars().filter(|&char| !char.is_control() || matches!(char, '\n' | '\t')).collect()
+    let hidden = |char: char| match char {
+        '\n' | '\t' => false,
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
+        char => char.is_control(),
+    };
+    String::from_utf8_lossy(text).chars().filter(|&char| !hidden(char)).collect()
 }

@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "a shell room: it stamps answers and lets them wait")]
 
 pub mod answers;
+pub mod hostile;
 pub mod ledger;
 pub mod script;
 pub mod tls;
@@ -45,6 +46,21 @@ pub struct Fleet {
     pub control: Option<PathBuf>,
     /// The daemons.
     pub daemons: Vec<Spec>,
+    /// Hostile ones beside them.
+    #[serde(default)]
+    pub hostile: Vec<Hostile>,
+}
+
+/// A hostile daemon, of one of the kinds in [`hostile::kinds`].
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hostile {
+    /// Its name, for whoever asks where it listens.
+    pub host: String,
+    /// Name of its kind.
+    pub kind: String,
+    /// Where it listens; port 0 takes a free one.
+    pub listen: SocketAddr,
 }
 
 /// One daemon.

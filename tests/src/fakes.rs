@@ -45,10 +45,31 @@ impl Fakes {
     /// # Errors
     /// One cannot; the end of their log is in the message.
     pub fn start(directory: &Path, daemons: &[Value]) -> Result<Self> {
+        Self::started(
+            directory,
+            json!({ "daemons": daemons }),
+            daemons.len(),
+            Command::new(program("perigee-fake-nrpe")?),
+        )
+    }
+
+    /// Starts hostile daemons, each as `perigee-fake-nrpe --config` reads it. They stand for other machines, so they get this one's
+    /// processors last.
+    ///
+    /// # Errors
+    /// As [`Fakes::start`].
+    pub fn start_hostile(directory: &Path, hostile: &[Value]) -> Result<Self> {
+        let mut command = Command::new("nice");
+        command.args(["-n", "19"]).arg(program("perigee-fake-nrpe")?);
+        Self::started(directory, json!({ "daemons": [], "hostile": hostile }), hostile.len(), command)
+    }
+
+    fn started(directory: &Path, mut fleet: Value, count: usize, mut command: Command) -> Result<Self> {
         let (ledger, control) = (directory.join("ledger"), directory.join("control"));
+        fleet["ledger"] = json!(ledger);
+        fleet["control"] = json!(control);
         let config = directory.join("fakes.json");
-        fs::write(&config, json!({ "ledger": ledger, "control": control, "daemons": daemons }).to_string())?;
-        let mut command = Command::new(program("perigee-fake-nrpe")?);
+        fs::write(&config, fleet.to_string())?;
         command.arg("--config").arg(&config);
         let log = directory.join("fakes.log");
         let mut process = Process::start("the tests' NRPE daemons", &mut command, &log)?;
@@ -63,7 +84,7 @@ impl Fakes {
         for (host, address) in ready {
             addresses.insert(host.clone(), address.as_str().unwrap_or_default().parse()?);
         }
-        ensure!(addresses.len() == daemons.len(), "two daemons have one name");
+        ensure!(addresses.len() == count, "two daemons have one name");
         Ok(Self { ledger, addresses, control, process })
     }
 

@@ -14,6 +14,7 @@ pub mod http;
 pub mod ledger;
 pub mod missing;
 pub mod nrpe;
+pub mod packets;
 pub mod pki;
 pub mod process;
 pub mod sink;

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use tests::daemon::answers::Command;
 use tests::daemon::ledger::Ledger;
-use tests::daemon::{Daemon, Fleet, Spec, Transport};
+use tests::daemon::{Daemon, Fleet, Spec, Transport, hostile};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// NRPE daemons for tests and the demo.
@@ -18,7 +18,8 @@ use tokio::signal::unix::{SignalKind, signal};
 #[command(version)]
 struct Arguments {
     /// Fleet as JSON: {"ledger":FILE,"control":DIR,"daemons":[{"host":..,"listen":..,"transport":"plain|anonymous|adh",
-    /// "versions":[2,4],"commands":{"NAME":{"every":1,"of":[{"state":0,"text":".."}]}}}]}
+    /// "versions":[2,4],"commands":{"NAME":{"every":1,"of":[{"state":0,"text":".."}]}}}],
+    /// "hostile":[{"host":..,"listen":..,"kind":"one byte per second"}]}
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// A daemon, as NAME=ADDRESS:PORT; port 0 takes a free one. All of them have the commands given by flags.
@@ -77,7 +78,7 @@ fn fleet(arguments: Arguments) -> Result<Fleet> {
     }
     fleet.ledger = arguments.ledger.or(fleet.ledger);
     fleet.control = arguments.control.or(fleet.control);
-    if fleet.daemons.is_empty() {
+    if fleet.daemons.is_empty() && fleet.hostile.is_empty() {
         bail!("no daemon: give --config or --listen");
     }
     Ok(fleet)
@@ -97,6 +98,14 @@ async fn main() -> Result<()> {
         let host = spec.host.clone();
         let daemon = Daemon::start(spec, ledger.clone(), fleet.control.clone()).await.with_context(|| host.clone())?;
         ready.insert(host, daemon.address.to_string().into());
+        daemons.push(daemon);
+    }
+    let kinds = hostile::kinds();
+    for spec in fleet.hostile {
+        let kind = kinds.iter().find(|kind| kind.name == spec.kind);
+        let kind = kind.with_context(|| format!("there is no kind of hostile daemon “{}”", spec.kind))?;
+        let daemon = Daemon::hostile(kind, spec.listen).await.with_context(|| spec.host.clone())?;
+        ready.insert(spec.host, daemon.address.to_string().into());
         daemons.push(daemon);
     }
     let mut stdout = std::io::stdout();

@@ -2,15 +2,18 @@
 //! with the liar's text as a result.
 #![expect(clippy::disallowed_methods, reason = "a deadline that is kept can only be shown on the clock")]
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use openssl::dh::Dh;
 use satellite::probe::Prober;
 use satellite::probe::nrpe::Client;
-use satellite::probe::nrpe::wire::MAX_READ;
-use shared::check::{Exit, State};
-use tests::daemon::script::Act::{self, Drip, Flood, Hang, Read, Send};
+use shared::check::{Exit, Outcome, State};
+use tests::daemon::hostile::{ANSWERED, Kind, kinds};
+use tests::daemon::script::Act::{self, Hang, Read, Send};
 use tests::daemon::{Daemon, wire};
+use tests::figure::figure;
+use tokio::task::JoinSet;
 
 use crate::scene::{check, fault, query};
 
@@ -18,6 +21,8 @@ use crate::scene::{check, fault, query};
 const LIMIT: Duration = Duration::from_secs(2);
 /// What they may take at most on a busy machine, deadline included.
 const KEPT: Duration = Duration::from_secs(4);
+/// What a check may take beyond its timeout.
+const GRACE: Duration = Duration::from_secs(1);
 const REQUEST: usize = 1036;
 
 fn v4(code: i16, text: &[u8]) -> Vec<u8> {
@@ -31,52 +36,67 @@ fn forged(mut packet: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
     wire::seal(packet)
 }
 
-fn damaged(mut packet: Vec<u8>) -> Vec<u8> {
-    packet[20] ^= 1;
-    packet
+/// A kind by its name.
+fn kind(name: &str) -> Kind {
+    kinds().into_iter().find(|kind| kind.name == name).expect("a kind of this name")
 }
 
-/// What a peer does after the request has come, and the class in which that must end.
-fn lies() -> Vec<(&'static str, Vec<Act>, &'static str)> {
-    let sent = |bytes: Vec<u8>| vec![Read(REQUEST), Send(bytes)];
-    vec![
-        ("length 0x7fffffff", sent(forged(v4(0, b"x"), 12, &i32::MAX.to_be_bytes())), "protocol-length"),
-        ("negative length", sent(forged(v4(0, b"x"), 12, &(-1_i32).to_be_bytes())), "protocol-length"),
-        ("length 65537", sent(forged(v4(0, b"x"), 12, &65_537_i32.to_be_bytes())), "protocol-length"),
-        ("a header cut short", sent(v4(0, b"text")[..7].to_vec()), "protocol-truncated"),
-        ("a body cut short", sent(v4(0, b"a long enough text")[..22].to_vec()), "protocol-truncated"),
-        ("wrong checksum", sent(damaged(v4(0, b"a good text"))), "protocol-checksum"),
-        ("wrong checksum in v2", sent(damaged(wire::answer(2, 0, b"a good text"))), "protocol-checksum"),
-        ("version 9", sent(forged(v4(0, b"x"), 0, &[0, 9])), "protocol-foreign"),
-        ("a query as answer", sent(forged(v4(0, b"x"), 2, &[0, 1])), "protocol-foreign"),
-        ("HTTP", sent(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n".to_vec()), "protocol-foreign"),
-        ("a TLS alert on plain", sent(vec![0x15, 3, 1, 0, 2, 2, 40]), "protocol-foreign"),
-        (
-            "v2 packets without end",
-            vec![Read(REQUEST), Send(wire::part_v2(3, 0, b"more ", 1024).repeat(300))],
-            "protocol-length",
-        ),
-        ("zeros without end", vec![Read(REQUEST), Flood(0)], "protocol-foreign"),
-        ("a v2 answer without end", vec![Read(REQUEST), Send(vec![0, 2, 0, 2]), Flood(1)], "protocol-length"),
-        ("a hang before the request is read", vec![Hang], "answer-timeout"),
-        ("a hang in the answer", vec![Read(REQUEST), Send(v4(0, b"text")[..15].to_vec()), Hang], "answer-timeout"),
-        ("one byte at a time", vec![Read(REQUEST), Drip(v4(0, b"text"), Duration::from_millis(500))], "answer-timeout"),
-        ("a close without a word", vec![Read(REQUEST)], "refused-here"),
-    ]
-}
-
-#[tokio::test]
-async fn every_lie_ends_in_time_and_in_its_class() {
-    let client = Client::new().unwrap();
-    for in_tls in [false, true] {
-        for (lie, acts, class) in lies() {
-            let liar = if in_tls { Daemon::scripted_in_tls(acts).await } else { Daemon::scripted(acts).await }.unwrap();
-            let began = Instant::now();
-            let kind = fault(&client, &query(liar.address, in_tls, "x"), LIMIT).await;
-            assert_eq!(kind, class, "{lie}, TLS {in_tls}");
-            assert!(began.elapsed() < KEPT, "{lie}, TLS {in_tls}: {:?}", began.elapsed());
-        }
+/// How a check ended, in the words of the table.
+fn end(outcome: &Outcome) -> String {
+    match &outcome.exit {
+        Exit::Ran(_) => ANSWERED.to_owned(),
+        Exit::TimedOut => "answer-timeout".to_owned(),
+        Exit::Error(kind) => kind.clone(),
+        Exit::Signal(number) => format!("signal {number}"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_kind_of_hostile_daemon_ends_in_time_and_as_the_table_says() {
+    let prober = Arc::new(Prober::new().unwrap());
+    let mut probes = JoinSet::new();
+    for (number, kind) in kinds().into_iter().enumerate() {
+        // An address each: all are asked at once, and a host has few connections.
+        let listen = SocketAddr::from(([127, 66, 0, u8::try_from(number + 1).unwrap()], 0));
+        let daemon = Daemon::hostile(&kind, listen).await.unwrap();
+        let prober = Arc::clone(&prober);
+        probes.spawn(async move {
+            let mut complaints = Vec::new();
+            // Twice: the second time something may have been learned from the first.
+            for _ in 0..2 {
+                let began = Instant::now();
+                let outcome = prober.probe("h!x", &check(daemon.address, kind.tls, "x"), LIMIT).await;
+                let took = began.elapsed();
+                let ended = end(&outcome);
+                let texts = [&outcome.output, &outcome.long_output, &outcome.perfdata];
+                let good = kind.ends.contains(&ended.as_str())
+                    && took <= LIMIT + GRACE
+                    && !outcome.output.is_empty()
+                    && !texts.into_iter().any(|text| text.contains(is_unseen))
+                    && (ended == ANSWERED || outcome.state == State::Unknown)
+                    && outcome.authenticated != Some(true);
+                if !good {
+                    complaints.push(format!("{}: {ended} after {took:?}, not {:?}: {outcome:?}", kind.name, kind.ends));
+                }
+            }
+            daemon.stop().await;
+            complaints
+        });
+    }
+    let count = probes.len();
+    let mut complaints = Vec::new();
+    while let Some(found) = probes.join_next().await {
+        complaints.extend(found.unwrap());
+    }
+    assert!(complaints.is_empty(), "{} complaints:\n{}", complaints.len(), complaints.join("\n"));
+    assert!(count >= 25, "{count} kinds");
+    figure(11, &format!("{count} kinds of hostile daemons, each in its class and within its timeout + 1 s"));
+}
+
+/// What a terminal or a page would obey instead of showing it.
+fn is_unseen(char: char) -> bool {
+    (char.is_control() && !matches!(char, '\n' | '\t'))
+        || matches!(char, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[tokio::test]
@@ -123,7 +143,7 @@ async fn an_impossible_code_or_no_text_is_unknown_and_asked_once() {
 #[tokio::test]
 async fn text_for_people_holds_no_control_characters() {
     let prober = Prober::new().unwrap();
-    let text = b"caf\xe9 \x1b[31mred\x07\r\nsecond\tline\x00never";
+    let text = b"caf\xe9 \x1b[31mred\x07\xe2\x80\xae\r\nsecond\tline\xe2\x81\xa9\x00never";
     let daemon = Daemon::scripted(vec![Read(REQUEST), Send(v4(0, text))]).await.unwrap();
     let outcome = prober.probe("h!x", &check(daemon.address, false, "x"), LIMIT).await;
     assert_eq!((outcome.output.as_str(), outcome.long_output.as_str()), ("caf\u{fffd} [31mred", "second\tline"));
@@ -146,50 +166,9 @@ async fn a_peer_that_is_no_tls_server_is_told_apart() {
 }
 
 #[tokio::test]
-async fn tls_records_without_end_are_cut_off() {
-    // A handshake record of the greatest length, whose message (a ServerHello of 16 MiB) never ends.
-    let mut record = vec![0x16, 3, 3, 0x40, 0];
-    record.extend([2, 0xff, 0xff, 0xff]);
-    record.resize(5 + 0x4000, 0);
-    let daemon = Daemon::scripted(vec![Send(record.repeat(MAX_READ / record.len() + 2)), Hang]).await.unwrap();
-    let client = Client::new().unwrap();
-    let began = Instant::now();
-    let fault = client.ask(&query(daemon.address, true, "x"), LIMIT).await.unwrap_err();
-    assert!(fault.kind().starts_with("tls-") || fault.kind() == "too-much-data", "{fault}");
-    assert!(began.elapsed() < KEPT);
-}
-
-/// A 2.x daemon's handshake, written by hand: no library of today serves a group of 512 bits.
-fn weak_handshake() -> Vec<u8> {
-    let group = Dh::generate_params(512, 2).unwrap();
-    let prime = group.prime_p().to_vec();
-    let mut public = vec![0; prime.len()];
-    public[prime.len() - 1] = 4;
-    let mut hello = vec![3, 3];
-    hello.extend([7; 32]);
-    // No session; TLS_DH_anon_WITH_AES_256_CBC_SHA; no compression.
-    hello.extend([0, 0x00, 0x3a, 0]);
-    let mut exchange = Vec::new();
-    for value in [&prime, &vec![2], &public] {
-        exchange.extend(u16::try_from(value.len()).unwrap().to_be_bytes());
-        exchange.extend(value);
-    }
-    let messages: Vec<u8> = [(2, hello), (12, exchange), (14, Vec::new())]
-        .into_iter()
-        .flat_map(|(kind, body): (u8, Vec<u8>)| {
-            let length = u32::try_from(body.len()).unwrap().to_be_bytes();
-            [vec![kind], length[1..].to_vec(), body].concat()
-        })
-        .collect();
-    let length = u16::try_from(messages.len()).unwrap().to_be_bytes();
-    [vec![0x16, 3, 3], length.to_vec(), messages].concat()
-}
-
-#[tokio::test]
 async fn a_512_bit_group_is_refused_in_so_many_words() {
     // The first list does not hold the suite that such a daemon chooses; its alert leads to the second.
-    let refuses = vec![Send(vec![0x15, 3, 3, 0, 2, 2, 40]), Hang];
-    let daemon = Daemon::scripted_in_turn(vec![refuses, vec![Send(weak_handshake()), Hang]]).await.unwrap();
+    let daemon = Daemon::hostile(&kind("a group of 512 bits"), SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let prober = Prober::new().unwrap();
     let outcome = prober.probe("h!x", &check(daemon.address, true, "x"), LIMIT).await;
     assert_eq!(outcome.exit, Exit::Error("tls-dh-too-small".to_owned()), "{outcome:?}");

@@ -5,6 +5,7 @@
 mod certificate;
 mod fakes;
 mod fleet;
+mod fuzz;
 mod hostile;
 mod oracle;
 mod port;

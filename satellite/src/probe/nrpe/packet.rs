@@ -157,9 +157,11 @@ pub fn decode(received: &[u8], ended: bool) -> Result<Progress, NotAnAnswer> {
     let mut rest = received;
     loop {
         let Some(kind) = header(rest, ended)? else { return Ok(Progress::More) };
+        // Packets before this one have taken their part.
+        let room = MAX_ANSWER.saturating_sub(received.len() - rest.len());
         let packet = match kind.version {
-            Version::V2 => v2(rest, kind.more, ended)?,
-            Version::V3 | Version::V4 => v3(rest, kind.version, ended)?,
+            Version::V2 => v2(rest, kind.more, room, ended)?,
+            Version::V3 | Version::V4 => v3(rest, kind.version, room, ended)?,
         };
         let Some(packet) = packet else { return Ok(Progress::More) };
         text.extend_from_slice(packet.text);
@@ -221,8 +223,9 @@ fn foreign(version: u16, bytes: &[u8]) -> NotAnAnswer {
 }
 
 /// A version 2 packet has no length. It is nrpe's 1036 bytes if their checksum fits; otherwise NSClient++ with another `payload
-/// length` may have sent it, and everything up to here (or to the end of the stream) is tried as one packet.
-fn v2(bytes: &[u8], more: bool, ended: bool) -> Result<Option<Packet<'_>>, NotAnAnswer> {
+/// length` may have sent it, and everything up to here (or to the end of the stream) is tried as one packet. `room` is what the
+/// answer may still take.
+fn v2(bytes: &[u8], more: bool, room: usize, ended: bool) -> Result<Option<Packet<'_>>, NotAnAnswer> {
     if let Some(standard) = bytes.get(..V2_SIZE)
         && v2_fits(standard)
     {
@@ -231,6 +234,9 @@ fn v2(bytes: &[u8], more: bool, ended: bool) -> Result<Option<Packet<'_>>, NotAn
     // Only the last packet of an answer can be measured by its end. Whole kilobytes are what people configure, and trying no
     // other length before the end keeps a peer that sends single bytes from making every one of them cost a checksum.
     let payload = bytes.len().saturating_sub(V2_FRAME);
+    if bytes.len() > room {
+        return Err(NotAnAnswer::TooLong);
+    }
     if !more && payload > 0 && (ended || payload.is_multiple_of(1024)) && v2_fits(bytes) {
         return Ok(Some(v2_packet(bytes)));
     }
@@ -238,7 +244,7 @@ fn v2(bytes: &[u8], more: bool, ended: bool) -> Result<Option<Packet<'_>>, NotAn
         (true, true) => Err(NotAnAnswer::Truncated { have: bytes.len(), need: V2_SIZE }),
         (true, false) => Err(NotAnAnswer::Checksum(bytes.len())),
         (false, _) if more && bytes.len() >= V2_SIZE => Err(NotAnAnswer::Checksum(V2_SIZE)),
-        (false, _) if bytes.len() >= MAX_ANSWER => Err(NotAnAnswer::TooLong),
+        (false, _) if bytes.len() == room => Err(NotAnAnswer::TooLong),
         (false, _) => Ok(None),
     }
 }
@@ -252,12 +258,15 @@ fn v2_packet(packet: &[u8]) -> Packet<'_> {
     Packet { code: code_of(packet), text: up_to_nul(payload), size: packet.len() }
 }
 
-fn v3(bytes: &[u8], version: Version, ended: bool) -> Result<Option<Packet<'_>>, NotAnAnswer> {
+fn v3(bytes: &[u8], version: Version, room: usize, ended: bool) -> Result<Option<Packet<'_>>, NotAnAnswer> {
     let Some(length) = bytes.get(12..V3_HEADER).and_then(|field| field.try_into().ok()).map(i32::from_be_bytes) else {
         return if ended { Err(NotAnAnswer::Truncated { have: bytes.len(), need: V3_HEADER }) } else { Ok(None) };
     };
     let text = usize::try_from(length).ok().filter(|&text| text <= MAX_TEXT).ok_or(NotAnAnswer::Length(length))?;
     let size = V3_HEADER + text;
+    if size > room {
+        return Err(NotAnAnswer::TooLong);
+    }
     let Some(packet) = bytes.get(..size) else {
         return if ended { Err(NotAnAnswer::Truncated { have: bytes.len(), need: size }) } else { Ok(None) };
     };
@@ -376,6 +385,21 @@ mod tests {
         let answer = complete(&[first.clone(), last].concat(), false);
         assert_eq!((answer.code, answer.text.as_slice()), (2, b"one two".as_slice()));
         assert_eq!(decode(&first.repeat(200), false), Err(NotAnAnswer::TooLong));
+    }
+
+    #[test]
+    fn no_way_of_packing_makes_an_answer_longer_than_it_may_be() {
+        let part = response(Version::V2, TYPE_RESPONSE_WITH_MORE, 0, b"part");
+        let behind = response(Version::V4, TYPE_RESPONSE, 0, &[b'x'; MAX_TEXT - 1]);
+        assert_eq!(decode(&[part.repeat(100), behind].concat(), true), Err(NotAnAnswer::TooLong));
+        let mut measured = response(Version::V2, TYPE_RESPONSE, 0, b"x");
+        measured.resize(V2_FRAME + MAX_ANSWER + 1024, 0);
+        measured[4..8].fill(0);
+        let crc = crc32fast::hash(&measured);
+        measured[4..8].copy_from_slice(&crc.to_be_bytes());
+        for ended in [false, true] {
+            assert_eq!(decode(&measured, ended), Err(NotAnAnswer::TooLong));
+        }
     }
 
     #[test]

@@ -17,6 +17,10 @@ use super::records::Records;
 /// Bytes that one check may read from the network in all its attempts; whoever sends more is cut off.
 pub const MAX_READ: usize = 128 * 1024;
 
+/// Bytes that a check may read before others have their turn on this thread. An answer of usual size never gets there; a flood
+/// that is always ready would keep the thread as long as it lasts.
+const TURN: usize = 8 * 1024;
+
 /// What a check may still read. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Budget(Arc<AtomicUsize>);
@@ -98,10 +102,17 @@ impl AsyncRead for Wire {
         if this.budget.is_spent() {
             return Poll::Ready(Err(io::Error::other("the peer has sent all that one check may read")));
         }
+        if this.turn >= TURN {
+            this.turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         // A read may go over by one buffer: the budget bounds what a peer can make us take, not the last byte of it.
         let before = buf.filled().len();
         let polled = Pin::new(&mut this.tcp).poll_read(cx, buf);
-        this.budget.spend(buf.filled().len() - before);
+        let read = buf.filled().len() - before;
+        this.budget.spend(read);
+        this.turn += read;
         polled
     }
 }
