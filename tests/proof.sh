@@ -44,7 +44,7 @@ claim_7() { programs stream; }
 claim_8() { bench nrpe-plain nrpe-anon-full nrpe-anon-resumed check_nrpe-forked ingest wire-bytes seglog-append; }
 claim_9() { programs nrpe; }
 claim_10() { programs agent; }
-claim_11() { PERIGEE_FUZZ_INPUTS=10000000 programs nrpe; }
+claim_11() { PERIGEE_FUZZ_INPUTS=10000000 programs nrpe crowd; }
 claim_12() { bench nrpe-cert-full nrpe-cert-resumed nrpe-64-parallel agent-answer; }
 claim_13() { programs check_nrpe; }
 

@@ -381,7 +381,9 @@ impl Attempt<'_> {
             failed(class, missed.peer)
         })?;
         let peer = tcp.peer_addr().map_err(|error| failed(Class::Connect(error.to_string()), None))?;
-        Ok((Wire::new(tcp, self.budget.clone()), peer))
+        let wire = Wire::new(tcp, self.budget.clone());
+        let tls = matches!(self.query.endpoint.security, Security::Tls(_));
+        Ok((if tls { wire.in_records() } else { wire }, peer))
     }
 
     fn timeout(&self, phase: Phase) -> Class {
