@@ -9,6 +9,7 @@ pub mod nrpe;
 pub mod process;
 pub mod probe;
 pub mod agent;
+pub mod discover;
 pub mod spool;
 pub mod link;
 pub mod check_nrpe;

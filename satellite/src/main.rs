@@ -11,7 +11,7 @@ use clap::Parser;
 use satellite::agent::log::Log;
 use satellite::agent::{self, Call, Mistakes, builtin};
 use satellite::settings::{Action, Agent, Arguments, Check, Misuse, Run, Status};
-use satellite::{check_nrpe, run, spool};
+use satellite::{check_nrpe, discover, run, spool};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -30,10 +30,12 @@ fn main() -> ExitCode {
         Action::Status(settings) => show(&settings),
         Action::Check(settings) => check(&settings),
         Action::Agent(settings) => answer(settings),
+        Action::Discover(discover::What::Nrpe(settings)) => look_for_daemons(&settings),
     };
     ended.unwrap_or_else(|error| {
         let _ = writeln!(std::io::stderr(), "perigee-satellite: {error:#}");
-        ExitCode::from(if error.is::<Misuse>() || error.is::<Mistakes>() { 2 } else { 1 })
+        let misused = error.is::<Misuse>() || error.is::<Mistakes>() || error.is::<discover::Misuse>();
+        ExitCode::from(if misused { 2 } else { 1 })
     })
 }
 
@@ -56,6 +58,22 @@ fn start(settings: Run) -> Result<()> {
         run::run(settings, stop).await
     });
     // A probe or a disk that hangs must not keep a process that was told to end.
+    runtime.shutdown_background();
+    ended
+}
+
+fn look_for_daemons(settings: &discover::Nrpe) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Runtime::new().context("the runtime cannot be started")?;
+    let ended = runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let mut int = signal(SignalKind::interrupt())?;
+        let told = stop.clone();
+        tokio::spawn(async move {
+            int.recv().await;
+            told.cancel();
+        });
+        discover::run(settings, stop).await
+    });
     runtime.shutdown_background();
     ended
 }

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use shared::name::{RegionName, SlotNumber};
 
+use crate::discover;
+
 const TEACHING: &str = "\
 A satellite runs the checks that its master gives to its slot of a region, and delivers the results. It needs two things: a
 directory that survives a restart (--data), and a certificate for its slot, made on the master's machine:
@@ -76,6 +78,9 @@ pub enum Action {
     /// Answer NRPE, as the nrpe daemon does, with the same nrpe.cfg.
     #[command(after_help = ANSWERING)]
     Agent(Agent),
+    /// Look for daemons in a network and propose a configuration.
+    #[command(subcommand)]
+    Discover(discover::What),
     /// Ask one NRPE daemon once, with the options, texts and exit codes of check_nrpe (`check-nrpe -h` shows them).
     #[command(disable_help_flag = true, disable_version_flag = true)]
     CheckNrpe(CheckNrpe),

@@ -41,10 +41,11 @@ const SATELLITE: &Table = &[
     ("process", &[]),
     ("probe", &["nrpe", "process"]),
     ("agent", &["nrpe", "process"]),
+    ("discover", &["probe"]),
     ("spool", &["command"]),
     ("link", &[]),
     ("check_nrpe", &["probe"]),
-    ("settings", &[]),
+    ("settings", &["discover"]),
     ("run", &["clock", "command", "link", "probe", "scheduler", "settings", "spool"]),
 ];
 
