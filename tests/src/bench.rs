@@ -10,6 +10,8 @@
 pub mod agent;
 pub mod ingest;
 pub mod nrpe;
+pub mod nrpe_certificate;
+pub mod nrpe_parallel;
 pub mod report;
 pub mod scene;
 pub mod seglog;
@@ -25,7 +27,15 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 /// All contests. Who adds a row adds a file and a line here.
-pub const BENCHES: &[Bench] = &[nrpe::BENCH, agent::BENCH, ingest::BENCH, wire::BENCH, seglog::BENCH];
+pub const BENCHES: &[Bench] = &[
+    nrpe::BENCH,
+    nrpe_certificate::BENCH,
+    nrpe_parallel::BENCH,
+    agent::BENCH,
+    ingest::BENCH,
+    wire::BENCH,
+    seglog::BENCH,
+];
 
 /// Rounds that count, after one that only warms up.
 pub const ROUNDS: u32 = 5;

@@ -196,7 +196,7 @@ impl Daemon {
     pub async fn start(spec: Spec, ledger: Option<Ledger>, control: Option<PathBuf>) -> Result<Self> {
         let seen = Arc::new(Seen::default());
         let service = Arc::new(Service {
-            answers: Answers::new(&spec.host, spec.commands.clone(), ledger, control),
+            answers: Answers::new(&spec.host, spec.commands.clone(), ledger, control).undefined_as(undefined(&spec)),
             tls: tls::Acceptor::new(spec.transport)?,
             seen: Arc::clone(&seen),
             spec,
@@ -315,7 +315,10 @@ impl Service {
     }
 
     async fn answer<S: AsyncRead + AsyncWrite + Unpin>(&self, mut stream: S) -> Result<()> {
-        let Some(request) = wire::read(&mut stream, self.spec.versions == [2]).await? else { return Ok(()) };
+        let Some(request) = wire::read(&mut stream, self.spec.versions == [2], self.spec.nsclient_payload).await?
+        else {
+            return Ok(());
+        };
         if !self.spec.versions.contains(&request.version) {
             if let Some(payload) = self.spec.nsclient_payload {
                 let text = format!("Invalid packet version.{}", request.version);
@@ -354,6 +357,14 @@ impl Service {
         };
         (request.text == b"_NRPE_CHECK")
             .then(|| Verdict::Answer { state: 0, text: format!("NRPE v{version}").into_bytes() })
+    }
+}
+
+fn undefined(spec: &Spec) -> answers::Undefined {
+    match (spec.nsclient_payload, spec.versions.as_slice()) {
+        (Some(_), _) => answers::not_defined_in_nsclient,
+        (None, [2]) => answers::not_defined_in_2,
+        (None, _) => answers::not_defined,
     }
 }
 

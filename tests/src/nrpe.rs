@@ -123,7 +123,11 @@ impl RealNrpe {
         Self::set_up(mode.setup(address, keys, commands, settings))
     }
 
-    fn on_a_free_port(mut setup: Setup) -> Result<Self> {
+    /// Starts a daemon on a free port, whatever port the setup says, and waits until it listens.
+    ///
+    /// # Errors
+    /// It does not start; its log is in the message.
+    pub fn on_a_free_port(mut setup: Setup) -> Result<Self> {
         let mut last = None;
         for _ in 0..PORTS_TRIED {
             setup.address.set_port(free_port(Ipv4Addr::LOCALHOST)?);

@@ -258,9 +258,9 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::certificate::Certificate;
-    use super::super::findings::{Said, Tls};
     use super::*;
+    use crate::discover::certificate::Certificate;
+    use crate::discover::findings::{Said, Tls};
 
     fn daemon(mode: Mode, commands: &[&str]) -> Verdict {
         let tls = (mode != Mode::Plain).then(|| Tls {

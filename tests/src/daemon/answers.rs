@@ -99,11 +99,33 @@ pub enum Verdict {
     Hang,
 }
 
+/// What a daemon says of a command that it does not have.
+pub type Undefined = fn(&str) -> (i16, String);
+
+/// As nrpe 3.x and 4.x say it.
+#[must_use]
+pub fn not_defined(command: &str) -> (i16, String) {
+    (3, format!("NRPE: Command '{command}' not defined"))
+}
+
+/// As nrpe 2.x says it: the same words, and CRITICAL.
+#[must_use]
+pub fn not_defined_in_2(command: &str) -> (i16, String) {
+    (2, not_defined(command).1)
+}
+
+/// As NSClient++ says it.
+#[must_use]
+pub fn not_defined_in_nsclient(command: &str) -> (i16, String) {
+    (3, format!("Unknown command(s): {command}"))
+}
+
 /// The answers of one daemon.
 #[derive(Debug)]
 pub struct Answers {
     host: String,
     commands: BTreeMap<String, Command>,
+    undefined: Undefined,
     ledger: Option<Ledger>,
     control: Option<PathBuf>,
     /// Last number given, by command. Goes on from the ledger: a restarted daemon repeats none.
@@ -123,10 +145,18 @@ impl Answers {
         Self {
             host: host.to_owned(),
             commands,
+            undefined: not_defined,
             ledger,
             control: control.map(|directory| directory.join(host)),
             serials: Mutex::new(serials),
         }
+    }
+
+    /// The same, with other words for a command that is not there.
+    #[must_use]
+    pub fn undefined_as(mut self, undefined: Undefined) -> Self {
+        self.undefined = undefined;
+        self
     }
 
     /// The answer to a request at this time (milliseconds since 1970), on disk before this returns.
@@ -139,8 +169,8 @@ impl Answers {
         let name = parts.next().unwrap_or_default();
         let arguments: Vec<&str> = parts.take(MAX_ARGUMENTS).collect();
         let Some(command) = self.commands.get(name).or_else(|| self.commands.get("*")) else {
-            let text = format!("NRPE: Command '{name}' not defined").into_bytes();
-            return Ok(Verdict::Answer { state: 3, text });
+            let (state, text) = (self.undefined)(name);
+            return Ok(Verdict::Answer { state, text: text.into_bytes() });
         };
         if command.takes_ms > 0 {
             tokio::time::sleep(Duration::from_millis(command.takes_ms)).await;

@@ -23,11 +23,16 @@ pub struct Request {
 
 /// Reads a request; none where a daemon closes without a word: not a query, a wrong checksum, a client that is gone. The
 /// version is not judged, but what is no version ends the reading. `all_v2` reads every version as 2.x daemons and NSClient++
-/// do, which look at nothing before they have version 2's size.
+/// do, which look at nothing before they have version 2's size. A version 2 request may also have room for `payload` bytes: who
+/// sets NSClient++ to another length tells its clients.
 ///
 /// # Errors
 /// The connection failed.
-pub async fn read<S: AsyncRead + Unpin>(stream: &mut S, all_v2: bool) -> Result<Option<Request>> {
+pub async fn read<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    all_v2: bool,
+    payload: Option<usize>,
+) -> Result<Option<Request>> {
     let mut packet = vec![0; V2_HEADER];
     if stream.read_exact(&mut packet).await.is_err() {
         return Ok(None);
@@ -43,7 +48,14 @@ pub async fn read<S: AsyncRead + Unpin>(stream: &mut S, all_v2: bool) -> Result<
         if version != 2 {
             return Ok(Some(Request { version, text: Vec::new() }));
         }
-        let text = up_to_nul(&packet[V2_HEADER..V2_HEADER + V2_TEXT]);
+        if let Some(longer) = payload.filter(|&payload| payload > V2_TEXT)
+            && crc_of(&packet, &[]) != stated(&packet)
+        {
+            let have = packet.len();
+            packet.resize(V2_HEADER + longer + V2_PADDING, 0);
+            stream.read_exact(&mut packet[have..]).await?;
+        }
+        let text = up_to_nul(&packet[V2_HEADER..packet.len() - V2_PADDING]);
         return Ok((crc_of(&packet, &[]) == stated(&packet)).then_some(Request { version, text }));
     }
     packet.resize(16, 0);

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::setup::{Setup, Transport};
+use crate::pki::Pki;
 
 /// How a daemon is set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -141,6 +142,18 @@ pub struct Keys {
     pub client_certificate: PathBuf,
     /// Its key.
     pub client_key: PathBuf,
+}
+
+impl From<&Pki> for Keys {
+    fn from(pki: &Pki) -> Self {
+        Self {
+            ca: pki.authority.certificate.clone(),
+            certificate: pki.server.certificate.clone(),
+            key: pki.server.key.clone(),
+            client_certificate: pki.client.certificate.clone(),
+            client_key: pki.client.key.clone(),
+        }
+    }
 }
 
 impl Keys {

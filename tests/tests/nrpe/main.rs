@@ -7,6 +7,7 @@ mod fakes;
 mod fleet;
 mod fuzz;
 mod hostile;
+mod matrix;
 mod oracle;
 mod port;
 mod queue;
