@@ -108,7 +108,7 @@ fn difference(ours: &Said, theirs: &Said, tolerance: Tolerance, all: bool) -> Op
             let same = match (mine, theirs) {
                 (None, None) => true,
                 // check_disk takes more than there is from what there is, below zero and round again; ours stays at zero.
-                (Some(mine), Some(theirs)) if theirs.1 > 1e18 => mine.1 == 0.0,
+                (Some(mine), Some(theirs)) if theirs.1.is_finite() && theirs.1 > 1e18 => mine.1 == 0.0,
                 (Some(mine), Some(theirs)) => near(mine.0, theirs.0) && near(mine.1, theirs.1) && mine.2 == theirs.2,
                 // Without a threshold check_file_age and check_disk show 0.
                 (None, Some((start, end, _))) => start == 0.0 && end == 0.0,
