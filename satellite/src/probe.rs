@@ -305,9 +305,12 @@ fn fault_outcome(began: Began, check: &NrpeCheck, request: &[u8], fault: &Fault)
         class => Exit::Error(class.kind().into_owned()),
     };
     let mut outcome = Outcome::text(began.wall, began.at.elapsed(), exit, check.on_transport_error, fault.to_string());
-    if let Some(hint) = fault.hint(request, &security_of(check)) {
-        outcome.long_output = hint;
-    }
+    // The sentence people know and search for stands last, beside ours.
+    let legacy = format!("check_nrpe says: {}", fault.legacy(check.on_transport_error.as_str()));
+    outcome.long_output = match fault.hint(request, &security_of(check)) {
+        Some(hint) => format!("{hint}\n{legacy}"),
+        None => legacy,
+    };
     outcome
 }
 

@@ -211,6 +211,24 @@ impl Daemon {
         Ok(Self { address, seen, tasks })
     }
 
+    /// Starts a daemon behind this TLS instead of its transport's.
+    ///
+    /// # Errors
+    /// Its port is taken.
+    pub async fn start_behind(tls: tls::Acceptor, spec: Spec) -> Result<Self> {
+        let seen = Arc::new(Seen::default());
+        let answers = Answers::new(&spec.host, spec.commands.clone(), None, None);
+        let listen = spec.listen;
+        let service = Arc::new(Service { spec, answers, tls: Some(tls), seen: Arc::clone(&seen) });
+        let (listener, address) = bind(listen).await?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(listener, Arc::clone(&seen), move |stream| {
+            let service = Arc::clone(&service);
+            async move { service.serve(stream).await }
+        }));
+        Ok(Self { address, seen, tasks })
+    }
+
     /// Starts a peer that is no daemon: on every connection it does these acts, on bare TCP.
     ///
     /// # Errors

@@ -9,9 +9,11 @@
 pub mod counters;
 pub mod endpoint;
 pub mod error;
+pub mod hint;
 pub mod packet;
 pub mod policy;
 pub mod records;
+pub mod remote;
 mod stream;
 pub mod tls;
 pub mod wire;
@@ -31,6 +33,7 @@ pub use self::error::VERSION_COMMAND;
 use self::error::{Class, Fault, Phase};
 use self::packet::{Answer, Progress, Trailer, Version};
 use self::policy::{Endpoint, Security, Suites};
+use self::remote::Remote;
 use self::stream::Stream;
 use self::tls::{Agreed, Tls};
 use self::wire::{Budget, Wire};
@@ -145,7 +148,7 @@ impl Client {
             reply => reply,
         };
         match &asked {
-            Ok(_) => self.counters.answered(),
+            Ok(reply) => self.counters.answered(Remote::of(&reply.answer)),
             Err(fault) => self.counters.failed(&fault.class),
         }
         asked
@@ -321,7 +324,7 @@ impl Client {
             Class::ClosedBeforeAnswer => {
                 // Version 2 is the only one that every daemon speaks.
                 let everybodys = versions.as_ref().is_none_or(|versions| versions.contains(&Version::V2));
-                let innocent = everybodys && error::dislikes(attempt.query.bytes()).is_none();
+                let innocent = everybodys && hint::dislikes(attempt.query.bytes()).is_none();
                 if self.answers_another(attempt, everybodys).await {
                     Class::RequestRefused
                 } else if innocent && !known {

@@ -15,6 +15,9 @@ use satellite::probe::Prober;
 use satellite::probe::nrpe::policy::{Endpoint, Identity, NameRule, Peer, Security, TlsPolicy};
 use satellite::probe::nrpe::{Client, Query};
 use shared::check::{Check, Exit, NrpeCheck, NrpeName, NrpeTls, NrpeTrust, Pin, State};
+use tests::daemon::answers::Command;
+use tests::daemon::tls::Acceptor;
+use tests::daemon::{self as fake, Daemon, Spec};
 use tests::nrpe::{RealNrpe, Transport, installed};
 use tests::pki::{Issued, Pki};
 use tests::wait::until;
@@ -434,4 +437,41 @@ async fn options_of_check_nrpe_are_kept_to() {
     assert_eq!(agreed(anonymous.address, thirteen).await, "tls-alert-70");
     let nonsense = TlsPolicy { ciphers: Some("NO-SUCH-CIPHER".to_owned()), ..TlsPolicy::default() };
     assert_eq!(agreed(both.address, nonsense).await, "tls-failed");
+}
+
+#[tokio::test]
+async fn our_own_daemon_with_a_certificate_is_judged_alike() {
+    let pki = Pki::new().unwrap();
+    let start = async |server: &Issued, clients: Option<&PathBuf>| {
+        let acceptor = Acceptor::certified(&server.certificate, &server.key, clients.map(PathBuf::as_path)).unwrap();
+        let mut spec = Spec::new("h", fake::Transport::Anonymous);
+        spec.commands.insert("ok".to_owned(), Command::fixed(0, "OK").unnumbered());
+        Daemon::start_behind(acceptor, spec).await.unwrap()
+    };
+    let client = Client::new().unwrap();
+    let open = start(&pki.server, None).await;
+    for (policy, expected) in [
+        (TlsPolicy::default(), "unproven"),
+        (strict(&pki), "ok"),
+        (trusting(None, NameRule::Address, &[pin(&pki.server)]), "ok"),
+        (trusting(None, NameRule::Address, &[pin(&pki.client)]), "tls-wrong-pin"),
+        (trusting(Some(&pki.foreign_authority.certificate), NameRule::Any, &[]), "tls-not-trusted"),
+        (trusting(Some(&pki.authority.certificate), NameRule::Exactly("x.net".to_owned()), &[]), "tls-wrong-name"),
+        // What would be no name to be looked at for OpenSSL is no name that anybody bears.
+        (trusting(Some(&pki.authority.certificate), NameRule::Exactly(String::new()), &[]), "tls-wrong-name"),
+        (trusting(Some(&pki.authority.certificate), NameRule::Exactly("nrpe.example.net.".to_owned()), &[]), "ok"),
+    ] {
+        for _ in 0..2 {
+            assert_eq!(ask(&client, &asking(open.address, policy.clone())).await, expected, "{policy:?}");
+        }
+    }
+    assert_eq!(open.seen.resumed(), 4, "each policy that went well, the second time");
+    let insisting = start(&pki.server, Some(&pki.authority.certificate)).await;
+    for _ in 0..2 {
+        assert_eq!(ask(&client, &asking(insisting.address, strict(&pki))).await, "tls-client-certificate");
+        let foreign = showing(&pki.foreign_client, strict(&pki));
+        assert_eq!(ask(&client, &asking(insisting.address, foreign)).await, "tls-client-certificate");
+        assert_eq!(ask(&client, &asking(insisting.address, showing(&pki.client, strict(&pki)))).await, "ok");
+    }
+    assert_eq!(insisting.seen.requests(), 2, "nobody else got through");
 }

@@ -115,6 +115,8 @@ async fn compare(transport: Transport) -> usize {
             let same = State::of_exit(theirs.status) == outcome.state && shown(&theirs.text) == outcome.output;
             assert!(!same, "{request}: nothing differs, the exemption is not needed");
             let legacy = fault.legacy("CRITICAL");
+            let beside = format!("check_nrpe says: {}", fault.legacy("UNKNOWN"));
+            assert!(outcome.long_output.ends_with(&beside), "{request}: {outcome:?}");
             assert!(
                 shown(&theirs.text).contains(&legacy),
                 "{request}: {legacy:?} is not what check_nrpe says: {theirs:?}"

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::endpoint::Plan;
 use super::error::{Class, Phase};
 use super::packet::NotAnAnswer;
+use super::remote::Remote;
 
 /// The names of the classes of faults, in the order in which they are counted. All alerts are one.
 pub const FAULTS: [&str; 32] = [
@@ -56,6 +57,8 @@ pub struct Figures {
     pub handshakes: Handshakes,
     /// What became of session tickets.
     pub tickets: Tickets,
+    /// Answers in which the daemon says that it could not run a command, by name of the reason.
+    pub remote: BTreeMap<&'static str, u64>,
     /// Requests that failed, by name of the class.
     pub faults: BTreeMap<&'static str, u64>,
 }
@@ -92,6 +95,7 @@ pub struct Counters {
     offered: AtomicU64,
     missed: AtomicU64,
     barred: AtomicU64,
+    remote: [AtomicU64; Remote::ALL.len()],
     faults: [AtomicU64; FAULTS.len()],
 }
 
@@ -151,6 +155,11 @@ impl Counters {
                 missed: self.tickets_missed(),
                 barred: self.tickets_barred(),
             },
+            remote: Remote::ALL
+                .iter()
+                .map(|&remote| (remote.kind(), self.remote[remote as usize].load(Ordering::Relaxed)))
+                .filter(|&(_, count)| count > 0)
+                .collect(),
             faults: self.faults().filter(|&(_, count)| count > 0).collect(),
         }
     }
@@ -160,8 +169,12 @@ impl Counters {
         FAULTS.iter().zip(&self.faults).map(|(&name, count)| (name, count.load(Ordering::Relaxed)))
     }
 
-    pub(super) fn answered(&self) {
+    /// A request was answered; `remote` if the daemon had to speak for itself.
+    pub(super) fn answered(&self, remote: Option<Remote>) {
         self.answers.fetch_add(1, Ordering::Relaxed);
+        if let Some(remote) = remote {
+            self.remote[remote as usize].fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn shook_hands(&self, resumed: bool) {
@@ -249,6 +262,12 @@ mod tests {
         assert_eq!(figures.tickets, Tickets { offered: 3, honoured: 2, missed: 1, barred: 1 });
         assert_eq!(figures.handshakes, Handshakes { full: 3, resumed: 2 });
         assert!(figures.faults.is_empty());
+        for remote in [None, Some(Remote::NoOutput), Some(Remote::TimedOut), Some(Remote::NoOutput)] {
+            counters.answered(remote);
+        }
+        let figures = counters.figures();
+        assert_eq!(figures.answers, 4);
+        assert_eq!(figures.remote, BTreeMap::from([("nrpe-command-timeout", 1), ("nrpe-no-output", 2)]));
         counters.failed(&Class::Refused);
         assert_eq!(counters.figures().faults, BTreeMap::from([("connect-refused", 1)]));
     }

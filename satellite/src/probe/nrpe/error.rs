@@ -1,8 +1,8 @@
-//! Why an NRPE daemon could not be asked: one class per cause, each with a stable name, a sentence for people, a hint what to do,
-//! and the sentence check_nrpe would have printed. Decides nothing about states. Pure.
+//! Why an NRPE daemon could not be asked: one class per cause, each with a stable name, a sentence for people, and the sentence
+//! that check_nrpe would have printed. Decides nothing about states; what to do about it is in `hint`. Pure.
 //!
-//! The surprise: most of what a daemon has against a request reaches us as a connection closed without a word, so the hint of
-//! that class is worked out from the request.
+//! The surprise: most of what a daemon has against us or a request reaches us as a connection closed without a word. Three classes
+//! share that: we are refused, the request is, or nobody can tell.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,7 +10,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::packet::{NotAnAnswer, RequestTooLong};
-use super::policy::Security;
 
 /// The command that a daemon answers itself, with its version.
 pub const VERSION_COMMAND: &str = "_NRPE_CHECK";
@@ -190,106 +189,6 @@ impl Fault {
         self.class.kind()
     }
 
-    /// What an operator may do about it; `request` is the text that was asked, `security` how.
-    #[must_use]
-    pub fn hint(&self, request: &[u8], security: &Security) -> Option<String> {
-        let plain = *security == Security::Plain;
-        let source = self.source.map_or_else(|| "this satellite's address".to_owned(), |source| source.to_string());
-        let allow = format!("put {source} into allowed_hosts of the daemon's nrpe.cfg");
-        Some(match &self.class {
-            Class::Dns(_) => "give the host an address, or ask the satellite's name service about the name".to_owned(),
-            Class::Refused => "is the daemon running, and does it listen on this address and port?".to_owned(),
-            Class::ClosedInHandshake => {
-                "it has answered before: was it restarted just now, or does it no longer speak TLS (nrpe.tls: plain)?".to_owned()
-            }
-            Class::RefusedHere { in_handshake: true } => {
-                format!("{allow}; if it is there: does the daemon speak TLS at all (nrpe.tls: plain)?")
-            }
-            Class::RefusedHere { in_handshake: false } if plain => {
-                format!("{allow}; if it is there: does the daemon expect TLS (nrpe.tls: anonymous)?")
-            }
-            Class::RefusedHere { in_handshake: false } => {
-                format!("{allow}; if it is there, the daemon's own log says why it closed")
-            }
-            Class::RequestRefused => dislikes(request).unwrap_or_else(|| {
-                "the daemon takes other requests from here: is there something in this one that its nasty_metachars names? \
-                 Its own log says why it closed"
-                    .to_owned()
-            }),
-            Class::ClosedBeforeAnswer => {
-                let mut hint = String::new();
-                if let Some(dislike) = dislikes(request) {
-                    hint.push_str(&dislike);
-                    hint.push_str("; otherwise: ");
-                }
-                hint.push_str(&format!("is {source} in the daemon's allowed_hosts? "));
-                if plain {
-                    hint.push_str("Does the daemon expect TLS (nrpe.tls: anonymous)? ");
-                }
-                hint.push_str("The daemon's own log says why it closed");
-                hint
-            }
-            Class::Alert { number: 40 | 70 | 71, .. } if security.verifies() => {
-                "the daemon has no certificate (ssl_cert_file, ssl_privatekey_file), or takes none of our ciphers or protocols; \
-                 nothing weaker is tried"
-                    .to_owned()
-            }
-            Class::Alert { number: 40 | 70 | 71, .. } => {
-                "the daemon accepts no anonymous suite of ours; it may want certificates (nrpe.tls: certificate)".to_owned()
-            }
-            Class::ClientCertificate { shown: false, .. } => {
-                "the daemon wants a client certificate (ssl_client_certs=2): name one with nrpe.certificate and nrpe.key".to_owned()
-            }
-            Class::ClientCertificate { shown: true, .. } => {
-                "the daemon does not accept our client certificate: is it signed by the authority in the daemon's ssl_cacert_file, \
-                 and not expired?"
-                    .to_owned()
-            }
-            Class::TlsFiles(_) => {
-                "files that a host's nrpe settings name are read on the satellite, by the user it runs as".to_owned()
-            }
-            Class::Untrusted(_) => {
-                "the authority that signed the daemon's certificate must be in the file nrpe.ca names; if it is, somebody else may \
-                 be answering"
-                    .to_owned()
-            }
-            Class::Expired(_) => {
-                "renew the daemon's certificate and restart the daemon; if it is new, look at the clocks".to_owned()
-            }
-            Class::WrongName(_) => {
-                "the certificate must bear the name or address that is asked, or the one nrpe.name says; if it should, somebody \
-                 else may be answering"
-                    .to_owned()
-            }
-            Class::WrongPin(seen) => {
-                format!("if the daemon has a new key, add {seen} to nrpe.pins; otherwise somebody else is answering")
-            }
-            Class::DhTooSmall => "NRPE 2.x daemons come with a 512-bit Diffie-Hellman group, which no TLS library of today accepts, whatever \
-                the settings: update the daemon, or let it speak plain in a network you trust"
-                .to_owned(),
-            Class::NotTls(_) => "is this the port of an NRPE daemon, and is its TLS on (nrpe.tls: plain)?".to_owned(),
-            Class::Protocol(NotAnAnswer::Foreign { .. }) if plain => {
-                "is this the port of an NRPE daemon, and is its TLS off (nrpe.tls: anonymous)?".to_owned()
-            }
-            Class::Protocol(NotAnAnswer::Foreign { .. }) => "is this the port of an NRPE daemon?".to_owned(),
-            Class::Timeout { phase: Phase::Answer, .. } => {
-                "the command takes longer than the check may: raise the check's timeout, or lower command_timeout in the daemon"
-                    .to_owned()
-            }
-            Class::Timeout { phase: Phase::Queue, .. } => {
-                "other checks of this host take long: they keep its few connections busy".to_owned()
-            }
-            Class::Timeout { phase: Phase::Connect, .. } => {
-                "is the host up, and does a firewall on the way drop what goes to this port?".to_owned()
-            }
-            Class::Timeout { phase: Phase::Tls, .. } => {
-                "the daemon is overloaded (listen_queue_size, too many checks at once), or something else listens on this port"
-                    .to_owned()
-            }
-            _ => return None,
-        })
-    }
-
     /// The sentence of check_nrpe 4.1 for the same case, for people who search for it. `state` is the word of the state that
     /// the check takes.
     #[must_use]
@@ -405,33 +304,6 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// What a daemon with default settings has against this request, if anything: the only warning its user will get.
-#[must_use]
-pub fn dislikes(request: &[u8]) -> Option<String> {
-    /// `nasty_metachars` of nrpe 3.x and 4.x, and the double quote of 2.x.
-    const NASTY: &[u8] = b"|`&><'\\[]{};\r\n\"";
-    let mut found = Vec::new();
-    let mut nasty: Vec<u8> = request.iter().copied().filter(|byte| NASTY.contains(byte)).collect();
-    nasty.sort_unstable();
-    nasty.dedup();
-    if !nasty.is_empty() {
-        found.push(format!("the request contains {}, which daemons refuse (nasty_metachars)", nasty.escape_ascii()));
-    }
-    // In a command's name it is let through: there it is not put into a shell's line.
-    let arguments = request.iter().position(|&byte| byte == b'!').map_or(&[][..], |at| &request[at..]);
-    if arguments.windows(2).any(|pair| pair == b"$(") {
-        found.push("the request contains $(, which daemons refuse (allow_bash_command_substitution)".to_owned());
-    }
-    if !arguments.is_empty() {
-        found.push(
-            "the request has arguments, which daemons refuse unless built for them and told dont_blame_nrpe=1 (Debian's are \
-             not built for them)"
-                .to_owned(),
-        );
-    }
-    (!found.is_empty()).then(|| found.join("; "))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -443,16 +315,6 @@ mod tests {
             peer: Some("192.0.2.1:5666".parse().unwrap()),
             source: Some("192.0.2.9".parse().unwrap()),
         }
-    }
-
-    #[test]
-    fn a_silent_close_is_explained_by_the_request() {
-        let closed = fault(Class::ClosedBeforeAnswer);
-        assert_eq!(closed.kind(), "eof-before-response");
-        let hint = closed.hint(b"check_disk!/var;rm", &Security::anonymous()).unwrap();
-        assert!(hint.contains("contains ;") && hint.contains("dont_blame_nrpe"), "{hint}");
-        let innocent = closed.hint(b"check_load", &Security::anonymous()).unwrap();
-        assert!(innocent.starts_with("is 192.0.2.9 in the daemon's allowed_hosts?"), "{innocent}");
     }
 
     #[test]
@@ -473,19 +335,6 @@ mod tests {
     }
 
     #[test]
-    fn who_is_refused_is_told_what_to_allow_and_where() {
-        for (in_handshake, security) in [(true, Security::anonymous()), (false, Security::Plain)] {
-            let refused = fault(Class::RefusedHere { in_handshake });
-            assert_eq!(refused.kind(), "refused-here");
-            let hint = refused.hint(b"check_load", &security).unwrap();
-            assert!(hint.starts_with("put 192.0.2.9 into allowed_hosts of the daemon's nrpe.cfg"), "{hint}");
-            assert!(refused.to_string().contains("never answered this satellite"), "{refused}");
-        }
-        let request = fault(Class::RequestRefused).hint(b"check_disk!/var", &Security::anonymous()).unwrap();
-        assert!(request.contains("dont_blame_nrpe") && !request.contains("allowed_hosts"), "{request}");
-    }
-
-    #[test]
     fn what_a_certificate_lacks_has_its_own_name_and_check_nrpes_one_sentence() {
         let text = || "x".to_owned();
         for (class, kind) in [
@@ -497,7 +346,6 @@ mod tests {
         ] {
             let fault = fault(class);
             assert_eq!(fault.kind(), kind);
-            assert!(fault.hint(b"x", &Security::anonymous()).is_some(), "{kind}");
             assert!(fault.legacy("CRITICAL").ends_with("Could not complete SSL handshake with 192.0.2.1: 1"), "{kind}");
         }
     }
@@ -506,6 +354,5 @@ mod tests {
     fn every_alert_has_its_own_name() {
         let alert = fault(Class::Alert { number: 40, name: "handshake failure".to_owned() });
         assert_eq!(alert.kind(), "tls-alert-40");
-        assert!(alert.hint(b"x", &Security::anonymous()).unwrap().contains("certificates"));
     }
 }

@@ -223,16 +223,9 @@ impl TlsPolicy {
     pub fn offer(&self, suites: Suites) -> Offer {
         if let Peer::Verified { .. } = self.peer {
             let list = self.ciphers.as_deref().unwrap_or(VERIFIED);
-            let level = if list.contains("@SECLEVEL=0") || list.contains("@SECLEVEL=1") {
-                LEAST_VERIFIED_LEVEL
-            } else {
-                VERIFIED_LEVEL
-            };
             return Offer {
                 ciphers: format!("{list}{NEVER_VERIFIED}"),
-                // A list may raise the level further; then it is left as the list has it.
-                level: (!["3", "4", "5"].iter().any(|high| list.contains(&format!("@SECLEVEL={high}"))))
-                    .then_some(level),
+                level: verified_level(list),
                 oldest: self.oldest.unwrap_or(Protocol::Tls1_2),
                 newest: self.newest,
                 verified: true,
@@ -256,6 +249,16 @@ impl TlsPolicy {
             },
             verified: false,
         }
+    }
+}
+
+/// The security level for a list of a verified peer; `None` where the list itself sets a higher one.
+fn verified_level(list: &str) -> Option<u32> {
+    let written = list.rsplit_once("@SECLEVEL=").and_then(|(_, rest)| rest.chars().next()?.to_digit(10));
+    match written {
+        None => Some(VERIFIED_LEVEL),
+        Some(level) if level > VERIFIED_LEVEL => None,
+        Some(level) => Some(level.max(LEAST_VERIFIED_LEVEL)),
     }
 }
 

@@ -33,8 +33,19 @@ const MAX_FILE: u64 = 1024 * 1024;
 /// The files of a policy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Files {
-    ca: Option<PathBuf>,
+    authorities: Authorities,
     identity: Option<Identity>,
+}
+
+/// Whose signature counts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Authorities {
+    /// Nobody's: nothing is verified, or pins are.
+    None,
+    /// Those of this file.
+    File(PathBuf),
+    /// Those the system trusts.
+    System,
 }
 
 /// What tells one state of a file from another.
@@ -53,11 +64,12 @@ pub(super) struct Stamps(Vec<Stamp>);
 impl Files {
     /// The files that a policy names.
     pub(super) fn of(policy: &TlsPolicy) -> Self {
-        let ca = match &policy.peer {
-            Peer::Verified { ca, .. } => ca.clone(),
-            Peer::Unverified => None,
+        let authorities = match &policy.peer {
+            Peer::Verified { ca: Some(ca), .. } => Authorities::File(ca.clone()),
+            Peer::Verified { pins, .. } if pins.is_empty() => Authorities::System,
+            Peer::Verified { .. } | Peer::Unverified => Authorities::None,
         };
-        Self { ca, identity: policy.identity.clone() }
+        Self { authorities, identity: policy.identity.clone() }
     }
 
     /// How the files are now.
@@ -66,7 +78,11 @@ impl Files {
     /// One of them cannot be looked at; which, and why.
     pub(super) fn stamps(&self) -> Result<Stamps, Class> {
         let identity = self.identity.iter().flat_map(|identity| [&identity.certificate, &identity.key]);
-        self.ca.iter().chain(identity).map(|path| stamp(path)).collect::<Result<_, _>>().map(Stamps)
+        let ca = match &self.authorities {
+            Authorities::File(ca) => Some(ca),
+            Authorities::None | Authorities::System => None,
+        };
+        ca.into_iter().chain(identity).map(|path| stamp(path)).collect::<Result<_, _>>().map(Stamps)
     }
 
     /// A connector that offers this, trusts and shows what the files hold; it keeps sessions.
@@ -79,8 +95,8 @@ impl Files {
         Ok(builder)
     }
 
-    /// A context for single connections. Unlike a connector it reads the system's authorities only where somebody is to be
-    /// verified by them: they take longer to parse than a check takes.
+    /// A context for single connections. A connector's builder reads OpenSSL's own list of authorities, needed or not, which
+    /// takes longer than a check; this one does not.
     ///
     /// # Errors
     /// As with [`Files::connector`].
@@ -90,18 +106,20 @@ impl Files {
         builder.set_options(SslOptions::ALL | SslOptions::NO_COMPRESSION | SslOptions::NO_SSLV2 | SslOptions::NO_SSLV3);
         builder.clear_options(SslOptions::DONT_INSERT_EMPTY_FRAGMENTS);
         builder.set_mode(SslMode::AUTO_RETRY | SslMode::ACCEPT_MOVING_WRITE_BUFFER | SslMode::ENABLE_PARTIAL_WRITE);
-        if offer.verified && self.ca.is_none() {
-            builder.set_default_verify_paths().map_err(|error| lacking(offer, &error))?;
-        }
         self.furnish(&mut builder, offer)?;
         Ok(builder.build())
     }
 
     fn furnish(&self, builder: &mut SslContextBuilder, offer: &Offer) -> Result<(), Class> {
         offering(builder, offer).map_err(|error| lacking(offer, &error))?;
-        if let Some(ca) = &self.ca {
-            let certificates = certificates(ca)?;
-            trusting(builder, certificates).map_err(|error| unusable(ca, first(&error)))?;
+        match &self.authorities {
+            Authorities::None => {}
+            Authorities::File(ca) => {
+                trusting(builder, certificates(ca)?).map_err(|error| unusable(ca, first(&error)))?;
+            }
+            Authorities::System => {
+                trusting(builder, of_the_system()?).map_err(|error| Class::TlsFiles(first(&error)))?;
+            }
         }
         if let Some(Identity { certificate, key: key_path }) = &self.identity {
             let mut chain = certificates(certificate)?.into_iter();
@@ -196,6 +214,18 @@ fn read(path: &Path) -> Result<Vec<u8>, Class> {
 fn certificates(path: &Path) -> Result<Vec<X509>, Class> {
     let found = X509::stack_from_pem(&read(path)?).map_err(|error| unusable(path, first(&error)))?;
     if found.is_empty() { Err(unusable(path, "no certificate (PEM) in it".to_owned())) } else { Ok(found) }
+}
+
+/// What the system trusts. Not by OpenSSL's own paths: one that was built with the program knows those of the machine that built it.
+fn of_the_system() -> Result<Vec<X509>, Class> {
+    let loaded = rustls_native_certs::load_native_certs();
+    // One that OpenSSL cannot read is one less.
+    let found: Vec<X509> = loaded.certs.iter().filter_map(|certificate| X509::from_der(certificate).ok()).collect();
+    if found.is_empty() {
+        let why = loaded.errors.first().map_or_else(|| "there are none".to_owned(), ToString::to_string);
+        return Err(Class::TlsFiles(format!("the certificates that the system trusts: {why}")));
+    }
+    Ok(found)
 }
 
 fn unusable(path: &Path, why: String) -> Class {

@@ -44,7 +44,9 @@ impl Judge {
             NameRule::Exactly(name) => Some(name.clone()),
             NameRule::Any => None,
         };
-        Some(Self { name: name.filter(|_| chain), pins: pins.clone(), chain, verdict: Arc::default() })
+        // The dot of a name that is whole (RFC 1034 §3.1) stands in no certificate.
+        let name = name.filter(|_| chain).map(|name| name.trim_end_matches('.').to_owned());
+        Some(Self { name, pins: pins.clone(), chain, verdict: Arc::default() })
     }
 
     /// Makes a handshake fail unless the peer is the one expected.
@@ -82,6 +84,10 @@ impl Judge {
             return self.refuse(context, class_of(context.error(), self.name.as_deref()));
         }
         if context.error_depth() == 0 {
+            // OpenSSL takes an empty name for no name to be looked at.
+            if self.name.as_ref().is_some_and(String::is_empty) {
+                return self.refuse(context, Class::WrongName(String::new()));
+            }
             let Some(certificate) = context.current_cert() else {
                 return self.refuse(context, Class::Untrusted("it sent no certificate".to_owned()));
             };
