@@ -247,8 +247,8 @@ mod tests {
 
     #[test]
     fn a_ticket_is_offered_honoured_missed_or_barred() {
-        use super::super::endpoint::TicketName;
-        use super::super::policy::Suites;
+        use crate::probe::nrpe::endpoint::TicketName;
+        use crate::probe::nrpe::policy::Suites;
         let counters = Counters::default();
         let ticket = Some(TicketName { endpoint: 1, generation: 0 });
         let first = Plan { suites: Suites::Fast, ticket, offered: false };

@@ -265,8 +265,8 @@ impl Memory {
 mod tests {
     use Version::{V2, V3, V4};
 
-    use super::super::policy::Security;
     use super::*;
+    use crate::probe::nrpe::policy::Security;
 
     fn at(seconds: u64) -> Monotonic {
         Monotonic(seconds * 1_000_000_000)

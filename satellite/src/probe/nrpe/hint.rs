@@ -138,8 +138,8 @@ pub fn dislikes(request: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::policy::{NameRule, Peer, TlsPolicy};
     use super::*;
+    use crate::probe::nrpe::policy::{NameRule, Peer, TlsPolicy};
 
     fn fault(class: Class) -> Fault {
         Fault {

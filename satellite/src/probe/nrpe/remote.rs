@@ -51,8 +51,8 @@ impl Remote {
 
 #[cfg(test)]
 mod tests {
-    use super::super::packet::Version;
     use super::*;
+    use crate::probe::nrpe::packet::Version;
 
     #[test]
     fn the_daemons_own_words_are_told_from_a_plugins() {

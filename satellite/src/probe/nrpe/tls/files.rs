@@ -18,8 +18,8 @@ use openssl::x509::X509;
 use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::verify::X509VerifyFlags;
 
-use super::super::error::Class;
-use super::super::policy::{Identity, Offer, Peer, Protocol, TlsPolicy};
+use crate::probe::nrpe::error::Class;
+use crate::probe::nrpe::policy::{Identity, Offer, Peer, Protocol, TlsPolicy};
 
 /// `SSL_OP_IGNORE_UNEXPECTED_EOF`, by number: the name exists only where OpenSSL is 3.0 or newer, and older ones ignore the bit.
 const IGNORE_UNEXPECTED_EOF: SslOptions = SslOptions::from_bits_retain(0x80);

@@ -13,8 +13,8 @@ use openssl::x509::verify::X509CheckFlags;
 use openssl::x509::{X509Ref, X509StoreContextRef, X509VerifyResult};
 use sha2::{Digest as _, Sha256};
 
-use super::super::error::Class;
-use super::super::policy::{Endpoint, NameRule, Peer, Security, TlsPolicy};
+use crate::probe::nrpe::error::Class;
+use crate::probe::nrpe::policy::{Endpoint, NameRule, Peer, Security, TlsPolicy};
 
 /// OpenSSL's numbers (`x509_vfy.h`), which the `openssl` crate has no names for.
 const NOT_YET_VALID: i32 = 9;
