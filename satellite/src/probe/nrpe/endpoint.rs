@@ -421,6 +421,10 @@ mod tests {
         let all = Plan { suites: Suites::All, ..fast };
         endpoints.shook_hands(&host, &all, false, false, at(0));
         assert_eq!(endpoints.plan(&host, at(1)).suites, Suites::All);
+        let later = at(BELIEVED_FOR.as_secs());
+        assert_eq!(endpoints.plan(&host, later).suites, Suites::Fast, "and the first is tried again after an hour");
+        endpoints.shook_hands(&host, &all, false, false, later);
+        assert_eq!(endpoints.plan(&host, later).suites, Suites::All);
         endpoints.handshake_failed(&host, &all, at(2));
         assert_eq!(endpoints.plan(&host, at(3)).suites, Suites::Fast);
     }
