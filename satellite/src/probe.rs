@@ -155,7 +155,13 @@ impl Prober {
     async fn nrpe_outcome(&self, began: Began, check: &NrpeCheck, timeout: Duration) -> Outcome {
         let query = query_of(check);
         match self.nrpe.ask(&query, timeout).await {
-            Ok(reply) => reply_outcome(began, &reply),
+            Ok(reply) => {
+                let mut outcome = reply_outcome(began, &reply);
+                if check.asks_daemon() {
+                    outcome.output.push_str(&manner(&reply));
+                }
+                outcome
+            }
             Err(fault) => fault_outcome(began, check, &query.text, &fault),
         }
     }
@@ -296,6 +302,18 @@ fn reply_outcome(began: Began, reply: &Reply) -> Outcome {
     // Neither plain nor anonymous connections prove anything about the peer.
     outcome.authenticated = Some(reply.agreed.as_ref().is_some_and(|agreed| agreed.authenticated));
     outcome
+}
+
+/// How a daemon was spoken to, for the check that asks it for itself.
+fn manner(reply: &Reply) -> String {
+    let version = reply.answer.version.number();
+    match &reply.agreed {
+        Some(agreed) => {
+            let proven = if agreed.authenticated { "authenticated" } else { "not authenticated" };
+            format!(" (packet version {version}, {} {}, {proven})", agreed.protocol, agreed.cipher)
+        }
+        None => format!(" (packet version {version}, plain: neither encrypted nor authenticated)"),
+    }
 }
 
 fn fault_outcome(began: Began, check: &NrpeCheck, request: &[u8], fault: &Fault) -> Outcome {

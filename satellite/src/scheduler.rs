@@ -2,6 +2,7 @@
 //! makes, what is told to the master, and whether this process may check at all. Knows no clock, disk, socket or chance.
 //! The surprise: nothing has happened until its answer came back as an input; see [`Command`].
 
+pub mod daemons;
 pub mod roster;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -211,6 +212,9 @@ impl Scheduler {
         if current {
             let place = self.clock.axis(now.monotonic);
             self.roster.settle(place, flight.check, Carried { state: result.after, key });
+            if let Some(exit) = &result.exit {
+                self.roster.hear(place, &check, exit);
+            }
             self.states_changed = true;
         }
     }

@@ -232,6 +232,9 @@ impl Serialize for Pin {
     }
 }
 
+/// The command that every NRPE daemon answers itself, with its version.
+pub const NRPE_VERSION_COMMAND: &str = "_NRPE_CHECK";
+
 /// A command of an NRPE daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
 pub struct NrpeCheck {
@@ -259,6 +262,14 @@ pub struct NrpeCheck {
     /// Whom to believe, with [`NrpeTls::Certificate`]; `None` there: whom the system trusts, under the address asked.
     #[n(7)]
     pub trust: Option<NrpeTrust>,
+}
+
+impl NrpeCheck {
+    /// Whether the daemon is asked for itself: what the service `nrpe` of a host does.
+    #[must_use]
+    pub fn asks_daemon(&self) -> bool {
+        self.command.is_empty() || (self.command == NRPE_VERSION_COMMAND && self.args.is_empty())
+    }
 }
 
 /// A plugin, run by the satellite itself, never through a shell.

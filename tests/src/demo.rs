@@ -160,7 +160,9 @@ fn asked(catalog: &Catalog) -> Vec<Asked> {
             real: installed && host.groups.contains("real"),
             commands: BTreeSet::new(),
         });
-        daemon.commands.insert(check.command.clone());
+        if !check.asks_daemon() {
+            daemon.commands.insert(check.command.clone());
+        }
     }
     daemons.into_values().collect()
 }
@@ -180,7 +182,9 @@ fn numbered_commands(catalog: &Catalog, asked: &[Asked]) -> BTreeMap<(String, St
     for (name, definition) in &catalog.objects {
         let host = name.host.to_string();
         let fake = asked.iter().any(|daemon| daemon.host == host && !daemon.real);
-        if let (Check::Nrpe(check), Some(service), true) = (&definition.check, &name.service, fake) {
+        if let (Check::Nrpe(check), Some(service), true) = (&definition.check, &name.service, fake)
+            && !check.asks_daemon()
+        {
             commands.insert((host, service.to_string()), check.command.clone());
         }
     }

@@ -122,8 +122,11 @@ impl Site<'_> {
             .to_owned();
         for host in &self.hosts {
             let port = self.ports[host];
-            writeln!(text, "  {host}: {{ use: [even], address: 127.0.0.1, nrpe: {{ tls: plain, port: {port} }} }}")
-                .unwrap();
+            writeln!(
+                text,
+                "  {host}: {{ use: [even], address: 127.0.0.1, nrpe: {{ tls: plain, port: {port}, service: false }} }}"
+            )
+            .unwrap();
         }
         text.push_str("services:\n  watch: { where: 'true', use: [even], check: { nrpe: watch } }\n");
         let own = KEPT.iter().map(|kept| (*kept, *kept)).chain([("asked", self.asked)]);

@@ -176,7 +176,7 @@ fn configuration(fakes: &Fakes, carbon: &str) -> String {
             "golden" => (GOLDEN_HOST, "plain", format!(", check: {{ command: '{GOLDEN_COMMAND}' }}")),
             own => (own, "anonymous", format!(", check: {{ tcp: {} }}", address.port())),
         };
-        let nrpe = format!("nrpe: {{ tls: {tls}, port: {} }}", address.port());
+        let nrpe = format!("nrpe: {{ tls: {tls}, port: {}, service: false }}", address.port());
         writeln!(text, "  '{host}': {{ use: [fast], address: 127.0.0.1, {nrpe}{check} }}").unwrap();
     }
     text.push_str("services:\n");

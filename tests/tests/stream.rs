@@ -49,7 +49,7 @@ impl Scene {
         let mut config = format!(
             "regions: {{ eu: {{ slots: 1 }} }}\n\
              templates: {{ fast: {{ check_interval: 1s, retry_interval: 1s, max_check_attempts: 3, timeout: 5s }} }}\n\
-             hosts:\n  alpha: {{ use: [fast], address: 127.0.0.1, nrpe: {{ tls: anonymous, port: {port} }} }}\n\
+             hosts:\n  alpha: {{ use: [fast], address: 127.0.0.1, nrpe: {{ tls: anonymous, port: {port}, service: false }} }}\n\
              services:\n"
         );
         for service in services.keys() {

@@ -5,6 +5,7 @@
 
 mod endpoint;
 mod host;
+mod nrpe;
 pub mod service;
 
 use std::collections::BTreeMap;
@@ -124,6 +125,7 @@ impl<'a> Compiler<'a> {
         self.compile_commands();
         let drafts = self.compile_hosts();
         self.compile_services(&drafts);
+        self.compile_nrpe_services(&drafts);
         let writers = self.compile_writers();
         std::mem::take(&mut self.host_findings).report(&mut self.findings);
         if self.raw.regions.is_empty() {

@@ -74,7 +74,8 @@ const LATER_OBJECT_KEYS: Later = &[
     "agent",
     "secrets",
 ];
-const NRPE_KEYS: &[&str] = &["tls", "port", "version", "ca", "certificate", "key", "name", "pins", "ciphers"];
+const NRPE_KEYS: &[&str] =
+    &["tls", "port", "version", "ca", "certificate", "key", "name", "pins", "ciphers", "service"];
 const CHECK_KINDS: &[&str] = &["nrpe", "tcp", "icmp", "http", "certificate", "dns", "ssh", "plugin", "command"];
 const PROBE_KINDS: &[&str] = &["nrpe", "tcp", "icmp", "http", "certificate", "dns", "ssh", "plugin"];
 /// Kinds that need nothing said: `check: icmp`.

@@ -93,6 +93,8 @@ pub struct RawEndpoint {
     pub pins: Option<At<Vec<Pin>>>,
     /// Cipher list.
     pub ciphers: Option<At<String>>,
+    /// Whether the host has the service `nrpe` without being told to.
+    pub service: Option<At<bool>>,
 }
 
 impl RawEndpoint {
@@ -114,7 +116,8 @@ impl RawEndpoint {
 
     /// Whether anything stands there.
     pub fn says_something(&self) -> bool {
-        self.tls.is_some() || self.port.is_some() || self.version.is_some() || !self.trust().is_empty()
+        let numbers = self.port.is_some() || self.version.is_some();
+        self.tls.is_some() || numbers || self.service.is_some() || !self.trust().is_empty()
     }
 }
 

@@ -110,6 +110,7 @@ fn overlay(base: &mut Settings, top: &Settings) {
     set(&mut base.nrpe.name, &top.nrpe.name);
     set(&mut base.nrpe.pins, &top.nrpe.pins);
     set(&mut base.nrpe.ciphers, &top.nrpe.ciphers);
+    set(&mut base.nrpe.service, &top.nrpe.service);
     set(&mut base.check, &top.check);
     base.check_is_wrong = top.check_is_wrong || (base.check_is_wrong && top.check.is_none());
     set(&mut base.check_interval, &top.check_interval);

@@ -98,8 +98,8 @@ fn the_example_of_the_design_compiles() {
     let (catalog, warnings) = compile(&sources).unwrap();
     assert_eq!(warnings, []);
     assert_eq!(catalog.hosts.len(), 40);
-    // A host check, load, two disks, site.
-    assert_eq!(catalog.objects.len(), 40 * 5);
+    // A host check, load, two disks, site, and nrpe.
+    assert_eq!(catalog.objects.len(), 40 * 6);
     let disk = object(&catalog, "web07.example.net!disk /var");
     let Check::Nrpe(nrpe) = &disk.check else { panic!("{disk:?}") };
     assert_eq!((nrpe.address.as_str(), nrpe.command.as_str(), nrpe.port), ("web07.example.net", "check_disk", 5666));
@@ -364,7 +364,7 @@ fn damage_to_the_stored_form_is_told() {
 #[test]
 fn the_stored_form_is_the_same_for_ever() {
     let catalog = catalog(&format!(
-        "{BASE}hosts: {{ web: {{ groups: [linux], vars: {{ a: 1 }}, check: {{ tcp: 5666 }} }} }}
+        "{BASE}hosts: {{ web: {{ groups: [linux], vars: {{ a: 1 }}, check: {{ tcp: 5666 }}, nrpe: {{ service: false }} }} }}
 services: {{ load: {{ hosts: [web], check: {{ nrpe: check_load, args: [x] }} }} }}
 writers: {{ graphite: {{ address: carbon }} }}
 "
@@ -444,7 +444,7 @@ fn a_hundred_thousand_services_compile() {
     let (catalog, warnings) = compile(&sources).unwrap();
     let compiled = cpu_seconds() - start;
     let bytes = catalog.to_bytes().len();
-    assert_eq!((catalog.objects.len(), warnings.len()), (5_000 + 100_000, 0));
+    assert_eq!((catalog.objects.len(), warnings.len()), (5_000 + 5_000 + 100_000, 0));
     println!("100,000 services on 5,000 hosts: {compiled:.2} s of CPU to compile, {bytes} bytes stored");
 }
 
@@ -464,7 +464,7 @@ fn services_written_one_by_one_compile() {
             service % 10
         );
     }
-    assert!(catalog(&text).objects.len() == 60_010, "the parser's own default of 250,000 nodes would refuse this");
+    assert!(catalog(&text).objects.len() == 60_020, "the parser's own default of 250,000 nodes would refuse this");
 }
 
 #[test]
@@ -570,4 +570,40 @@ mod mutations {
             }
         }
     }
+}
+
+#[test]
+fn a_host_with_an_nrpe_check_has_the_service_nrpe_unless_it_has_its_own_or_wants_none() {
+    let text = r#"
+regions: { eu: { slots: 1 } }
+templates:
+  slow: { check_interval: 10m, on_transport_error: warning }
+  bare: { nrpe: { service: false } }
+hosts:
+  plain: { nrpe: { tls: plain, port: 5667 }, check_interval: 7m }
+  slow: { use: [slow] }
+  bare: { use: [bare] }
+  own: {}
+  tcp: {}
+  alive: { check: { nrpe: check_alive } }
+services:
+  load: { hosts: [plain, slow, bare, own], check: { nrpe: check_load, args: [] } }
+  nrpe: { hosts: [own], check: { nrpe: check_own } }
+  ssh: { hosts: [tcp], check: { tcp: 22 } }
+"#;
+    let catalog = catalog(text);
+    let implicit = |host: &str| {
+        let definition = catalog.objects.get(&format!("{host}!nrpe").parse().unwrap())?;
+        let Check::Nrpe(check) = &definition.check else { panic!("{definition:?}") };
+        Some((check.clone(), definition.policy.check_interval_ms, definition.command_name.clone()))
+    };
+    let (check, interval, name) = implicit("plain").unwrap();
+    assert!(check.asks_daemon());
+    assert_eq!((check.tls, check.port, check.address.as_str()), (NrpeTls::Plain, 5667, "plain"));
+    assert_eq!((check.on_transport_error, interval, name.as_str()), (State::Critical, 420_000, "nrpe"));
+    let (check, interval, _) = implicit("slow").unwrap();
+    assert_eq!((check.on_transport_error, interval), (State::Warning, 600_000));
+    assert_eq!(implicit("own").unwrap().0.command, "check_own");
+    assert!(implicit("alive").unwrap().0.asks_daemon(), "its own check is one");
+    assert!(implicit("bare").is_none() && implicit("tcp").is_none());
 }

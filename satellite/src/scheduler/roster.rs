@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use shared::assignment::{AssignedCheck, Assignment, Carried};
+use shared::check::Exit;
 use shared::name::{CheckId, Grant, Timeline};
 use shared::schedule::{first_due, next_due};
 use shared::state::CheckState;
@@ -13,6 +14,7 @@ use shared::time::{Monotonic, Timestamp};
 
 use crate::clock::MasterClock;
 use crate::command::ProbeId;
+use crate::scheduler::daemons::{Daemons, asks_daemon};
 
 /// Checks that run at the same time; further ones start late and are counted.
 pub const IN_FLIGHT_MAX: usize = 1024;
@@ -71,6 +73,7 @@ pub struct Roster {
     queue: BTreeSet<(Timestamp, CheckId)>,
     flights: BTreeMap<ProbeId, Flying>,
     states: BTreeMap<CheckId, Carried>,
+    daemons: Daemons,
     running: bool,
     probes: u64,
     late: u64,
@@ -133,6 +136,7 @@ impl Roster {
             self.states.remove(&id);
             self.drop_duty(id);
         }
+        self.daemons.assign(&self.assignment.checks);
         let ids: Vec<CheckId> = self.assignment.checks.keys().copied().collect();
         for id in ids {
             self.take(now, id, old.checks.get(&id));
@@ -147,6 +151,7 @@ impl Roster {
             self.depart(id, old);
         }
         let Some(check) = self.assignment.checks.get(&id) else { return };
+        let is_new_here = old.is_none() && !self.states.contains_key(&id);
         if let Some(carried) = &check.carried
             && self.states.get(&id).is_none_or(|own| own.key <= carried.key)
         {
@@ -167,6 +172,8 @@ impl Roster {
                 };
                 (due, !asked || old.grant != check.grant)
             }
+            // The daemon of a host that is new here is asked for itself before anything else is due.
+            _ if is_new_here && asks_daemon(check) => (now.minus(Duration::from_millis(1)), false),
             _ => (regular, false),
         };
         if disown {
@@ -216,13 +223,18 @@ impl Roster {
     /// Starts or stops starting checks. What was missed meanwhile is skipped.
     pub fn set_running(&mut self, now: Timestamp, running: bool) {
         if running && !self.running {
-            let missed: Vec<CheckId> =
-                self.queue.iter().take_while(|(due, _)| *due <= now).map(|(_, id)| *id).collect();
+            let missed = self.queue.iter().take_while(|(due, _)| *due <= now).map(|(_, id)| *id);
+            let missed: Vec<CheckId> = missed.filter(|id| !self.is_first_question(*id)).collect();
             for id in missed {
                 self.place_next(id, now);
             }
         }
         self.running = running;
+    }
+
+    /// A daemon that was never asked for itself: that is not missed but still to come.
+    fn is_first_question(&self, id: CheckId) -> bool {
+        !self.states.contains_key(&id) && self.assignment.checks.get(&id).is_some_and(asks_daemon)
     }
 
     /// What is running are observations and nothing more: the slot was lost.
@@ -290,6 +302,17 @@ impl Roster {
             duty.flight = None;
         }
         self.place_next(id, now);
+    }
+
+    /// What the outcome of a check says about its daemon: if it does not fit, the daemon is asked for itself before its time.
+    pub fn hear(&mut self, now: Timestamp, check: &AssignedCheck, exit: &Exit) {
+        let Some(question) = &check.check else { return };
+        for (id, at) in self.daemons.doubted(now, question, exit, &self.states) {
+            if self.duties.get(&id).is_some_and(|duty| duty.flight.is_none() && at < duty.due) {
+                self.place(id, at);
+                self.daemons.forwarded(id, at);
+            }
+        }
     }
 
     /// Executions that have not ended.

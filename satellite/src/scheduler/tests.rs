@@ -1,5 +1,6 @@
 //! The brain on inputs made by hand, step by step. Time is a number.
 
+mod daemons;
 mod faults;
 mod world;
 

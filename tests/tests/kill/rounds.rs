@@ -40,7 +40,7 @@ fn configuration(fakes: &Fakes) -> String {
         let (ip, port) = (address.ip(), address.port());
         let _ = writeln!(
             text,
-            "  {host}: {{ region: eu, address: {ip}, nrpe: {{ tls: plain, port: {port} }}, check_interval: 10s }}"
+            "  {host}: {{ region: eu, address: {ip}, nrpe: {{ tls: plain, port: {port}, service: false }}, check_interval: 10s }}"
         );
     }
     text.push_str("services:\n");

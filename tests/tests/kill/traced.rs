@@ -60,7 +60,7 @@ fn nothing_is_called_durable_or_acknowledged_before_its_fdatasync() {
         (0..20).map(|n| format!("  s{n}: {{ hosts: [h], use: [fast], check: {{ nrpe: c{n} }} }}\n")).collect();
     let text = format!(
         "regions: {{ eu: {{ slots: 1 }} }}\ntemplates: {{ fast: {{ check_interval: 500ms, retry_interval: 500ms }} }}\n\
-         hosts:\n  h: {{ region: eu, address: {}, nrpe: {{ tls: plain, port: {} }} }}\nservices:\n{services}",
+         hosts:\n  h: {{ region: eu, address: {}, nrpe: {{ tls: plain, port: {}, service: false }} }}\nservices:\n{services}",
         address.ip(),
         address.port()
     );

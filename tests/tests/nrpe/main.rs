@@ -12,4 +12,5 @@ mod oracle;
 mod port;
 mod queue;
 mod scene;
+mod service;
 mod tickets;

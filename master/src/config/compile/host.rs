@@ -6,6 +6,7 @@ use shared::check::{Check, State};
 use shared::name::{HostName, ObjectName, RegionName};
 
 use super::endpoint::endpoint_of;
+use super::nrpe::NrpeService;
 use super::{Compiler, OBJECTS_MAX, policy};
 use crate::config::check::{CompiledCheck, Endpoint, compile_check, icmp};
 use crate::config::diagnostic::{At, Place, did_you_mean_or};
@@ -23,6 +24,7 @@ pub(super) struct Draft {
     pub(super) name: HostName,
     pub(super) endpoint: Endpoint,
     pub(super) on_transport_error: State,
+    pub(super) nrpe_service: Option<NrpeService>,
 }
 
 /// What all hosts of one entry share.
@@ -171,7 +173,7 @@ impl Compiler<'_> {
             vars: Vars(settings.vars.clone()),
         };
         self.hosts.insert(name.clone(), host);
-        Draft { name, endpoint, on_transport_error }
+        Draft { name, endpoint, on_transport_error, nrpe_service: NrpeService::of(settings) }
     }
 }
 

@@ -38,6 +38,7 @@ impl Parser<'_> {
                     let hint = "as OpenSSL writes them: ciphers: ECDHE+AESGCM".to_owned();
                     endpoint.ciphers = self.filled(node, "ciphers", hint);
                 }
+                "service" => endpoint.service = self.fields().truth(node, "service"),
                 "pins" => endpoint.pins = self.pins(node),
                 _ => self.fields().unknown(key, "key of `nrpe`", NRPE_KEYS, &[]),
             }

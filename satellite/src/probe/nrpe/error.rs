@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::packet::{NotAnAnswer, RequestTooLong};
 
 /// The command that a daemon answers itself, with its version.
-pub const VERSION_COMMAND: &str = "_NRPE_CHECK";
+pub const VERSION_COMMAND: &str = shared::check::NRPE_VERSION_COMMAND;
 /// The alert of TLS 1.3 for a client without a certificate (RFC 8446 §6.2).
 pub const CERTIFICATE_REQUIRED: u8 = 116;
 

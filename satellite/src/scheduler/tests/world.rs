@@ -266,11 +266,16 @@ impl World {
 
     /// Lets time pass from deadline to deadline; `state` of a check is what its probe finds.
     pub(super) fn run_for(&mut self, duration: Duration, state: impl Fn(CheckId) -> State) {
+        self.run_with(duration, |now, check| outcome(now, state(check.id)));
+    }
+
+    /// The same with whole outcomes.
+    pub(super) fn run_with(&mut self, duration: Duration, found: impl Fn(Now, &AssignedCheck) -> Outcome) {
         let end = self.now.monotonic.plus(duration);
         loop {
             self.settle();
             for (probe, check) in std::mem::take(&mut self.probes) {
-                self.brain.handle_outcome(self.now, probe, outcome(self.now, state(check.id)));
+                self.brain.handle_outcome(self.now, probe, found(self.now, &check));
             }
             self.settle();
             match self.brain.poll_timeout().filter(|at| *at <= end) {
