@@ -1,4 +1,5 @@
 //! Certificates of every kind of wrong, seen by the certificate and the http check, with `check_http -C` as the oracle for days.
+#![expect(clippy::disallowed_methods, reason = "a deadline that is kept can only be shown on the clock")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;

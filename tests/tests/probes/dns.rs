@@ -1,5 +1,6 @@
 //! The dns probe against a name server of the tests' own, written byte by byte so that it shares no code with the product, and
 //! with `check_dns` as the oracle where it is installed and the port of name servers may be used.
+#![expect(clippy::disallowed_methods, reason = "a deadline that is kept can only be shown on the clock")]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;

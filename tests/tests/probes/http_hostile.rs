@@ -1,5 +1,6 @@
 //! Web servers that lie, stall, flood or lead in circles: each check ends in time, with a bound on what was read, and what the
 //! server sent never gets to a terminal.
+#![expect(clippy::disallowed_methods, reason = "a deadline that is kept can only be shown on the clock")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,5 +1,6 @@
 //! What every test here needs: servers that do what they are told, certificates of any age and name, Debian's plugins, and
 //! the form of a text without what was measured.
+#![expect(clippy::disallowed_methods, reason = "certificates are made that end some days from now")]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;

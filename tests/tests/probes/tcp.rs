@@ -1,4 +1,5 @@
 //! What the TCP probe says and expects, with `check_tcp` as the oracle.
+#![expect(clippy::disallowed_methods, reason = "a deadline that is kept can only be shown on the clock")]
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -15,12 +16,14 @@ fn tcp(address: SocketAddr, send: Option<&str>, expect: &[&str]) -> TcpCheck {
     TcpCheck { talk: Some(talk), ..TcpCheck::port(address.ip().to_string(), address.port()) }
 }
 
+/// What the server does, what is sent, what is expected, whether the texts are the same.
+type Case = (Vec<Act>, Option<&'static str>, &'static [&'static str], bool);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn states_and_texts_are_those_of_check_tcp() {
     let greeting = || vec![Send(b"220 mail ESMTP\r\n".to_vec()), Hang];
     let echo = || vec![Read(4), Send(b"+PONG\r\n".to_vec())];
-    // What the server does, what is sent, what is expected, whether the texts are the same.
-    let cases: Vec<(Vec<Act>, Option<&str>, &[&str], bool)> = vec![
+    let cases: Vec<Case> = vec![
         (greeting(), None, &["220"], true),
         (greeting(), None, &["ESMTP"], true),
         (greeting(), None, &["999", "220"], true),
