@@ -14,7 +14,7 @@ use shared::perfdata::split_output;
 use tests::figure::figure;
 use tests::nrpe::{RealNrpe, Said, Transport, installed};
 
-use crate::scene::{check, query};
+use crate::scene::{check, query, said_by_daemon};
 
 /// Commands of the daemon: name, command line as its configuration has it (`$$` is one `$`).
 const COMMANDS: &[(&str, &str)] = &[
@@ -129,10 +129,16 @@ async fn compare(transport: Transport) -> usize {
         assert_eq!(ours, theirs, "{request} ({transport:?}): left ours, right check_nrpe's");
         let expected = split_output(&shown(&theirs.text));
         assert_eq!(
-            (outcome.state, &outcome.output, &outcome.long_output, &outcome.perfdata, &outcome.exit),
+            (
+                outcome.state,
+                said_by_daemon(request, &outcome.output),
+                &outcome.long_output,
+                &outcome.perfdata,
+                &outcome.exit
+            ),
             (
                 State::of_exit(theirs.status),
-                &expected.output,
+                expected.output.as_str(),
                 &expected.long_output,
                 &expected.perfdata,
                 &Exit::Ran(theirs.status)

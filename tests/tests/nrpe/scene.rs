@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use satellite::probe::nrpe::packet::Version;
 use satellite::probe::nrpe::policy::{Endpoint, Security};
-use satellite::probe::nrpe::{Client, Query};
+use satellite::probe::nrpe::{Client, Query, VERSION_COMMAND};
 use shared::check::{Check, NrpeCheck, NrpeTls, State};
 
 /// For checks that should succeed: long enough for a machine that does much else.
@@ -40,4 +40,14 @@ pub(crate) async fn answer(client: &Client, query: &Query) -> (Version, i16, Str
 /// Asks and expects a fault: its stable name.
 pub(crate) async fn fault(client: &Client, query: &Query, limit: Duration) -> String {
     client.ask(query, limit).await.expect_err("a fault").kind().into_owned()
+}
+
+/// What the daemon said. Asked for itself, its answer is followed by how it was spoken to, which is ours.
+pub(crate) fn said_by_daemon<'o>(request: &str, output: &'o str) -> &'o str {
+    if request != VERSION_COMMAND {
+        return output;
+    }
+    let (said, manner) = output.rsplit_once(" (packet version ").expect("how the daemon was spoken to");
+    assert!(manner.ends_with("authenticated)"), "{output}");
+    said
 }
