@@ -42,11 +42,11 @@ claim_5() { programs link; }
 claim_6() { programs apply; }
 claim_7() { programs stream; }
 claim_8() { bench nrpe-plain nrpe-anon-full nrpe-anon-resumed check_nrpe-forked ingest wire-bytes seglog-append; }
-claim_9() { programs nrpe; }
+claim_9() { programs nrpe check_nrpe; }
 claim_10() { programs agent; }
 claim_11() { PERIGEE_FUZZ_INPUTS=10000000 programs nrpe crowd; }
 claim_12() { bench nrpe-cert-full nrpe-cert-resumed nrpe-64-parallel agent-answer; }
-claim_13() { programs check_nrpe; }
+claim_13() { programs check_nrpe agent; }
 
 # What stands in the row: what the proof said of itself (tests/src/figure.rs), else its counts.
 figure_of() {

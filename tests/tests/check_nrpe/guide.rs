@@ -4,7 +4,7 @@
 //!
 //! ```` ```console ```` blocks are commands behind `$ ` and their output, a line `...` standing for any lines; ```` ```sh ````
 //! blocks are scripts. A block behind `<!-- nrpe.cfg -->` is the daemon's configuration, one behind `<!-- nrpe.cfg, added -->` is
-//! added to it; both start the daemon anew. The sections of other programs have tests of their own.
+//! added to it; both start the daemon anew. One behind `<!-- the agent's nrpe.cfg -->` is a file for the commands that follow.
 
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,6 +13,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use tests::figure::figure;
 use tests::nrpe::{DAEMON, installed};
 use tests::process::Watcher;
 use tests::wait::until;
@@ -27,8 +28,6 @@ const ASKING_TOO: &str = "192.0.2.3";
 /// Where the page keeps the host's certificates, and where they are made.
 const TLS: &str = "/etc/nagios/tls";
 const MADE: &str = "pki";
-/// Sections that this test leaves alone.
-const OTHERS: [&str; 2] = ["## The agent", "## Discovery"];
 /// How long the daemon may take to listen.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
@@ -43,21 +42,14 @@ struct Block {
 fn blocks(page: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut mark = None;
-    let mut skipped = false;
     let mut lines = page.lines();
     while let Some(line) = lines.next() {
-        if line.starts_with("## ") {
-            skipped = OTHERS.contains(&line);
-        }
         if let Some(said) = line.strip_prefix("<!-- ").and_then(|rest| rest.strip_suffix(" -->")) {
             mark = Some(said.to_owned());
         } else if let Some(language) = line.strip_prefix("```") {
             let text: String =
                 lines.by_ref().take_while(|line| *line != "```").map(|line| format!("{line}\n")).collect();
-            if !skipped {
-                blocks.push(Block { mark: mark.take(), language: language.to_owned(), text });
-            }
-            mark = None;
+            blocks.push(Block { mark: mark.take(), language: language.to_owned(), text });
         }
     }
     blocks
@@ -175,6 +167,7 @@ fn every_command_of_the_page_prints_what_the_page_shows() {
                 host.configure(&text);
             }
             (Some("nrpe.cfg, added"), _) => host.configure(&text),
+            (Some("the agent's nrpe.cfg"), _) => std::fs::write(directory.path().join("nrpe.cfg"), text).unwrap(),
             (Some(mark), _) => panic!("the mark {mark} means nothing"),
             (None, "sh") => {
                 let (output, code) = bash(&format!("set -e\n{text}"), directory.path());
@@ -197,11 +190,12 @@ fn every_command_of_the_page_prints_what_the_page_shows() {
         }
     }
     assert!(tried >= 15, "{tried} commands and scripts were found");
+    figure(13, &format!("{tried} commands and scripts of the page run, each printing what the page shows"));
 }
 
 #[test]
 fn a_page_is_read_as_it_is_meant() {
-    let page = "<!-- nrpe.cfg -->\n```ini\na=1\n```\ntext\n```console\n$ b \\\n  c\nd\n...\n$ e\n```\n## The agent\n```sh\nf\n```\n## G\n";
+    let page = "<!-- nrpe.cfg -->\n```ini\na=1\n```\ntext\n```console\n$ b \\\n  c\nd\n...\n$ e\n```\n## G\n";
     let found = blocks(page);
     assert_eq!(found.len(), 2, "{found:?}");
     assert_eq!((found[0].mark.as_deref(), found[0].text.as_str()), (Some("nrpe.cfg"), "a=1\n"));

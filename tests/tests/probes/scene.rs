@@ -14,10 +14,10 @@ use openssl::x509::X509;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use satellite::probe::Prober;
 use shared::check::{Check, Outcome};
-use tests::daemon::script::{Act, play};
+use tests::daemon::script::{Act, Breakable, play};
 use tests::missing::missing;
 use time::OffsetDateTime;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_openssl::SslStream;
 
@@ -120,7 +120,7 @@ pub(crate) async fn web(identity: Option<&Identity>, respond: Respond) -> Socket
     .await
 }
 
-async fn answer<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, respond: &Respond) {
+async fn answer<S: Breakable>(mut stream: S, respond: &Respond) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {
