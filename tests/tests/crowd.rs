@@ -27,8 +27,6 @@ use tokio::time::{Instant, sleep_until};
 
 /// Hosts that are measured, and as many beside them.
 const HALF: usize = 100;
-/// Checks of each host.
-const SERVICES: usize = 1;
 /// Every check is due once in this time.
 const INTERVAL: Duration = Duration::from_secs(2);
 /// How long a phase goes on.
@@ -52,7 +50,7 @@ struct Host {
     name: String,
     check: Check,
     ends: &'static [&'static str],
-    flying: [AtomicBool; SERVICES],
+    flying: AtomicBool,
 }
 
 impl Host {
@@ -99,10 +97,10 @@ fn end(outcome: &Outcome) -> &str {
     }
 }
 
-async fn probe(prober: Arc<Prober>, host: Arc<Host>, service: usize, measured: bool, due: Instant) -> Probed {
+async fn probe(prober: Arc<Prober>, host: Arc<Host>, measured: bool, due: Instant) -> Probed {
     let outcome = prober.probe(&host.name, &host.check, TIMEOUT).await;
     let took = due.elapsed();
-    host.flying[service].store(false, Ordering::Relaxed);
+    host.flying.store(false, Ordering::Relaxed);
     let ended = end(&outcome);
     let good = host.ends.contains(&ended) && took <= TIMEOUT + GRACE && (!measured || outcome.state == State::Ok);
     let complaint = (!good).then(|| format!("{}: {ended} after {took:?}: {}", host.name, outcome.output));
@@ -114,8 +112,7 @@ async fn probe(prober: Arc<Prober>, host: Arc<Host>, service: usize, measured: b
 async fn phase(prober: &Arc<Prober>, measured: &[Arc<Host>], beside: &[Arc<Host>]) -> Phase {
     let hosts: Vec<(&Arc<Host>, bool)> =
         measured.iter().zip(beside).flat_map(|(one, other)| [(one, true), (other, false)]).collect();
-    let slots = hosts.len() * SERVICES;
-    let step = INTERVAL / u32::try_from(slots).unwrap();
+    let step = INTERVAL / u32::try_from(hosts.len()).unwrap();
     let began = Instant::now();
     let mut probes = JoinSet::new();
     let mut due = began;
@@ -125,9 +122,8 @@ async fn phase(prober: &Arc<Prober>, measured: &[Arc<Host>], beside: &[Arc<Host>
         }
         sleep_until(due).await;
         let (host, measured) = hosts[number % hosts.len()];
-        let service = number / hosts.len() % SERVICES;
-        if !host.flying[service].swap(true, Ordering::Relaxed) {
-            probes.spawn(probe(Arc::clone(prober), Arc::clone(host), service, measured, due));
+        if !host.flying.swap(true, Ordering::Relaxed) {
+            probes.spawn(probe(Arc::clone(prober), Arc::clone(host), measured, due));
         }
         due += step;
     }

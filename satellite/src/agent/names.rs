@@ -66,9 +66,10 @@ impl Names {
 impl Found {
     async fn look_up(&mut self, names: &[String]) {
         let mut asking = JoinSet::new();
-        for name in names.iter().cloned() {
+        for name in names {
+            let name = name.clone();
             asking.spawn(async move {
-                let found = timeout(LOOKUP, lookup_host((name.as_str(), 0))).await;
+                let found = timeout(LOOKUP, lookup_host((name.clone(), 0))).await;
                 let addresses = match found {
                     Ok(Ok(found)) => {
                         Ok(found.map(|address| address.ip().to_canonical()).take(MAX_ADDRESSES).collect::<Vec<_>>())
@@ -76,7 +77,7 @@ impl Found {
                     Ok(Err(error)) => Err(error.to_string()),
                     Err(_) => Err(format!("no answer from the name service in {LOOKUP:?}")),
                 };
-                (name.clone(), addresses)
+                (name, addresses)
             });
         }
         while let Some(joined) = asking.join_next().await {

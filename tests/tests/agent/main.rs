@@ -1,6 +1,6 @@
 //! The agent beside Debian's daemon, both started from one configuration and asked by Debian's `check_nrpe`: what comes back must be
 //! the same. Then what Debian's cannot show: arguments, version 3, bounds, a configuration that is read again.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot set its scene has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot set its scene has failed")]
 
 mod arguments;
 mod bounds;

@@ -1,5 +1,6 @@
 //! Echo requests beside Monitoring Plugins' `check_icmp` and `check_ping`: the same state for the same network, the same form of
 //! text and performance data; and what is said where the kernel does not permit them.
+#![expect(clippy::disallowed_methods, reason = "a deadline that is kept can only be shown on the clock")]
 
 use std::net::TcpListener;
 use std::path::Path;
