@@ -6,13 +6,14 @@ set -euo pipefail
 
 packages=(
   nagios-nrpe-server nagios-nrpe-plugin monitoring-plugins-basic # the daemon, its client and plugins, as found in the field
+  monitoring-plugins-standard bind9-dnsutils openssh-server      # oracles of the other probes: check_dns and its nslookup, sshd
   graphite-carbon graphite-web                                   # a real store to write to and read back from
   libssl-dev pkg-config                                          # the system's OpenSSL for NRPE's anonymous TLS
-  strace iproute2 jq python3 shellcheck                          # watching, reading, linting
+  strace iproute2 util-linux openssl jq python3 shellcheck        # watching, reading, linting
   debootstrap                                                    # tests/bare-machine.sh
   chromium                                                       # the page, seen as a person sees it
 )
-services=(nagios-nrpe-server carbon-cache)
+services=(nagios-nrpe-server carbon-cache ssh)
 
 missing=()
 for package in "${packages[@]}"; do
