@@ -6,31 +6,21 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
-use nix_free::is_root;
 use tests::agent::{Agent, SOON, call, output};
-use tests::nrpe::{Transport, ask, free_port, installed};
+use tests::nrpe::{Transport, ask, free_port, installed, is_root};
 use tests::process::Process;
 use tests::wait::until;
 
 use crate::scene::{COMMANDS, PATIENCE};
 
-/// What these tests ask the system, without a crate for it.
-mod nix_free {
-    use std::os::unix::fs::MetadataExt as _;
-
-    pub(crate) fn is_root() -> bool {
-        std::fs::metadata("/proc/self").unwrap().uid() == 0
-    }
-
-    /// Real user of a process, and its supplementary groups.
-    pub(crate) fn identity(pid: u32) -> (String, String) {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-            line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
-        };
-        (line("Uid:"), line("Groups:"))
-    }
+/// Real user of a process, and its supplementary groups.
+fn identity(pid: u32) -> (String, String) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
+    };
+    (line("Uid:"), line("Groups:"))
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -96,7 +86,7 @@ fn root_is_not_served_as_and_is_given_up_whole() {
         assert!(said.contains("refusing to serve as root") || said.contains("there is no user"), "{said}");
     }
     let agent = Agent::start(Transport::Plain, &[("who", "id -u; id -G")], "").unwrap();
-    let (users, groups) = nix_free::identity(agent.pid());
+    let (users, groups) = identity(agent.pid());
     assert_eq!((users.as_str(), groups.as_str()), ("65534 65534 65534 65534", "65534"));
     let said = agent.check_nrpe("who", PATIENCE, &[]).unwrap();
     assert_eq!(text(&said.stdout), "65534\n65534\n");
