@@ -84,14 +84,16 @@ async fn homes(paths: &[String], mounts: &[Mount]) -> (Vec<String>, Vec<Seen>) {
         let given = path.clone();
         let found = errand::send_about(path, PATIENCE, move || std::fs::canonicalize(given)).await;
         let why = match found {
-            Ok(Ok(whole)) => match mounts::home_of(&whole.to_string_lossy(), mounts) {
-                Some(mount) if points.contains(&mount.point) => continue,
-                Some(mount) => {
-                    points.push(mount.point.clone());
-                    continue;
+            Ok(Ok(whole)) => {
+                let whole = whole.to_string_lossy();
+                // In a chroot the list may begin below the root: then the path speaks for the file system that it is on.
+                let point =
+                    mounts::home_of(&whole, mounts).map_or_else(|| whole.into_owned(), |mount| mount.point.clone());
+                if !points.contains(&point) {
+                    points.push(point);
                 }
-                None => "it is on no mount of this process".to_owned(),
-            },
+                continue;
+            }
             Ok(Err(error)) => sentence(&error),
             Err(lost) => lost.to_string(),
         };
