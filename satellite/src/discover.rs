@@ -332,7 +332,7 @@ fn nothing(fault: &Fault) -> Nothing {
         | Class::NotTls(_) => Kind::Cut,
         Class::Timeout { .. } => Kind::Hung,
         Class::Alert { .. } | Class::ClientCertificate { .. } => Kind::Declined,
-        Class::Protocol(NotAnAnswer::Foreign { .. }) => Kind::Foreign,
+        Class::Protocol(NotAnAnswer::Foreign { .. } | NotAnAnswer::Kind { .. }) => Kind::Foreign,
         _ => Kind::Failed,
     };
     // The target is named beside it.

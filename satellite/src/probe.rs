@@ -94,50 +94,57 @@ impl Prober {
     /// Runs `check` for `object` (named in the log only). Returns within twice `timeout`: once to wait for a free connection,
     /// once to run. The outcome's start and duration are those of the run.
     pub async fn probe(&self, object: &str, check: &Check, timeout: Duration) -> Outcome {
-        // A plugin opens what it likes and where it likes; how many may run has a bound of its own.
-        if let Check::Plugin(check) = check {
-            return self.plugin_outcome(object, check, timeout).await;
-        }
-        let (kind, host) = peer_of(check);
-        let asked = Began::now();
-        let place = self.place(host, asked.at + timeout).await;
-        let outcome = match (place, check) {
-            (Some(_place), Check::Nrpe(check)) => self.nrpe_outcome(Began::now(), check, timeout).await,
-            (None, Check::Nrpe(check)) => {
-                let fault = queued_in_vain(check, timeout);
-                self.nrpe.counters().failed(&fault.class);
-                fault_outcome(asked, check, &[], &fault)
+        let trust = &self.trust;
+        let outcome = match check {
+            // A plugin opens what it likes and where it likes; how many may run has a bound of its own.
+            Check::Plugin(check) => self.plugin_outcome(check, timeout).await,
+            Check::Nrpe(check) => self.nrpe_outcome(check, timeout).await,
+            Check::Tcp(check) => {
+                let ask = |now| tcp::connect(trust, check, now, timeout);
+                self.found("TCP", &check.address, timeout, ask).await
             }
-            (Some(_place), Check::Tcp(check)) => {
-                let began = Began::now();
-                began.found(tcp::connect(&self.trust, check, began.wall, timeout).await)
+            Check::Icmp(check) => {
+                let ask = |now| icmp::ask(trust, check, now, timeout);
+                self.found("ICMP", &check.address, timeout, ask).await
             }
-            (Some(_place), Check::Icmp(check)) => {
-                let began = Began::now();
-                began.found(icmp::ask(&self.trust, check, began.wall, timeout).await)
+            Check::Http(check) => {
+                let ask = |now| http::visit(trust, check, now, timeout);
+                self.found("HTTP", &check.address, timeout, ask).await
             }
-            (Some(_place), Check::Plugin(check)) => self.plugin_outcome(object, check, timeout).await,
-            (Some(_place), Check::Http(check)) => {
-                let began = Began::now();
-                began.found(http::visit(&self.trust, check, began.wall, timeout).await)
+            Check::Certificate(check) => {
+                let ask = |now| certificate::look(trust, check, now, timeout);
+                self.found("CERTIFICATE", &check.address, timeout, ask).await
             }
-            (Some(_place), Check::Certificate(check)) => {
-                let began = Began::now();
-                began.found(certificate::look(&self.trust, check, began.wall, timeout).await)
+            Check::Dns(check) => {
+                // Questions to the system's own name servers share one lane.
+                let server = check.server.as_deref().unwrap_or("the name service");
+                self.found("DNS", server, timeout, |_| dns::ask(check, timeout)).await
             }
-            (Some(_place), Check::Dns(check)) => Began::now().found(dns::ask(check, timeout).await),
-            (Some(_place), Check::Ssh(check)) => Began::now().found(ssh::identify(check, timeout).await),
-            (None, _) => {
-                let seconds = timeout.as_secs_f64();
-                let text = format!("{kind} CRITICAL - {host}: {} all of its {seconds:.3} s", Phase::Queue);
-                asked.told(Exit::Error("queue-timeout".to_owned()), State::Critical, &text)
-            }
+            Check::Ssh(check) => self.found("SSH", &check.address, timeout, |_| ssh::identify(check, timeout)).await,
         };
         tracing::debug!(object, state = %outcome.state, exit = ?outcome.exit, output = outcome.output, "checked");
         outcome
     }
 
-    async fn plugin_outcome(&self, object: &str, check: &PluginCheck, timeout: Duration) -> Outcome {
+    /// What a network probe finds once there is a free connection to `host`; `kind` begins the text if there never is one.
+    async fn found<F: Future<Output = Found>>(
+        &self,
+        kind: &str,
+        host: &str,
+        timeout: Duration,
+        ask: impl FnOnce(Timestamp) -> F,
+    ) -> Outcome {
+        let asked = Began::now();
+        let Some(_place) = self.place(host, asked.at + timeout).await else {
+            let seconds = timeout.as_secs_f64();
+            let text = format!("{kind} CRITICAL - {host}: {} all of its {seconds:.3} s", Phase::Queue);
+            return asked.told(Exit::Error("queue-timeout".to_owned()), State::Critical, &text);
+        };
+        let began = Began::now();
+        began.found(ask(began.wall).await)
+    }
+
+    async fn plugin_outcome(&self, check: &PluginCheck, timeout: Duration) -> Outcome {
         let place = self.plugins.place(timeout).await;
         let began = Began::now();
         let found = match place {
@@ -148,12 +155,19 @@ impl Prober {
         for remark in found.remarks {
             outcome.remark(&remark);
         }
-        tracing::debug!(object, state = %outcome.state, exit = ?outcome.exit, output = outcome.output, "checked");
         outcome
     }
 
-    async fn nrpe_outcome(&self, began: Began, check: &NrpeCheck, timeout: Duration) -> Outcome {
+    async fn nrpe_outcome(&self, check: &NrpeCheck, timeout: Duration) -> Outcome {
+        let asked = Began::now();
         let query = query_of(check);
+        let Some(_place) = self.place(&check.address, asked.at + timeout).await else {
+            let class = Class::Timeout { phase: Phase::Queue, after: timeout };
+            self.nrpe.counters().failed(&class);
+            let fault = Fault { class, endpoint: query.endpoint.to_string(), peer: None, source: None };
+            return fault_outcome(asked, check, &query.text, &fault);
+        };
+        let began = Began::now();
         match self.nrpe.ask(&query, timeout).await {
             Ok(reply) => {
                 let mut outcome = reply_outcome(began, &reply);
@@ -232,21 +246,6 @@ impl Began {
     }
 }
 
-/// The word that begins its texts, and the peer among whose connections a check counts. Questions to the system's own name servers share
-/// one lane.
-fn peer_of(check: &Check) -> (&'static str, &str) {
-    match check {
-        Check::Nrpe(check) => ("NRPE", &check.address),
-        Check::Tcp(check) => ("TCP", &check.address),
-        Check::Icmp(check) => ("ICMP", &check.address),
-        Check::Plugin(check) => ("PLUGIN", check.argv.first().map_or("", String::as_str)),
-        Check::Http(check) => ("HTTP", &check.address),
-        Check::Certificate(check) => ("CERTIFICATE", &check.address),
-        Check::Ssh(check) => ("SSH", &check.address),
-        Check::Dns(check) => ("DNS", check.server.as_deref().unwrap_or("the name service")),
-    }
-}
-
 fn query_of(check: &NrpeCheck) -> Query {
     let mut text = check.command.clone();
     for argument in &check.args {
@@ -281,15 +280,6 @@ fn security_of(check: &NrpeCheck) -> Security {
     }
 }
 
-fn queued_in_vain(check: &NrpeCheck, timeout: Duration) -> Fault {
-    Fault {
-        class: Class::Timeout { phase: Phase::Queue, after: timeout },
-        endpoint: query_of(check).endpoint.to_string(),
-        peer: None,
-        source: None,
-    }
-}
-
 fn reply_outcome(began: Began, reply: &Reply) -> Outcome {
     let code = i32::from(reply.answer.code);
     let mut outcome = if reply.answer.text.is_empty() {
@@ -319,7 +309,7 @@ fn manner(reply: &Reply) -> String {
 fn fault_outcome(began: Began, check: &NrpeCheck, request: &[u8], fault: &Fault) -> Outcome {
     // A command that did not end is not the transport's failure, but nobody can say more about its state either.
     let exit = match &fault.class {
-        Class::Timeout { phase: Phase::Answer, .. } => Exit::TimedOut,
+        Class::Timeout { phase: Phase::Answer | Phase::Rest, .. } => Exit::TimedOut,
         class => Exit::Error(class.kind().into_owned()),
     };
     let mut outcome = Outcome::text(began.wall, began.at.elapsed(), exit, check.on_transport_error, fault.to_string());

@@ -112,6 +112,21 @@ impl Authority {
         Ok(Self { issuer, directory: directory.to_owned(), certificate })
     }
 
+    /// An authority that this one has signed; its certificate is `NAME.pem`.
+    ///
+    /// # Errors
+    /// The files cannot be written.
+    pub fn intermediate(&self, name: &str) -> Result<Self> {
+        let mut params = params(name, &[], (-1, 3650))?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.use_authority_key_identifier_extension = true;
+        let issuer = CertifiedIssuer::signed_by(params, KeyPair::generate()?, &self.issuer)?;
+        let certificate = self.directory.join(format!("{name}.pem"));
+        write(&certificate, &issuer.pem())?;
+        Ok(Self { issuer, directory: self.directory.clone(), certificate })
+    }
+
     /// A certificate `NAME.pem` with a new key `NAME.key`, for these DNS names and addresses, valid from and until so many days
     /// from now.
     ///

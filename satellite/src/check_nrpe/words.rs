@@ -87,7 +87,7 @@ pub fn fault(fault: &Fault, options: &Options) -> Said {
             Said::line(UNUSABLE, &format!("Error: Could not set SSL/TLS cipher list: {list}\n{why}"))
         }
         // In TLS 1.3 the daemon's no comes after the handshake, where check_nrpe waits for the answer.
-        Class::ClientCertificate { number: CERTIFICATE_REQUIRED, .. } => Said::line(UNKNOWN, &legacy),
+        Class::ClientCertificate { alert: None | Some((CERTIFICATE_REQUIRED, _)), .. } => Said::line(UNKNOWN, &legacy),
         Class::Alert { .. }
         | Class::ClientCertificate { .. }
         | Class::Untrusted(_)

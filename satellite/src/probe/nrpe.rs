@@ -31,7 +31,7 @@ use self::counters::Counters;
 use self::endpoint::{Endpoints, Plan};
 pub use self::error::VERSION_COMMAND;
 use self::error::{Class, Fault, Phase};
-use self::packet::{Answer, Progress, Trailer, Version};
+use self::packet::{Answer, NotAnAnswer, Progress, Trailer, Version};
 use self::policy::{Endpoint, Security, Suites};
 use self::remote::Remote;
 use self::stream::Stream;
@@ -160,6 +160,7 @@ impl Client {
             Some(versions) => versions.clone(),
             None => self.endpoints().versions(endpoint, self.now()),
         };
+        let planned = versions.clone();
         let mut silent: Vec<Version> = Vec::new();
         let mut last = None;
         let mut versions = versions.into_iter();
@@ -198,7 +199,7 @@ impl Client {
                 }
             }
         }
-        self.endpoints().refused(endpoint, self.now());
+        self.endpoints().refused(endpoint, &planned, self.now());
         Err(last.unwrap_or_else(|| attempt.fault(Class::ClosedBeforeAnswer)))
     }
 
@@ -270,6 +271,9 @@ impl Client {
             let (source, sent) = (wire.source(), wire.sent());
             let shaken = timeout_at(attempt.deadline, self.tls.shake_hands(wire, &prepared, &plan)).await;
             let certificate_asked = sent.had_certificate();
+            if !matches!(&shaken, Ok(Ok((_, agreed))) if agreed.resumed) {
+                self.endpoints().asked_certificate(endpoint, certificate_asked, self.now());
+            }
             let class = match shaken {
                 Ok(Ok((stream, agreed))) => {
                     self.shook_hands(endpoint, &plan, &agreed, ticket_hurt || certificate_asked);
@@ -327,6 +331,9 @@ impl Client {
                 let innocent = everybodys && hint::dislikes(attempt.query.bytes()).is_none();
                 if self.answers_another(attempt, everybodys).await {
                     Class::RequestRefused
+                } else if !known && self.endpoints().asks_certificate(endpoint) {
+                    // A close on unread bytes is a reset, which overtakes the alert that TLS 1.3 has for it.
+                    Class::ClientCertificate { alert: None, shown: shows_certificate(endpoint) }
                 } else if innocent && !known {
                     Class::RefusedHere { in_handshake: false }
                 } else {
@@ -433,8 +440,19 @@ async fn exchange(stream: &mut Stream, request: &[u8], attempt: &Attempt<'_>) ->
                 Err(why) => return Err(Class::Protocol(why)),
             },
             Ok(Err(error)) => return Err(broken(&error, received.len(), attempt)),
-            Err(_) => return Err(attempt.timeout(Phase::Answer)),
+            Err(_) if received.is_empty() => return Err(attempt.timeout(Phase::Answer)),
+            Err(_) => return unended(&received, attempt),
         }
+    }
+}
+
+/// What came until the deadline from a peer that does not close. A version 2 packet of unusual size has no other end; one that is
+/// long enough and whose checksum is wrong is damaged, not slow.
+fn unended(received: &[u8], attempt: &Attempt<'_>) -> Result<Answer, Class> {
+    match packet::decode(received, true) {
+        Ok(Progress::Complete(answer)) => Ok(answer),
+        Err(why @ NotAnAnswer::Checksum(_)) => Err(Class::Protocol(why)),
+        Ok(Progress::More) | Err(_) => Err(attempt.timeout(Phase::Rest)),
     }
 }
 
@@ -455,11 +473,14 @@ fn about_certificates(class: Class, asked: bool, endpoint: &Endpoint) -> Class {
     match class {
         // 40 is what TLS 1.2 has for a missing certificate; the others are about certificates by their names (RFC 8446 §6.2).
         Class::Alert { number, name } if asked && matches!(number, 40 | 42..=46 | 48 | 49 | 116) => {
-            let shown = endpoint.security.tls().is_some_and(|policy| policy.identity.is_some());
-            Class::ClientCertificate { number, name, shown }
+            Class::ClientCertificate { alert: Some((number, name)), shown: shows_certificate(endpoint) }
         }
         class => class,
     }
+}
+
+fn shows_certificate(endpoint: &Endpoint) -> bool {
+    endpoint.security.tls().is_some_and(|policy| policy.identity.is_some())
 }
 
 /// Whether another handshake, without a ticket or with more ciphers, may end otherwise.

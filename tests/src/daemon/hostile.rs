@@ -126,6 +126,18 @@ fn after_the_request() -> Vec<(&'static str, Vec<Act>, &'static [&'static str])>
         ("negative length", says(forged(12, &(-1_i32).to_be_bytes())), LENGTH),
         ("length just too great", says(forged(12, &65_537_i32.to_be_bytes())), LENGTH),
         ("wrong checksum", says(damaged(v4(0, b"OK - a good text"))), CHECKSUM),
+        (
+            "wrong checksum in version 2, and never closes",
+            asked(vec![Send(damaged(wire::answer(2, 0, b"OK - a good text"))), Hang]),
+            CHECKSUM,
+        ),
+        ("an odd payload, and never closes", asked(vec![Send(wire::answer_v2(0, b"OK - fine", 1500)), Hang]), OK),
+        (
+            "the first of several packets, and never closes",
+            asked(vec![Send(wire::part_v2(3, 0, b"more", 1024)), Hang]),
+            TIMEOUT,
+        ),
+        ("the first of several packets", says(wire::part_v2(3, 0, b"more", 1024)), TRUNCATED),
         ("wrong checksum in version 2", says(damaged(wire::answer(2, 0, b"OK - a good text"))), CHECKSUM),
         ("version 9", says(forged(0, &[0, 9])), FOREIGN),
         ("a query as answer", says(forged(2, &[0, 1])), FOREIGN),

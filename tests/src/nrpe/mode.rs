@@ -157,7 +157,9 @@ impl From<&Pki> for Keys {
 }
 
 impl Keys {
-    fn settings(&self) -> String {
+    /// The daemon's side of them as lines of its configuration.
+    #[must_use]
+    pub fn settings(&self) -> String {
         format!(
             "ssl_cacert_file={}\nssl_cert_file={}\nssl_privatekey_file={}\n",
             self.ca.display(),

@@ -134,8 +134,9 @@ pub(crate) const EXEMPTIONS: &[Exemption] = &[
         covers: Opt("-A"),
         parts: &[Code, Stdout],
         holds: refused_anonymous,
-        reason: "With a CA file a daemon without a certificate is refused. check_nrpe accepts it: there is no certificate that could \
-                 be wrong, so the file protects from nobody.",
+        reason: "With a CA file a daemon without a certificate is refused, and so is one that has only TLS 1.0 or 1.1, or a key of less \
+                 than 112 bits of strength. check_nrpe accepts them: an anonymous daemon shows no certificate that could be wrong, so the \
+                 file protects from nobody.",
     },
     Exemption {
         name: "-L",

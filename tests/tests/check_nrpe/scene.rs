@@ -10,7 +10,7 @@ use tests::daemon::answers::Command;
 use tests::daemon::script::Act;
 use tests::daemon::{Daemon, Spec, Transport, wire};
 use tests::nrpe::mode::{Keys, Mode};
-use tests::nrpe::{RealNrpe, free_port};
+use tests::nrpe::{self, RealNrpe, free_port};
 use tests::pki::Pki;
 
 /// What every request takes on the wire, and so what a scripted peer reads.
@@ -70,6 +70,14 @@ impl Scene {
             ("client", Mode::RequiredClient),
         ] {
             let daemon = RealNrpe::in_mode(mode, &keys, COMMANDS, "").unwrap();
+            addresses.insert(name, daemon.address);
+            real.push(daemon);
+        }
+        for (name, settings) in [
+            ("TLS 1.0", format!("{}ssl_version=TLSv1\n", keys.settings())),
+            ("unencrypted", "ssl_cipher_list=AECDH-NULL-SHA:@SECLEVEL=0\n".to_owned()),
+        ] {
+            let daemon = RealNrpe::start(nrpe::Transport::Anonymous, COMMANDS, &settings).unwrap();
             addresses.insert(name, daemon.address);
             real.push(daemon);
         }

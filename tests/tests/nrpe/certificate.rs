@@ -11,7 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use openssl::sha::sha256;
+use rcgen::ExtendedKeyUsagePurpose;
 use satellite::probe::Prober;
+use satellite::probe::nrpe::error::Class;
+use satellite::probe::nrpe::packet::Version;
 use satellite::probe::nrpe::policy::{Endpoint, Identity, NameRule, Peer, Security, TlsPolicy};
 use satellite::probe::nrpe::{Client, Query};
 use shared::check::{Check, Exit, NrpeCheck, NrpeName, NrpeTls, NrpeTrust, Pin, State};
@@ -19,7 +22,7 @@ use tests::daemon::answers::Command;
 use tests::daemon::tls::Acceptor;
 use tests::daemon::{self as fake, Daemon, Spec};
 use tests::nrpe::{RealNrpe, Transport, installed};
-use tests::pki::{Issued, Pki};
+use tests::pki::{Issued, Pki, SERVER_NAMES};
 use tests::wait::until;
 
 use crate::scene::{PATIENCE, check};
@@ -474,4 +477,81 @@ async fn our_own_daemon_with_a_certificate_is_judged_alike() {
         assert_eq!(ask(&client, &asking(insisting.address, showing(&pki.client, strict(&pki)))).await, "ok");
     }
     assert_eq!(insisting.seen.requests(), 2, "nobody else got through");
+}
+
+#[tokio::test]
+async fn a_daemon_that_wants_a_certificate_is_never_taken_for_one_that_lacks_our_address() {
+    if !installed() {
+        return;
+    }
+    let pki = Pki::new().unwrap();
+    let daemon = daemon(&pki, &pki.server, "ssl_client_certs=2\nssl_version=TLSv1.3\n");
+    // Its alert comes after the handshake, and where our request is unread when it closes, a reset overtakes it: now and then.
+    for (policy, shown) in [(strict(&pki), false), (showing(&pki.foreign_client, strict(&pki)), true)] {
+        for round in 0..40 {
+            let query = Query { versions: Some(vec![Version::V2]), ..asking(daemon.address, policy.clone()) };
+            let fault = Client::new().unwrap().ask(&query, PATIENCE).await.unwrap_err();
+            assert!(
+                matches!(fault.class, Class::ClientCertificate { shown: said, .. } if said == shown),
+                "round {round}: {fault:?}"
+            );
+            assert!(!fault.to_string().contains("unknown)"), "an alert without a name: {fault}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_spoken_to_without_encryption_who_is_to_be_spoken_to_by_tls() {
+    if !installed() {
+        return;
+    }
+    let pki = Pki::new().unwrap();
+    let bare = RealNrpe::start(Transport::Anonymous, &[OK], "ssl_cipher_list=AECDH-NULL-SHA:@SECLEVEL=0\n").unwrap();
+    let certified = daemon(&pki, &pki.server, "ssl_version=TLSv1.2\nssl_cipher_list=eNULL:@SECLEVEL=0\n");
+    let client = Client::new().unwrap();
+    for address in [bare.address, certified.address] {
+        for policy in [TlsPolicy::default(), strict(&pki)] {
+            assert_eq!(ask(&client, &asking(address, policy)).await, "tls-alert-40");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_chain_is_believed_if_the_daemon_shows_all_of_it() {
+    if !installed() {
+        return;
+    }
+    let pki = Pki::new().unwrap();
+    let between = pki.authority.intermediate("between").unwrap();
+    let leaf = between.issue("leaf", SERVER_NAMES, &ExtendedKeyUsagePurpose::ServerAuth, (-1, 365)).unwrap();
+    let client = Client::new().unwrap();
+    let alone = daemon(&pki, &leaf, "ssl_version=TLSv1.2+\n");
+    let fault = client.ask(&asking(alone.address, strict(&pki)), PATIENCE).await.unwrap_err();
+    assert_eq!(fault.kind(), "tls-not-trusted");
+    let hint = fault.hint(b"ok", &Security::Tls(Arc::new(strict(&pki)))).unwrap();
+    assert!(hint.contains("belong into the daemon's ssl_cert_file"), "{hint}");
+    let whole = [&leaf.certificate, &between.certificate].map(|file| std::fs::read(file).unwrap()).concat();
+    std::fs::write(&leaf.certificate, whole).unwrap();
+    let whole = daemon(&pki, &leaf, "ssl_version=TLSv1.2+\n");
+    assert_eq!(ask(&client, &asking(whole.address, strict(&pki))).await, "ok");
+    // Whoever names the authority in between believes it without the one above.
+    assert_eq!(
+        ask(&client, &asking(alone.address, trusting(Some(&between.certificate), NameRule::Address, &[]))).await,
+        "ok"
+    );
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_for_servers_is_refused_and_the_hint_says_so() {
+    if !installed() {
+        return;
+    }
+    let pki = Pki::new().unwrap();
+    let issued = pki.authority.issue("wrong", SERVER_NAMES, &ExtendedKeyUsagePurpose::ClientAuth, (-1, 365)).unwrap();
+    let daemon = daemon(&pki, &issued, "ssl_version=TLSv1.2+\n");
+    let client = Client::new().unwrap();
+    let fault = client.ask(&asking(daemon.address, strict(&pki)), PATIENCE).await.unwrap_err();
+    assert_eq!(fault.kind(), "tls-not-trusted");
+    let hint = fault.hint(b"ok", &Security::Tls(Arc::new(strict(&pki)))).unwrap();
+    assert!(hint.contains("serverAuth"), "{hint}");
 }

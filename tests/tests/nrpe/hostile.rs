@@ -166,6 +166,20 @@ async fn a_peer_that_is_no_tls_server_is_told_apart() {
 }
 
 #[tokio::test]
+async fn an_answer_that_does_not_end_is_not_called_a_slow_command() {
+    let prober = Prober::new().unwrap();
+    let half = v4(0, b"OK - half")[..19].to_vec();
+    let limit = Duration::from_millis(500);
+    for (sent, says) in [(half, "did not end"), (Vec::new(), "no answer")] {
+        let daemon = Daemon::scripted(vec![Read(REQUEST), Send(sent), Hang]).await.unwrap();
+        let outcome = prober.probe("h!x", &check(daemon.address, false, "x"), limit).await;
+        assert_eq!(outcome.exit, Exit::TimedOut);
+        assert!(outcome.output.contains(says), "{outcome:?}");
+        assert_eq!(outcome.long_output.contains("command_timeout"), says == "no answer", "{outcome:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_512_bit_group_is_refused_in_so_many_words() {
     // The first list does not hold the suite that such a daemon chooses; its alert leads to the second.
     let daemon = Daemon::hostile(&kind("a group of 512 bits"), SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();

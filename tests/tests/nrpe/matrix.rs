@@ -47,6 +47,14 @@ const COMMANDS: &[(&str, &str)] = &[
     ("none", "/bin/true"),
     ("missing_binary", "/nonexistent/check_nothing -w 1"),
     ("killed", "/bin/sh -c 'echo x; kill -9 $$$$'"),
+    ("terminated", "/bin/sh -c 'echo x; kill -15 $$$$'"),
+    ("exit127", "/bin/sh -c 'echo not found; exit 127'"),
+    ("blank", r"/usr/bin/printf '\n'"),
+    ("blank_first", r"/usr/bin/printf '\n\nthird|a=1\n'"),
+    ("nul", r"/usr/bin/printf 'before\0after\n'"),
+    ("nul_first", r"/usr/bin/printf '\0after\n'"),
+    ("binary", r"/bin/sh -c 'head -c 3000 /usr/sbin/nrpe; exit 1'"),
+    ("leaves_one_behind", "/bin/sh -c 'echo started; sleep 1 >/dev/null & exit 2'"),
     ("latin1", r"/usr/bin/printf 'caf\351 OK\n'"),
     ("long", r"/bin/sh -c 'head -c 20000 /dev/zero | tr \\0 B; exit 1'"),
     ("huge", r"/bin/sh -c 'head -c 70000 /dev/zero | tr \\0 C; exit 2'"),
@@ -63,8 +71,8 @@ const FEW: &[&str] = &["ok", "critical", "not_defined", "ok;reboot"];
 enum Reason {
     /// Our class of error, or the beginning of its name.
     Class(&'static str),
-    /// An option of `check_nrpe`.
-    Option(&'static str),
+    /// An option of `check_nrpe`, and our class of error (or the beginning of its name) where it is given.
+    Option(&'static str, &'static str),
 }
 
 /// Where we differ from `check_nrpe` on purpose: what it rests on, its states, ours, why.
@@ -112,13 +120,19 @@ const EXEMPT: &[(Reason, &[State], State, &str)] = &[
         "check_nrpe takes the code of an answer without any text; no words at all are no result",
     ),
     (
-        Reason::Option("-A"),
-        &[State::Ok, State::Critical, State::Unknown],
+        Reason::Option("-A", "tls-alert-40"),
+        &[State::Ok, State::Unknown],
         State::Critical,
         "check_nrpe was told whom to trust and believes an anonymous daemon all the same",
     ),
     (
-        Reason::Option("-P"),
+        Reason::Option("-A", "tls-alert-70"),
+        &[State::Ok, State::Unknown],
+        State::Critical,
+        "the same of a daemon that proves itself in a protocol that proves nothing any more: TLS 1.0 and 1.1",
+    ),
+    (
+        Reason::Option("-P", "answer"),
         &[State::Unknown],
         State::Ok,
         "check_nrpe does not read the last two bytes of such a packet, and takes the checksum for wrong unless they are zero",
@@ -140,8 +154,14 @@ const EXEMPT_INSTEAD: &[(Reason, &[State], State, &str)] = &[
         "a name without an address is a host that cannot be reached",
     ),
     (Reason::Class("empty-answer"), &[State::Ok], State::Unknown, "no words at all are no result"),
-    (Reason::Option("-A"), &[State::Ok, State::Unknown], State::Critical, "nobody is believed without a certificate"),
-    (Reason::Option("-P"), &[State::Unknown], State::Ok, "the packet is read to its end"),
+    (
+        Reason::Option("-A", "tls-alert-40"),
+        &[State::Ok, State::Unknown],
+        State::Critical,
+        "nobody is believed without a certificate",
+    ),
+    (Reason::Option("-A", "tls-alert-70"), &[State::Ok, State::Unknown], State::Critical, "nobody before TLS 1.2"),
+    (Reason::Option("-P", "answer"), &[State::Unknown], State::Ok, "the packet is read to its end"),
 ];
 
 /// What was compared, and what came of it.
@@ -239,7 +259,7 @@ fn exemption(
     let exemption = table.iter().find(|(reason, states, state, _)| {
         let applies = match reason {
             Reason::Class(name) => class.starts_with(name),
-            Reason::Option(option) => way.options.iter().any(|given| given == option),
+            Reason::Option(option, name) => class.starts_with(name) && way.options.iter().any(|given| given == option),
         };
         applies && states.contains(&theirs) && *state == ours
     });
@@ -270,6 +290,46 @@ fn settings() -> String {
 fn everything(patient: bool) -> Vec<&'static str> {
     let commands = COMMANDS.iter().map(|(name, _)| *name).filter(|name| patient || !["slow", "hang"].contains(name));
     commands.chain(REQUESTS.iter().copied()).collect()
+}
+
+/// Settings of a daemon without a certificate that are not usual, and are met.
+const UNUSUAL: &[(&str, &str)] = &[
+    ("nothing is encrypted", "ssl_cipher_list=AECDH-NULL-SHA:@SECLEVEL=0\n"),
+    ("one suite", "ssl_cipher_list=ADH-AES128-SHA:@SECLEVEL=0\n"),
+    ("no suite of anybody's", "ssl_cipher_list=PSK:@SECLEVEL=0\n"),
+    ("no ADH", "ssl_use_adh=0\n"),
+    ("TLS 1.1", "ssl_version=TLSv1.1\n"),
+    ("TLS 1.3, which needs a certificate", "ssl_version=TLSv1.3\n"),
+];
+/// The same of one with a certificate.
+const UNUSUAL_WITH_CERTIFICATE: &[(&str, &str)] = &[
+    ("TLS 1.0, certificate", "ssl_version=TLSv1\n"),
+    ("TLS 1.2, certificate", "ssl_version=TLSv1.2\n"),
+    ("TLS 1.3, certificate", "ssl_version=TLSv1.3\n"),
+    ("a suite that its key cannot do, certificate", "ssl_version=TLSv1.2\nssl_cipher_list=AES256-SHA:@SECLEVEL=0\n"),
+    ("ADH forced, certificate", "ssl_use_adh=2\n"),
+    ("ADH forced up to TLS 1.2, certificate", "ssl_use_adh=2\nssl_version=TLSv1.2\n"),
+];
+
+/// What is set in no mode: whoever is asked anonymously, and by those who want proof.
+fn unusual(pki: &Pki) -> Book {
+    let mut book = Book::default();
+    let keys = Keys::from(pki);
+    let certificate = |settings: &str| format!("{}{settings}", keys.settings());
+    let bare = UNUSUAL.iter().map(|(name, settings)| (*name, (*settings).to_owned()));
+    let clients = format!("ssl_cacert_file={}\nssl_client_certs=2\n", keys.ca.display());
+    let bare = bare.chain([("client certificates, and none of its own", clients)]);
+    let certified = UNUSUAL_WITH_CERTIFICATE.iter().map(|(name, settings)| (*name, certificate(settings)));
+    for (name, settings) in bare.chain(certified) {
+        let daemon = RealNrpe::start(Transport::Anonymous, COMMANDS, &settings).unwrap();
+        let prober = Prober::new().unwrap();
+        // Twice: the second time something has been learned.
+        for _ in 0..2 {
+            book.ask(&prober, &Way::anonymous(name, daemon.address), FEW);
+            book.ask(&prober, &Way::verified(name, daemon.address, pki, None), FEW);
+        }
+    }
+    book
 }
 
 /// One mode: everything in the way that suits it, and a few requests in ways that are usual mistakes.
@@ -342,6 +402,7 @@ fn no_state_differs_from_check_nrpes_in_any_mode() {
     }
     jobs.push(("inetd".to_owned(), Box::new(|| behind_inetd(Transport::Anonymous))));
     jobs.push(("inetd, plain".to_owned(), Box::new(|| behind_inetd(Transport::Plain))));
+    jobs.push(("unusual settings".to_owned(), Box::new(|| unusual(&pki))));
     for transport in [peers::Transport::Plain, peers::Transport::Anonymous, peers::Transport::Adh] {
         jobs.push((format!("others, {transport:?}"), Box::new(move || peers::daemons(transport))));
     }

@@ -53,6 +53,15 @@ fn trust(nrpe: &RawEndpoint, wrong: &mut impl FnMut(Place, String, String)) -> N
         let hint = "a pin alone is the proof; with ca: the chain and the name are looked at as well".to_owned();
         wrong(name.place, "`name` means nothing with `pins` and without `ca`".to_owned(), hint);
     }
+    if let (Some(name), None, None) = (&nrpe.name, &nrpe.ca, &nrpe.pins)
+        && name.value == ANY_NAME
+    {
+        let hint =
+            "name the authority of your daemons with ca:, or their keys with pins:, or take the name out".to_owned();
+        let message =
+            "`name: any` without `ca` or `pins` would believe whoever has a certificate of any authority of the system";
+        wrong(name.place, message.to_owned(), hint);
+    }
     NrpeTrust {
         ca: text(&nrpe.ca),
         certificate: text(&nrpe.certificate),

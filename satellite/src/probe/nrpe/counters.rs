@@ -223,7 +223,7 @@ const fn index(class: &Class) -> usize {
         Class::RequestRefused => 16,
         Class::ClosedBeforeAnswer => 17,
         Class::BrokenOff(_) => 18,
-        Class::Protocol(NotAnAnswer::Foreign { .. }) => 19,
+        Class::Protocol(NotAnAnswer::Foreign { .. } | NotAnAnswer::Kind { .. }) => 19,
         Class::Protocol(NotAnAnswer::Length(_) | NotAnAnswer::TooLong) => 20,
         Class::Protocol(NotAnAnswer::Checksum(_)) => 21,
         Class::Protocol(NotAnAnswer::Truncated { .. }) => 22,
@@ -236,7 +236,7 @@ const fn index(class: &Class) -> usize {
             Phase::Connect => 28,
             Phase::Tls => 29,
             Phase::Send => 30,
-            Phase::Answer => 31,
+            Phase::Answer | Phase::Rest => 31,
         },
     }
 }
@@ -285,7 +285,7 @@ mod tests {
             Class::NotTls(String::new()),
             Class::ClosedInHandshake,
             Class::Tls(String::new()),
-            Class::ClientCertificate { number: 116, name: String::new(), shown: false },
+            Class::ClientCertificate { alert: None, shown: false },
             Class::TlsFiles(String::new()),
             Class::Untrusted(String::new()),
             Class::Expired(String::new()),
@@ -303,6 +303,7 @@ mod tests {
             Class::TooMuch(1),
             Class::Timeout { phase: Phase::Queue, after: std::time::Duration::ZERO },
             Class::Timeout { phase: Phase::Answer, after: std::time::Duration::ZERO },
+            Class::Timeout { phase: Phase::Rest, after: std::time::Duration::ZERO },
         ];
         for class in classes {
             let counters = Counters::default();

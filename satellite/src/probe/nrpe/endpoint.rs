@@ -64,6 +64,8 @@ struct Memory {
     misses: u8,
     no_tickets: Option<Monotonic>,
     answered: bool,
+    /// Whether the daemon asked for a client certificate when it was last spoken to in full.
+    asks_certificate: bool,
     /// When the daemon was last asked for its version because it was silent, and whether it answered.
     asked_version: Option<(Monotonic, bool)>,
 }
@@ -115,9 +117,12 @@ impl Endpoints {
         }
     }
 
-    /// No version got an answer: the daemon dislikes the request, or is not what it was.
-    pub fn refused(&mut self, endpoint: &Endpoint, now: Monotonic) {
-        self.memory(endpoint, now).searched = Some(now);
+    /// None of these versions got an answer: the daemon dislikes the request, or is not what it was. Only after all of them is
+    /// the next search put off: a request that is refused all the time must not keep a daemon that was replaced from being found.
+    pub fn refused(&mut self, endpoint: &Endpoint, tried: &[Version], now: Monotonic) {
+        if [Version::V4, Version::V3, Version::V2].iter().all(|version| tried.contains(version)) {
+            self.memory(endpoint, now).searched = Some(now);
+        }
     }
 
     /// What came back was no NRPE at all: whoever listens there now is a stranger.
@@ -190,6 +195,17 @@ impl Endpoints {
         memory.no_tickets = Some(now);
     }
 
+    /// Whether the daemon asked for a client certificate in a full handshake that has just ended, well or badly.
+    pub fn asked_certificate(&mut self, endpoint: &Endpoint, asked: bool, now: Monotonic) {
+        self.memory(endpoint, now).asks_certificate = asked;
+    }
+
+    /// Whether the daemon asks for client certificates, as far as is known.
+    #[must_use]
+    pub fn asks_certificate(&self, endpoint: &Endpoint) -> bool {
+        self.known.get(endpoint).is_some_and(|memory| memory.asks_certificate)
+    }
+
     /// The daemon gave an answer to something.
     pub fn heard(&mut self, endpoint: &Endpoint, now: Monotonic) {
         self.memory(endpoint, now).answered = true;
@@ -238,6 +254,7 @@ impl Endpoints {
                 misses: 0,
                 no_tickets: None,
                 answered: false,
+                asks_certificate: false,
                 asked_version: None,
             }
         });
@@ -300,9 +317,16 @@ mod tests {
         let host = endpoint("h");
         endpoints.answered(&host, V4, &[], at(0));
         assert_eq!(endpoints.versions(&host, at(1)), [V4, V3, V2]);
-        endpoints.refused(&host, at(1));
-        assert_eq!(endpoints.versions(&host, at(2)), [V4]);
-        assert_eq!(endpoints.versions(&host, at(1 + SEARCH_EVERY.as_secs())), [V4, V3, V2]);
+        endpoints.refused(&host, &[V4, V3, V2], at(1));
+        for second in 2..=SEARCH_EVERY.as_secs() {
+            assert_eq!(endpoints.versions(&host, at(second)), [V4]);
+            endpoints.refused(&host, &[V4], at(second));
+        }
+        assert_eq!(
+            endpoints.versions(&host, at(1 + SEARCH_EVERY.as_secs())),
+            [V4, V3, V2],
+            "however often it was asked"
+        );
     }
 
     #[test]

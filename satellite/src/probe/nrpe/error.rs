@@ -31,6 +31,8 @@ pub enum Phase {
     Send,
     /// The daemon's answer; the command may be running still.
     Answer,
+    /// The rest of an answer that has begun.
+    Rest,
 }
 
 impl Phase {
@@ -41,7 +43,7 @@ impl Phase {
             Self::Connect => "connect-timeout",
             Self::Tls => "tls-timeout",
             Self::Send => "send-timeout",
-            Self::Answer => "answer-timeout",
+            Self::Answer | Self::Rest => "answer-timeout",
         }
     }
 }
@@ -55,6 +57,7 @@ impl fmt::Display for Phase {
             Self::Tls => "the TLS handshake did not end",
             Self::Send => "the request could not be sent",
             Self::Answer => "no answer from the daemon",
+            Self::Rest => "the daemon's answer did not end",
         })
     }
 }
@@ -85,10 +88,8 @@ pub enum Class {
     NotTls(String),
     /// The daemon wants a client certificate: there was none, or not one that it accepts.
     ClientCertificate {
-        /// Number of the alert that said so.
-        number: u8,
-        /// Its name.
-        name: String,
+        /// Number and name of the alert that said so; `None`: the daemon asked for one and then closed, and its alert was lost.
+        alert: Option<(u8, String)>,
         /// Whether we had one to show.
         shown: bool,
     },
@@ -158,7 +159,7 @@ impl Class {
             Self::Tls(_) => "tls-failed",
             Self::ClosedBeforeAnswer => "eof-before-response",
             Self::BrokenOff(_) => "eof-in-response",
-            Self::Protocol(NotAnAnswer::Foreign { .. }) => "protocol-foreign",
+            Self::Protocol(NotAnAnswer::Foreign { .. } | NotAnAnswer::Kind { .. }) => "protocol-foreign",
             Self::Protocol(NotAnAnswer::Length(_) | NotAnAnswer::TooLong) => "protocol-length",
             Self::Protocol(NotAnAnswer::Checksum(_)) => "protocol-checksum",
             Self::Protocol(NotAnAnswer::Truncated { .. }) => "protocol-truncated",
@@ -212,7 +213,7 @@ impl Fault {
                 format!("CHECK_NRPE: (ssl_err != 5) Error - Could not complete SSL handshake with {address}: 1")
             }
             // In TLS 1.3 the daemon's no comes after the handshake, where check_nrpe waits for the answer.
-            Class::ClientCertificate { number: CERTIFICATE_REQUIRED, .. } => {
+            Class::ClientCertificate { alert: None | Some((CERTIFICATE_REQUIRED, _)), .. } => {
                 "CHECK_NRPE: Receive header underflow - only 0 bytes received (4 expected).".to_owned()
             }
             Class::ClientCertificate { .. } => {
@@ -235,6 +236,9 @@ impl Fault {
             Class::Protocol(NotAnAnswer::Checksum(_)) => "CHECK_NRPE: Response packet had invalid CRC32.".to_owned(),
             Class::Protocol(NotAnAnswer::Foreign { .. }) => {
                 "CHECK_NRPE: Invalid packet version received from server.".to_owned()
+            }
+            Class::Protocol(NotAnAnswer::Kind { .. }) => {
+                "CHECK_NRPE: Invalid packet type received from server.".to_owned()
             }
             Class::Protocol(NotAnAnswer::Length(_) | NotAnAnswer::TooLong) | Class::TooMuch(_) => {
                 "CHECK_NRPE: Response packet had invalid buffer size.".to_owned()
@@ -267,10 +271,13 @@ impl fmt::Display for Fault {
                 f.write_str("the daemon's Diffie-Hellman group is too small for any TLS library of today")
             }
             Class::NotTls(reason) => write!(f, "the peer does not speak TLS: {reason}"),
-            Class::ClientCertificate { number, name, shown } => {
+            Class::ClientCertificate { alert, shown } => {
                 let shown =
                     if *shown { "does not accept our client certificate" } else { "wants a client certificate" };
-                write!(f, "the daemon {shown}: alert {number} ({name})")
+                match alert {
+                    Some((number, name)) => write!(f, "the daemon {shown}: alert {number} ({name})"),
+                    None => write!(f, "the daemon {shown}: it asked for one and then closed the connection"),
+                }
             }
             Class::TlsFiles(reason) => write!(f, "a TLS file cannot be used: {reason}"),
             Class::Untrusted(reason) => write!(f, "the daemon's certificate is not trusted: {reason}"),
@@ -307,6 +314,7 @@ impl std::error::Error for Fault {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::probe::nrpe::packet::Version;
 
     fn fault(class: Class) -> Fault {
         Fault {
@@ -342,12 +350,28 @@ mod tests {
             (Class::Expired(text()), "tls-expired"),
             (Class::WrongName(text()), "tls-wrong-name"),
             (Class::WrongPin(text()), "tls-wrong-pin"),
-            (Class::ClientCertificate { number: 40, name: text(), shown: false }, "tls-client-certificate"),
+            (Class::ClientCertificate { alert: Some((40, text())), shown: false }, "tls-client-certificate"),
         ] {
             let fault = fault(class);
             assert_eq!(fault.kind(), kind);
             assert!(fault.legacy("CRITICAL").ends_with("Could not complete SSL handshake with 192.0.2.1: 1"), "{kind}");
         }
+    }
+
+    #[test]
+    fn a_certificate_asked_for_before_a_close_is_told_from_an_alert() {
+        let closed = fault(Class::ClientCertificate { alert: None, shown: true });
+        assert_eq!(closed.kind(), "tls-client-certificate");
+        assert!(closed.to_string().contains("it asked for one and then closed"), "{closed}");
+        assert!(closed.legacy("CRITICAL").contains("only 0 bytes received"), "check_nrpe waits for the answer by then");
+    }
+
+    #[test]
+    fn a_packet_of_another_type_is_called_so() {
+        let kind = NotAnAnswer::Kind { version: Version::V4, kind: 1, first: String::new() };
+        let fault = fault(Class::Protocol(kind));
+        assert_eq!(fault.kind(), "protocol-foreign");
+        assert_eq!(fault.legacy("CRITICAL"), "CHECK_NRPE: Invalid packet type received from server.");
     }
 
     #[test]

@@ -17,9 +17,10 @@ impl Fault {
         Some(match &self.class {
             Class::Dns(_) => "give the host an address, or ask the satellite's name service about the name".to_owned(),
             Class::Refused => "is the daemon running, and does it listen on this address and port?".to_owned(),
-            Class::ClosedInHandshake => {
-                "it has answered before: was it restarted just now, or does it no longer speak TLS (nrpe.tls: plain)?".to_owned()
-            }
+            Class::ClosedInHandshake => format!(
+                "it has answered before: was it restarted just now, is {source} no longer in its allowed_hosts, or does it no longer \
+                 speak TLS (nrpe.tls: plain)?"
+            ),
             Class::RefusedHere { in_handshake: true } => {
                 format!("{allow}; if it is there: does the daemon speak TLS at all (nrpe.tls: plain)?")
             }
@@ -66,6 +67,24 @@ impl Fault {
             Class::TlsFiles(_) => {
                 "files that a host's nrpe settings name are read on the satellite, by the user it runs as".to_owned()
             }
+            Class::Untrusted(why) if why.contains("purpose") => {
+                "the daemon's certificate is not one for servers: issue it with extendedKeyUsage serverAuth".to_owned()
+            }
+            Class::Untrusted(why) if why.contains("too weak") => {
+                "the key or the signature is too weak for what is asked of it: issue the certificate anew, or lower what is asked with \
+                 nrpe.ciphers: DEFAULT@SECLEVEL=1"
+                    .to_owned()
+            }
+            Class::Untrusted(why) if ["self-signed certificate", "self signed certificate"].contains(&why.as_str()) => {
+                "believe this very certificate by naming its file in nrpe.ca or its key in nrpe.pins, if it is the daemon's: somebody \
+                 else may be answering"
+                    .to_owned()
+            }
+            Class::Untrusted(why) if why.starts_with("unable to get") => {
+                "the authority that signed the daemon's certificate must be in the file nrpe.ca names; those between it and the \
+                 certificate belong into the daemon's ssl_cert_file. If all are there, somebody else may be answering"
+                    .to_owned()
+            }
             Class::Untrusted(_) => {
                 "the authority that signed the daemon's certificate must be in the file nrpe.ca names; if it is, somebody else may \
                  be answering"
@@ -86,6 +105,9 @@ impl Fault {
                 the settings: update the daemon, or let it speak plain in a network you trust"
                 .to_owned(),
             Class::NotTls(_) => "is this the port of an NRPE daemon, and is its TLS on (nrpe.tls: plain)?".to_owned(),
+            Class::Protocol(NotAnAnswer::Kind { .. }) => {
+                "it speaks NRPE, but gives no answers: is something else between the satellite and the daemon?".to_owned()
+            }
             Class::Protocol(NotAnAnswer::Foreign { .. }) if plain => {
                 "is this the port of an NRPE daemon, and is its TLS off (nrpe.tls: anonymous)?".to_owned()
             }
@@ -93,6 +115,9 @@ impl Fault {
             Class::Timeout { phase: Phase::Answer, .. } => {
                 "the command takes longer than the check may: raise the check's timeout, or lower command_timeout in the daemon"
                     .to_owned()
+            }
+            Class::Timeout { phase: Phase::Rest, .. } => {
+                "the answer began and did not end: is something between the satellite and the daemon, or is it no NRPE daemon?".to_owned()
             }
             Class::Timeout { phase: Phase::Queue, .. } => {
                 "other checks of this host take long: they keep its few connections busy".to_owned()
@@ -188,8 +213,13 @@ mod tests {
             (Class::Expired("x".to_owned()), &verified, "renew"),
             (Class::WrongName("x".to_owned()), &verified, "nrpe.name"),
             (Class::WrongPin("00ff".to_owned()), &verified, "add 00ff to nrpe.pins"),
-            (Class::ClientCertificate { number: 40, name: String::new(), shown: false }, &verified, "nrpe.certificate"),
-            (Class::ClientCertificate { number: 48, name: String::new(), shown: true }, &verified, "ssl_cacert_file"),
+            (Class::ClientCertificate { alert: None, shown: false }, &verified, "nrpe.certificate"),
+            (Class::ClientCertificate { alert: Some((48, String::new())), shown: true }, &verified, "ssl_cacert_file"),
+            (Class::Untrusted("unsuitable certificate purpose".to_owned()), &verified, "serverAuth"),
+            (Class::Untrusted("EE certificate key too weak".to_owned()), &verified, "SECLEVEL=1"),
+            (Class::Untrusted("self-signed certificate".to_owned()), &verified, "nrpe.pins"),
+            (Class::Untrusted("unable to get local issuer certificate".to_owned()), &verified, "ssl_cert_file"),
+            (Class::ClosedInHandshake, &anonymous, "is 192.0.2.9 no longer in its allowed_hosts"),
             (Class::TlsFiles("x".to_owned()), &verified, "on the satellite"),
         ] {
             let hint = fault(class).hint(b"x", security).unwrap();

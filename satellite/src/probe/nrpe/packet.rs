@@ -112,11 +112,21 @@ pub struct Answer {
 /// Why bytes are no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnAnswer {
-    /// The first bytes are those of another protocol, or of another NRPE packet than an answer.
+    /// The first bytes are those of another protocol.
     #[error("{what} (first bytes: {first})")]
     Foreign {
         /// What is wrong with them.
         what: String,
+        /// The first bytes, readable.
+        first: String,
+    },
+    /// An NRPE packet, but no answer.
+    #[error("an NRPE {version} packet of type {kind} where an answer (type 2) was expected (first bytes: {first})")]
+    Kind {
+        /// Its version.
+        version: Version,
+        /// Its type.
+        kind: u16,
         /// The first bytes, readable.
         first: String,
     },
@@ -200,10 +210,7 @@ fn header(bytes: &[u8], ended: bool) -> Result<Option<Kind>, NotAnAnswer> {
     let more = match (version_known, kind) {
         (_, TYPE_RESPONSE) => false,
         (Version::V2, TYPE_RESPONSE_WITH_MORE) => true,
-        _ => {
-            let what = format!("an NRPE {version_known} packet of type {kind} where an answer (type 2) was expected");
-            return Err(NotAnAnswer::Foreign { what, first: readable(bytes) });
-        }
+        (version, kind) => return Err(NotAnAnswer::Kind { version, kind, first: readable(bytes) }),
     };
     if bytes.len() < V2_HEADER {
         return if ended { Err(NotAnAnswer::Truncated { have: bytes.len(), need: V2_HEADER }) } else { Ok(None) };

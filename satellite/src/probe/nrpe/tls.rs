@@ -30,7 +30,7 @@ use tower_service::Service;
 use self::files::{Files, Stamps};
 use self::judge::Judge;
 use super::endpoint::{Plan, TicketName};
-use super::error::Class;
+use super::error::{CERTIFICATE_REQUIRED, Class};
 use super::policy::{Endpoint, Offer, TlsPolicy};
 use super::wire::Wire;
 
@@ -309,7 +309,7 @@ fn class_of_ssl(error: &ssl::Error) -> Class {
         if let Some(alert) = SslAlert::from_reason_code(entry.reason_code())
             && let Ok(number) = u8::try_from(entry.reason_code() - SslAlert::CLOSE_NOTIFY.reason_code())
         {
-            return Class::Alert { number, name: alert.to_string() };
+            return Class::Alert { number, name: name_of(number, alert) };
         }
         match entry.reason() {
             Some("dh key too small") => return Class::DhTooSmall,
@@ -323,6 +323,16 @@ fn class_of_ssl(error: &ssl::Error) -> Class {
         }
     }
     Class::Tls(stack.errors().iter().find_map(openssl::error::Error::reason).unwrap_or("unknown reason").to_owned())
+}
+
+/// What an alert is called. The library has no words for those that came with TLS 1.3 (RFC 8446 §6.2).
+fn name_of(number: u8, alert: SslAlert) -> String {
+    match number {
+        109 => "missing extension".to_owned(),
+        CERTIFICATE_REQUIRED => "certificate required".to_owned(),
+        120 => "no application protocol".to_owned(),
+        _ => alert.to_string(),
+    }
 }
 
 impl Connection for Wire {

@@ -28,6 +28,12 @@ const ASKED: &[&str] = &[
     "_NRPE_CHECK",
     "not_defined",
     "ok;reboot",
+    "echo!one!two",
+    "echo!!two!",
+    "echo!a!b!c!d!e!f!g!h!i!j!k!l!m!n!o!p!q",
+    "echo!white space !\"$HOME\"",
+    "echo!$(id)",
+    "echo!a;b",
 ];
 
 /// Enough to see that a fixed version makes no difference.
@@ -45,6 +51,9 @@ fn spec(host: &str, transport: Transport, versions: &[u16]) -> Spec {
     add("ninety_nine", Command::fixed(99, "no state"));
     add("empty", Command::fixed(0, ""));
     add("hang", Command::fixed(0, "late").taking(Duration::from_secs(4)));
+    add("echo", Command::fixed(1, "$ARG1$, $ARG2$, $ARG16$|a=1"));
+    // As with `dont_blame_nrpe`, which Debian's daemon cannot honour.
+    spec.arguments = true;
     spec
 }
 
