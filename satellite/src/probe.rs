@@ -315,11 +315,22 @@ fn fault_outcome(began: Began, check: &NrpeCheck, request: &[u8], fault: &Fault)
     let mut outcome = Outcome::text(began.wall, began.at.elapsed(), exit, check.on_transport_error, fault.to_string());
     // The sentence people know and search for stands last, beside ours.
     let legacy = format!("check_nrpe says: {}", fault.legacy(check.on_transport_error.as_str()));
-    outcome.long_output = match fault.hint(request, &security_of(check)) {
-        Some(hint) => format!("{hint}\n{legacy}"),
-        None => legacy,
-    };
+    let hint = fault.hint(request, &security_of(check));
+    let lines = [fixed_version(check, fault), hint, Some(legacy)];
+    outcome.long_output = lines.into_iter().flatten().collect::<Vec<_>>().join("\n");
     outcome
+}
+
+/// What a version that was written down may have to do with it: a daemon closes without a word on one that it does not speak.
+fn fixed_version(check: &NrpeCheck, fault: &Fault) -> Option<String> {
+    let speaks = match check.version? {
+        3 => "only daemons of 3.0 to 3.2 speak version 3",
+        4 => "only daemons of 4.0 and later speak version 4",
+        // Every daemon speaks version 2.
+        _ => return None,
+    };
+    let closed = matches!(fault.class, Class::ClosedBeforeAnswer | Class::RefusedHere { in_handshake: false });
+    closed.then(|| format!("{speaks}: without nrpe.version the right one is found out"))
 }
 
 /// The text of a plugin for people: what is no UTF-8 is replaced. Left out are control characters other than line feed and tab,

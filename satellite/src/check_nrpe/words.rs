@@ -148,10 +148,31 @@ fn unusable(why: &str, options: &Options) -> String {
 pub fn explanation(fault: &Fault, query: &Query) -> String {
     let mut said = format!("{fault}\n");
     if let Some(hint) = fault.hint(&query.text, &query.endpoint.security) {
-        said.push_str(&hint);
+        said.push_str(&in_options(&hint));
         said.push('\n');
     }
     said
+}
+
+/// The settings that a hint names, as the options of this program that mean the same; the longer name first.
+const SETTINGS: [(&str, &str); 9] = [
+    ("with nrpe.ciphers: DEFAULT@SECLEVEL=1", "with -L DEFAULT@SECLEVEL=1"),
+    ("nrpe.certificate and nrpe.key", "-C and -K"),
+    (
+        "files that a host's nrpe settings name are read on the satellite, by the user it runs as",
+        "look at the path and at who may read it",
+    ),
+    ("nrpe.tls: certificate", "-A or --pin"),
+    ("nrpe.tls: anonymous", "no -n"),
+    ("nrpe.tls: plain", "-n"),
+    ("nrpe.name", "--verify-name"),
+    ("nrpe.pins", "--pin"),
+    ("nrpe.ca", "-A"),
+];
+
+/// A hint in words that can be typed here: who runs this program has no configuration of Perigee before him.
+fn in_options(hint: &str) -> String {
+    SETTINGS.iter().fold(hint.to_owned(), |hint, (setting, option)| hint.replace(setting, option))
 }
 
 /// Wrong use. The first line says what is wrong.

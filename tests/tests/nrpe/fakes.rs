@@ -6,7 +6,7 @@ use std::time::Duration;
 use satellite::probe::Prober;
 use satellite::probe::nrpe::Client;
 use satellite::probe::nrpe::packet::Version;
-use shared::check::{Exit, State};
+use shared::check::{Check, Exit, State};
 use tests::daemon::answers::Command;
 use tests::daemon::{Daemon, Spec, Transport};
 
@@ -109,6 +109,16 @@ async fn a_fixed_version_is_the_only_one_tried() {
     load.versions = Some(vec![Version::V4]);
     assert_eq!(fault(&client, &load, PATIENCE).await, "eof-before-response");
     assert_eq!(daemon.seen.connections(), 2, "and the daemon's own command in the same version");
+    for (version, says) in [(3, Some("speak version 3: without nrpe.version")), (4, Some("speak version 4")), (2, None)]
+    {
+        let mut fixed = check(daemon.address, false, "load");
+        if let Check::Nrpe(check) = &mut fixed {
+            check.version = Some(version);
+        }
+        let outcome = Prober::new().unwrap().probe("h!load", &fixed, PATIENCE).await;
+        assert_eq!(says.is_none(), outcome.state == State::Warning, "{outcome:?}");
+        assert!(says.is_none_or(|says| outcome.long_output.contains(says)), "{outcome:?}");
+    }
     load.versions = Some(vec![Version::V2]);
     assert_eq!(answer(&client, &load).await.1, 1);
 }

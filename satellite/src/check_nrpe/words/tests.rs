@@ -119,3 +119,36 @@ fn help_names_every_option() {
     }
     assert!(text.lines().all(|line| line.chars().count() <= 132), "lines fit a terminal");
 }
+
+#[test]
+fn what_to_do_is_said_in_options_of_this_program() {
+    use crate::probe::nrpe::policy::{Endpoint, NameRule, Peer, Security, TlsPolicy};
+
+    let verified = Security::Tls(std::sync::Arc::new(TlsPolicy {
+        peer: Peer::Verified { ca: None, name: NameRule::Any, pins: Vec::new() },
+        ..TlsPolicy::default()
+    }));
+    let name = |name: &str| name.to_owned();
+    for (class, says) in [
+        (Class::RefusedHere { in_handshake: true }, "(-n)?"),
+        (Class::ClosedInHandshake, "(-n)?"),
+        (Class::NotTls(name("x")), "(-n)?"),
+        (Class::Alert { number: 40, name: name("x") }, "nothing weaker"),
+        (Class::ClientCertificate { alert: None, shown: false }, "name one with -C and -K"),
+        (Class::TlsFiles(name("x")), "who may read it"),
+        (Class::Untrusted(name("x")), "in the file -A names"),
+        (Class::Untrusted(name("self-signed certificate")), "naming its file in -A or its key in --pin"),
+        (Class::Untrusted(name("EE certificate key too weak")), "-L DEFAULT@SECLEVEL=1"),
+        (Class::WrongName(name("x")), "the one --verify-name says"),
+        (Class::WrongPin(name("00ff")), "add 00ff to --pin"),
+    ] {
+        for security in [Security::Plain, Security::anonymous(), verified.clone()] {
+            let endpoint = Endpoint { address: name("web01"), port: 5666, security: security.clone() };
+            let said = explanation(&of(class.clone()), &Query::new(endpoint, "x"));
+            assert!(!said.replace("nrpe.cfg", "").contains("nrpe."), "{said}");
+            if security == verified {
+                assert!(said.contains(says), "{said}");
+            }
+        }
+    }
+}
