@@ -42,7 +42,7 @@ use self::names::Names;
 use self::pid::PidFile;
 use self::server::{Server, listen};
 use self::tls::Tls;
-use crate::process::Runner;
+use crate::process::{Runner, orphans};
 
 /// The version of nrpe that the agent answers like, and says it is: clients choose their packets by it.
 pub const VERSION: &str = "4.1.0";
@@ -182,6 +182,7 @@ impl Agent {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut hup = signal(SignalKind::hangup())?;
         let Self { call, live, log, pid } = self;
+        orphans::collect();
         announce(&live);
         let mut listening = Listening::start(&live.settings).await?;
         let (give, take) = watch::channel(Arc::new(live));

@@ -12,7 +12,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process_group, waitid, waitpgid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
@@ -21,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 pub mod limits;
+pub mod orphans;
 
 #[cfg(test)]
 mod tests;
@@ -39,10 +40,8 @@ pub const TERM_GRACE: Duration = Duration::from_millis(500);
 pub const LINGER: Duration = Duration::from_millis(200);
 /// A killed program is gone at once, unless it hangs in the kernel: then it is left to a task that waits for it, with its place.
 pub const COLLECT_WITHIN: Duration = Duration::from_millis(200);
-/// How often it is looked for orphans to collect, and for an end where no signals can be had.
+/// How often it is looked for an end where no signals can be had.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// How often a process 1 looks for orphans of a killed group; what hangs in the kernel longer stays behind as one entry in the table.
-const ORPHAN_LOOKS: u32 = 100;
 
 /// What becomes of processes that a program left in its group when it ended in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -292,7 +291,8 @@ fn start(order: &Order, place: Option<Place>) -> Result<Started, Obstacle> {
     }
     command.envs(order.environment.iter().map(|(name, value)| (name, value))).current_dir(&order.directory);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
-    let mut child = command.spawn().map_err(|error| obstacle_of(&error, Path::new(program), &order.directory))?;
+    let started = orphans::start(|| command.spawn());
+    let mut child = started.map_err(|error| obstacle_of(&error, Path::new(program), &order.directory))?;
     let leader = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     let (Some(leader), Some(stdout), Some(stderr)) = (leader, child.stdout.take(), child.stderr.take()) else {
         return Err(Obstacle::Failed("the system gave the new process no number".to_owned()));
@@ -338,10 +338,8 @@ impl Group {
     async fn collect(&mut self) -> Option<io::Result<ExitStatus>> {
         let (child, _) = self.remains.as_mut()?;
         let status = timeout(COLLECT_WITHIN, child.wait()).await.ok()?;
+        orphans::collected(self.leader);
         self.remains = None;
-        if is_first_process() {
-            tokio::spawn(collect_orphans(self.leader));
-        }
         Some(status)
     }
 }
@@ -355,26 +353,9 @@ impl Drop for Group {
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
                 let _ = child.wait().await;
+                orphans::collected(leader);
                 drop(place);
-                if is_first_process() {
-                    collect_orphans(leader).await;
-                }
             });
-        }
-    }
-}
-
-/// In a container without an init the satellite itself is process 1, to whom the orphans of a killed group fall.
-fn is_first_process() -> bool {
-    getpid().as_raw_nonzero().get() == 1
-}
-
-async fn collect_orphans(group: Pid) {
-    for _ in 0..ORPHAN_LOOKS {
-        match waitpgid(group, WaitOptions::NOHANG) {
-            Ok(Some(_)) => {}
-            Ok(None) => sleep(LOOK_EVERY).await,
-            Err(_) => return,
         }
     }
 }

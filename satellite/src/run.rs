@@ -27,6 +27,7 @@ use crate::command::{Command, Identity, ProbeId};
 use crate::link::{self, LinkEvent, LinkHandle, SendError};
 use crate::probe::Prober;
 use crate::probe::nrpe::counters::Figures;
+use crate::process::orphans;
 use crate::scheduler::{Scheduler, Status};
 use crate::settings::{Misuse, Run};
 use crate::spool::{self, Answer, Order, Spool};
@@ -104,6 +105,7 @@ impl Linking {
 /// When the process cannot begin or its volume is gone for good; [`Misuse`] when it was told what cannot be.
 pub async fn run(settings: Run, stop: CancellationToken) -> Result<()> {
     let clocks = Clocks { began: Instant::now() };
+    orphans::collect();
     let certificates = settings.identity();
     let Some((installation, slot)) = identify(&settings, &certificates, &stop).await? else { return Ok(()) };
     let identity = Identity {

@@ -23,6 +23,9 @@ pub const SOON: Duration = Duration::from_secs(20);
 /// A free port may be taken by somebody else before the agent has it; then the next one is tried.
 const PORTS_TRIED: usize = 5;
 
+/// What makes a program process 1 of its own table of processes, as in a container; nothing of it outlives `unshare`.
+const FIRST: [&str; 5] = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
+
 /// A running agent; dropped, it is killed.
 #[derive(Debug)]
 pub struct Agent {
@@ -54,14 +57,31 @@ impl Agent {
     ///
     /// # Errors
     /// It does not start; its log is in the message.
-    pub fn set_up(mut setup: Setup) -> Result<Self> {
+    pub fn set_up(setup: Setup) -> Result<Self> {
+        Self::under(&[], setup)
+    }
+
+    /// Starts an agent as process 1 of its own table of processes; [`Agent::pid`] is that of its parent, `unshare`. None where
+    /// nobody may have such a table.
+    ///
+    /// # Errors
+    /// It does not start; its log is in the message.
+    pub fn as_first_process(commands: &[(&str, &str)], settings: &str) -> Result<Option<Self>> {
+        let [program, options @ ..] = FIRST;
+        if !Command::new(program).args(options).arg("true").output().is_ok_and(|output| output.status.success()) {
+            return Ok(None);
+        }
+        Self::under(&FIRST, Setup::new(nowhere(), Transport::Plain, commands, settings)).map(Some)
+    }
+
+    fn under(launcher: &[&str], mut setup: Setup) -> Result<Self> {
         let any = setup.address.port() == 0;
         let mut last = None;
         for _ in 0..PORTS_TRIED {
             if any {
                 setup.address.set_port(free_port(Ipv4Addr::LOCALHOST)?);
             }
-            match Self::begin(setup.clone()) {
+            match Self::begin(launcher, setup.clone()) {
                 Err(error) if any && format!("{error:#}").contains("in use") => last = Some(error),
                 begun => return begun,
             }
@@ -69,11 +89,20 @@ impl Agent {
         Err(last.unwrap_or_else(|| anyhow::anyhow!("no port was tried")))
     }
 
-    fn begin(setup: Setup) -> Result<Self> {
+    fn begin(launcher: &[&str], setup: Setup) -> Result<Self> {
         let (directory, log) = room()?;
         let config = directory.path().join("nrpe.cfg");
         std::fs::write(&config, setup.text(&log, is_root()))?;
-        let mut command = call(&["--config"])?;
+        let mut command = match launcher {
+            [] => call(&["--config"])?,
+            [first, options @ ..] => {
+                let agent = call(&["--config"])?;
+                let mut command = Command::new(first);
+                command.args(options).arg(agent.get_program()).args(agent.get_args());
+                command.env_remove("PERIGEE_AGENT_CONFIG").env_remove("PERIGEE_LOG");
+                command
+            }
+        };
         command.arg(&config);
         if setup.transport == Transport::Plain {
             command.arg("--no-tls");

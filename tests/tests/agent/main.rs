@@ -6,6 +6,7 @@ mod arguments;
 mod bounds;
 mod configuration;
 mod modes;
+mod orphans;
 mod refusals;
 mod scene;
 mod tickets;

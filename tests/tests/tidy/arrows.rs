@@ -46,7 +46,7 @@ const SATELLITE: &Table = &[
     ("link", &[]),
     ("check_nrpe", &["probe"]),
     ("settings", &["discover"]),
-    ("run", &["clock", "command", "link", "probe", "scheduler", "settings", "spool"]),
+    ("run", &["clock", "command", "link", "probe", "process", "scheduler", "settings", "spool"]),
 ];
 
 const MASTER: &Table = &[
