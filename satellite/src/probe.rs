@@ -25,6 +25,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use shared::check::{Check, Exit, NrpeCheck, NrpeName, NrpeTls, NrpeTrust, Outcome, PluginCheck, State};
 use shared::perfdata;
+use shared::text::is_obeyed;
 use shared::time::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
@@ -333,14 +334,7 @@ fn fixed_version(check: &NrpeCheck, fault: &Fault) -> Option<String> {
     closed.then(|| format!("{speaks}: without nrpe.version the right one is found out"))
 }
 
-/// The text of a plugin for people: what is no UTF-8 is replaced. Left out are control characters other than line feed and tab,
-/// which terminals obey and pages do not show, and those that turn the order of writing round (Unicode TR 36): with them a
-/// daemon could make CRITICAL read as something else.
+/// The text of a plugin for people: what is no UTF-8 is replaced, and what would be obeyed is left out, but for line feed and tab.
 fn readable(text: &[u8]) -> String {
-    let hidden = |char: char| match char {
-        '\n' | '\t' => false,
-        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
-        char => char.is_control(),
-    };
-    String::from_utf8_lossy(text).chars().filter(|&char| !hidden(char)).collect()
+    String::from_utf8_lossy(text).chars().filter(|&char| matches!(char, '\n' | '\t') || !is_obeyed(char)).collect()
 }

@@ -5,6 +5,7 @@ pub mod time;
 pub mod name;
 pub mod unit;
 pub mod range;
+pub mod text;
 pub mod url;
 pub mod perfdata;
 pub mod check;

@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use shared::text::is_obeyed;
+
 /// A terminal counts as at least this wide.
 pub(super) const WIDTH_MIN: usize = 40;
 /// The elastic column is not cut below this; other columns are left out before.
@@ -58,17 +60,11 @@ impl Cell {
 
 /// Text without anything that a terminal would obey.
 pub(super) fn printable(text: &str) -> String {
-    // Beside control characters: marks that turn the direction of what follows.
-    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars()
-        .map(|c| {
-            if c == '\t' {
-                ' '
-            } else if c.is_control() || turns(c) {
-                '?'
-            } else {
-                c
-            }
+        .map(|c| match c {
+            '\t' => ' ',
+            c if is_obeyed(c) => '?',
+            c => c,
         })
         .collect()
 }

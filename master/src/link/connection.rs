@@ -13,6 +13,7 @@ use rustls_pki_types::CertificateDer;
 use shared::frame::{CLOSE_REFUSED, FrameError, split_frame};
 use shared::identity::SlotSession;
 use shared::refusal::Refusal;
+use shared::text::is_obeyed;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{
@@ -117,7 +118,7 @@ async fn shake_hands(link: &Link, incoming: Incoming) -> Option<(Connection, Slo
 /// An error as text for log and people: part of it may be the peer's own words.
 fn plain(error: &ConnectionError) -> String {
     let text = error.to_string();
-    text.chars().take(REASON_CHARS).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().take(REASON_CHARS).map(|c| if is_obeyed(c) { '\u{fffd}' } else { c }).collect()
 }
 
 fn register(link: &Link, connection: &Connection, session: SlotSession) -> Peer {

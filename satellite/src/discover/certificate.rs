@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use shared::text::is_obeyed;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
@@ -66,7 +67,7 @@ fn address(bytes: &[u8]) -> Option<String> {
 
 /// Without what a terminal would obey, and not too long.
 fn readable(text: &str) -> String {
-    text.chars().filter(|char| !char.is_control()).take(MAX_NAME).collect()
+    text.chars().filter(|&char| !is_obeyed(char)).take(MAX_NAME).collect()
 }
 
 impl Certificate {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
+use shared::text::is_obeyed;
 
 use super::certificate::Certificate;
 use super::targets::Target;
@@ -297,7 +298,7 @@ fn is_unknown(command: &str, text: &str) -> bool {
 fn first_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     let line = line.split_once('|').map_or(line, |(line, _)| line).trim();
-    line.chars().filter(|char| !char.is_control()).take(MAX_TEXT).collect()
+    line.chars().filter(|&char| !is_obeyed(char)).take(MAX_TEXT).collect()
 }
 
 impl Finding {
@@ -430,7 +431,7 @@ mod tests {
 
     #[test]
     fn what_a_peer_says_fits_a_line() {
-        assert_eq!(first_line("a\u{1b}[31m \r\nb"), "a[31m");
+        assert_eq!(first_line("a\u{1b}[31m\u{2028}x: y\u{202e} \r\nb"), "a[31mx: y");
         assert_eq!(first_line(&"x".repeat(5000)).len(), MAX_TEXT);
     }
 }

@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use shared::text::is_obeyed;
+
 use super::findings::{Counts, Daemon, Finding, Mode, Verdict};
 
 /// The port that need not be written.
@@ -107,7 +109,7 @@ fn host(text: &mut String, name: &str, finding: &Finding, daemon: &Daemon, frame
         text.push_str("  # seen just now: compare it with the host's, or trust its issuer instead (`ca: FILE`)\n");
     }
     for (command, why) in &daemon.unclear {
-        let _ = writeln!(text, "  # {command} gave no clear sign: {why}");
+        let _ = writeln!(text, "  # {command} gave no clear sign: {}", comment(why));
     }
     let mut keys = Vec::new();
     if frame.part {
@@ -227,11 +229,14 @@ fn remarks(text: &mut String, findings: &[Finding]) {
     for (heading, lines) in sections.iter().filter(|(_, lines)| !lines.is_empty()) {
         let _ = writeln!(text, "\n# {heading}");
         for line in lines {
-            // What a peer said must stay a comment.
-            let line: String = line.chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
-            let _ = writeln!(text, "#   {line}");
+            let _ = writeln!(text, "#   {}", comment(line));
         }
     }
+}
+
+/// What a peer said must stay a comment.
+fn comment(text: &str) -> String {
+    text.chars().map(|char| if is_obeyed(char) { ' ' } else { char }).collect()
 }
 
 /// A YAML text: as it is where nobody could take it for anything else, else in double quotes.
@@ -246,7 +251,7 @@ fn quoted(text: &str) -> String {
     for char in text.chars() {
         match char {
             '"' | '\\' => quoted.extend(['\\', char]),
-            char if char.is_control() => {
+            char if is_obeyed(char) => {
                 let _ = write!(quoted, "\\u{:04x}", u32::from(char));
             }
             char => quoted.push(char),

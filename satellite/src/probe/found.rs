@@ -9,6 +9,7 @@ use std::time::Duration;
 use shared::check::network::Limits;
 use shared::check::{Exit, State};
 use shared::range::Range;
+use shared::text::is_obeyed;
 
 use super::dial::{Cause, NotReached};
 
@@ -73,7 +74,8 @@ impl Found {
     }
 }
 
-/// The worse of two service states of a plugin: CRITICAL before UNKNOWN before WARNING before OK.
+/// The worse of two service states of a plugin, as check_tcp has it: CRITICAL before UNKNOWN before WARNING before OK. (Built-in
+/// checks of the agent have the other order of the Monitoring Plugins, in which UNKNOWN is less than WARNING.)
 #[must_use]
 pub fn worse(one: State, other: State) -> State {
     let rank = |state: State| match state {
@@ -103,13 +105,13 @@ fn bound(range: Option<Range>) -> String {
     }
 }
 
-/// What a peer said, for one line of text: white space is one blank, control characters and `|` are left out, and it has an end.
+/// What a peer said, for one line of text: white space is one blank, what would be obeyed and `|` are left out, and it has an end.
 #[must_use]
 pub fn shown(text: &str) -> String {
     let mut line = String::new();
     let mut chars = 0;
     for word in text.split(|char: char| char.is_whitespace() || char == '\0') {
-        let word: String = word.chars().filter(|char| !char.is_control() && *char != '|').collect();
+        let word: String = word.chars().filter(|&char| !is_obeyed(char) && char != '|').collect();
         if word.is_empty() {
             continue;
         }
@@ -141,6 +143,7 @@ mod tests {
     #[test]
     fn what_a_peer_said_is_one_harmless_line() {
         assert_eq!(shown("a\r\n  b\t\u{1b}[31mc\0d | e|f\n"), "a b [31mc d ef");
+        assert_eq!(shown("OK \u{202e}LACITIRC\u{202c}\u{2028}x\u{200f}"), "OK LACITIRC x");
         assert_eq!(shown(""), "");
         assert_eq!(shown_bytes(b"caf\xe9"), "caf\u{fffd}");
         let long = shown(&"x".repeat(10_000));

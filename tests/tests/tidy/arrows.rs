@@ -17,6 +17,7 @@ const SHARED: &Table = &[
     ("name", &[]),
     ("unit", &[]),
     ("range", &[]),
+    ("text", &[]),
     ("url", &[]),
     ("perfdata", &["range"]),
     ("check", &["perfdata", "range", "time"]),

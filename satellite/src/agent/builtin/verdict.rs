@@ -5,6 +5,7 @@
 
 use shared::check::State;
 use shared::perfdata::{LABEL_LIMIT, METRICS_LIMIT};
+use shared::text::is_obeyed;
 
 use super::limit::Limits;
 
@@ -40,7 +41,7 @@ pub fn worse(one: State, other: State) -> State {
 /// A name from the system, fit for a text: no bar, nothing that controls a terminal.
 #[must_use]
 pub fn plain(name: &str) -> String {
-    name.chars().map(|letter| if letter == '|' || letter.is_control() { '?' } else { letter }).collect()
+    name.chars().map(|letter| if letter == '|' || is_obeyed(letter) { '?' } else { letter }).collect()
 }
 
 /// A number as performance data has it: at most three decimals, no exponent. What is no number becomes `U`.
