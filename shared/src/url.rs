@@ -1,5 +1,5 @@
 //! Web addresses, `http://` and `https://`: text into parts, and where a redirect leads (RFC 3986 §5). Strict: what would have to
-//! be percent-encoded is refused, not guessed at. Knows no network.
+//! be percent-encoded is refused, not guessed at, but for what servers write into a redirect. Knows no network.
 //!
 //! The surprise: a user name or password in an address is an error; it would end up in logs and results.
 
@@ -63,6 +63,17 @@ pub fn check_path(path: &str) -> Result<(), UrlError> {
     } else {
         Err(UrlError::Character)
     }
+}
+
+/// A `Location` as browsers read it (WHATWG URL, path state): blanks around it do not count, and blanks, quotes and bytes that are
+/// no ASCII become percent-encoded. Control characters stay, and make it an error.
+#[must_use]
+pub fn encoded(location: &[u8]) -> String {
+    let one = |&byte: &u8| match byte {
+        b' ' | b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | 128.. => format!("%{byte:02X}"),
+        byte => char::from(byte).to_string(),
+    };
+    location.trim_ascii().iter().map(one).collect()
 }
 
 /// Whether a text can be the name or address of a host, without brackets: letters, digits, `.`, `-`, `_` and `:`.
@@ -233,6 +244,18 @@ mod tests {
             assert_eq!(Url::parse(text), Err(error), "{text}");
         }
         assert_eq!(Url::parse(&format!("http://a/{}", "b".repeat(URL_BYTES_MAX))), Err(UrlError::Long));
+    }
+
+    #[test]
+    fn what_servers_write_into_a_redirect_is_encoded_as_browsers_do() {
+        let base = url("http://a/b/c");
+        let joined = |location: &[u8]| base.join(&encoded(location)).map(|url| url.path);
+        assert_eq!(joined(b"  /x y\"<>\r\n").as_deref(), Ok("/x%20y%22%3C%3E"));
+        assert_eq!(joined("/ü?q=%20#ü".as_bytes()).as_deref(), Ok("/%C3%BC?q=%20"));
+        assert_eq!(joined(b"\xfc").as_deref(), Ok("/b/%FC"), "Latin-1");
+        assert_eq!(joined(b"/\x1b[2J"), Err(UrlError::Character));
+        assert_eq!(joined(b"http://a b/"), Err(UrlError::Host));
+        assert_eq!(joined("http://ü.example/".as_bytes()), Err(UrlError::Host));
     }
 
     /// RFC 3986 §5.4, as far as it is about web addresses.

@@ -14,13 +14,13 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
-use hyper::header::{CONNECTION, HOST, LOCATION, USER_AGENT};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, LOCATION, USER_AGENT};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use shared::check::State;
-use shared::check::network::{HttpCheck, Tls};
+use shared::check::network::{HttpCheck, REDIRECTS_MAX, Tls};
 use shared::time::Timestamp;
-use shared::url::Url;
+use shared::url::{Url, encoded};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
@@ -41,8 +41,9 @@ pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 pub const HEADERS_MAX: usize = 128;
 /// What one exchange may read in all: head and body, and what chunks put around it; whoever sends more is cut off.
 pub const READ_BYTES_MAX: u64 = 2 * (BODY_BYTES_MAX + HEAD_BYTES_MAX) as u64;
-/// Most redirects that can be followed (check_http's own bound).
-pub const REDIRECTS_MAX: u8 = 15;
+
+/// What a body is if the check's headers do not say (check_http's own).
+const USUAL_CONTENT_TYPE: &str = "application/x-www-form-urlencoded";
 
 /// Headers that are for the server they were written for, and for nobody whom it names.
 const SECRET_HEADERS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
@@ -189,13 +190,15 @@ impl Visit<'_> {
         let io = TokioIo::new(Counted::new(stream, count.clone(), READ_BYTES_MAX));
         let mut builder = hyper::client::conn::http1::Builder::new();
         builder.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
+        // A server that writes its headers badly still serves its page: what is no header is left out, as by browsers.
+        builder.ignore_invalid_headers_in_responses(true);
+        builder.allow_spaces_after_header_name_in_responses(true).allow_obsolete_multiline_headers_in_responses(true);
         let (mut sender, connection) = builder.handshake(io).await.map_err(|error| fault(&error))?;
         let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
         let response = timeout_at(self.deadline, sender.send_request(request)).await;
         let response = response.map_err(|_| self.late(target, "no answer"))?.map_err(|error| fault(&error))?;
         let (line, status) = (line_of(&response), response.status().as_u16());
-        let location =
-            response.headers().get(LOCATION).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let location = response.headers().get(LOCATION).map(|value| encoded(value.as_bytes()));
         let mut body = Vec::new();
         let mut incoming = response.into_body();
         let cut_off = loop {
@@ -232,6 +235,9 @@ impl Visit<'_> {
         }
         let carries = target.trusted && target.method == check.method;
         let body = check.body.clone().filter(|_| carries).unwrap_or_default();
+        if !body.is_empty() && !check.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(CONTENT_TYPE.as_str())) {
+            request = request.header(CONTENT_TYPE, USUAL_CONTENT_TYPE);
+        }
         request.body(Full::new(Bytes::from(body))).map_err(|error| {
             let text =
                 format!("HTTP UNKNOWN - {}: no such request can be sent: {error}", shown(&target.url.to_string()));

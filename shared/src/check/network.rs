@@ -9,6 +9,9 @@ use serde::Serialize;
 use crate::check::State;
 use crate::range::Range;
 
+/// Most redirects that a check can follow (check_http's own bound).
+pub const REDIRECTS_MAX: u8 = 15;
+
 /// When a response time is too long; a side that is not given never alerts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode, Serialize)]
 pub struct Limits {

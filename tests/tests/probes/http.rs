@@ -8,7 +8,7 @@ use shared::check::network::{CertificateDays, Limits, StatusRange, Tls};
 use shared::check::{Check, Exit, HttpCheck, State};
 use tests::daemon::script::Act::{self, Send};
 
-use crate::scene::{Ca, PATIENCE, form, page, path_of, plugin, printed, probe, web};
+use crate::scene::{Ca, PATIENCE, form, page, path_of, plugin, printed, probe, web, web_v6};
 
 pub(crate) fn http(address: SocketAddr, path: &str) -> HttpCheck {
     HttpCheck {
@@ -46,9 +46,17 @@ fn site(head: &str) -> Vec<Act> {
         "/self" => sent("302 Found", "Location: /self\r\n"),
         "/nowhere" => sent("302 Found", ""),
         "/old" => vec![Send(b"HTTP/1.0 200 OK\r\n\r\nhello world".to_vec())],
+        "/half" => vec![Send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf".to_vec())],
         "/chunked" => vec![Send(
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n6\r\nhello \r\n5\r\nworld\r\n0\r\n\r\n".to_vec(),
         )],
+        // What is wrong with these, browsers and check_http overlook.
+        "/blank-before-colon" => sent("200 OK", "X-Odd : y\r\n"),
+        "/folded" => sent("200 OK", "X-Odd: y\r\n z\r\n"),
+        "/odd-name" => sent("200 OK", "X odd(1): y\r\n"),
+        "/no-header" => sent("200 OK", "this is no header\r\n"),
+        "/control" => sent("200 OK", "X-Odd: a\u{1}b\r\n"),
+        "/to-blank" => sent("302 Found", "Location:  /a b<ü>\r\n"),
         "/garbage" => vec![Send(b"SSH-2.0-OpenSSH_9.2p1\r\n".to_vec())],
         "/nothing" => vec![],
         path => match path.strip_prefix("/hop/").and_then(|number| number.parse::<u32>().ok()) {
@@ -98,6 +106,12 @@ const CASES: &[(&str, &[&str], Change, bool)] = &[
     ("/404", &["-e", "200"], |check| check.status = vec![StatusRange { first: 200, last: 200 }], false),
     ("/404", &["-e", "404"], |check| check.status = vec![StatusRange { first: 404, last: 404 }], false),
     ("/chunked", &["-s", "hello world"], |check| check.contains = vec!["hello world".into()], false),
+    ("/blank-before-colon", &["-s", "hello"], |check| check.contains = vec!["hello".into()], true),
+    ("/folded", &["-s", "hello"], |check| check.contains = vec!["hello".into()], true),
+    ("/odd-name", &["-s", "hello"], |check| check.contains = vec!["hello".into()], true),
+    ("/no-header", &["-s", "hello"], |check| check.contains = vec!["hello".into()], true),
+    ("/control", &["-s", "hello"], |check| check.contains = vec!["hello".into()], true),
+    ("/to-blank", &["-f", "follow"], |check| check.follow = 15, true),
     ("/nowhere", &["-f", "follow"], |check| check.follow = 15, false),
     ("/hop/1", &["-f", "follow"], |check| check.follow = 15, false),
     ("/self", &["-f", "follow"], |check| check.follow = 15, false),
@@ -143,6 +157,22 @@ async fn over_tls_the_text_is_that_of_check_http_too() {
     if let Some((_, text)) = plugin("check_http", "monitoring-plugins-basic", &args).await {
         assert_eq!(form(&printed(&ours)), form(&text));
     }
+    // A server that ends without TLS's farewell, as these do, and says no length before.
+    let mut old = check.clone();
+    old.path = "/old".into();
+    old.contains = vec!["hello world".into()];
+    let ours = probe(&Check::Http(Box::new(old)), PATIENCE).await;
+    assert_eq!((ours.state, ours.authenticated), (State::Ok, Some(true)), "{ours:?}");
+    // It finds no text behind a head without headers.
+    let args = [&args[..8], &["/old"]].concat();
+    if let Some((_, text)) = plugin("check_http", "monitoring-plugins-basic", &args).await {
+        assert_eq!(form(&printed(&ours)), form(&text));
+    }
+    // One that promised more has been cut off.
+    let mut half = check.clone();
+    half.path = "/half".into();
+    let ours = probe(&Check::Http(Box::new(half)), PATIENCE).await;
+    assert_eq!((ours.state, &ours.exit), (State::Critical, &Exit::Error("http-protocol".into())), "{ours:?}");
     // With days, and without belief.
     check.certificate = Some(CertificateDays { warning: Some(60), critical: Some(7) });
     let ours = probe(&Check::Http(Box::new(check.clone())), PATIENCE).await;
@@ -180,12 +210,37 @@ async fn the_request_is_what_the_check_says() {
     let head = heads.lock().unwrap()[0].to_ascii_lowercase();
     assert!(head.starts_with("post /good?full=1 http/1.1\r\n"), "{head}");
     let host = format!("host: www.example:{}", address.port());
-    for line in
-        [host.as_str(), "x-probe: yes", "authorization: bearer secret", "content-length: 3", "connection: close"]
-    {
+    for line in [
+        host.as_str(),
+        "x-probe: yes",
+        "authorization: bearer secret",
+        "content-length: 3",
+        "content-type: application/x-www-form-urlencoded",
+        "connection: close",
+    ] {
         assert!(head.contains(&format!("\r\n{line}\r\n")), "{line}: {head}");
     }
     assert!(head.contains("\r\nuser-agent: perigee/"), "{head}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_of_version_6_stands_in_brackets_where_it_must() {
+    let respond = |head: &str| {
+        let host = head.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or("?");
+        let there = format!("Location: http://{host}/there\r\n");
+        vec![Send(if path_of(head) == "/there" { page("200 OK", "", host) } else { page("302 Found", &there, "") })]
+    };
+    let Some(address) = web_v6(Arc::new(respond)).await else { return };
+    let mut check = http(address, "/");
+    check.follow = 1;
+    check.contains = vec![format!("[::1]:{}", address.port())];
+    let ours = probe(&Check::Http(Box::new(check)), PATIENCE).await;
+    assert_eq!(ours.state, State::Ok, "{ours:?}");
+    let port = address.port().to_string();
+    let args = ["-6", "-I", "::1", "-H", "[::1]", "-p", &port, "-u", "/there", "-t", "10"];
+    if let Some((status, text)) = plugin("check_http", "monitoring-plugins-basic", &args).await {
+        assert_eq!(status, 0, "{text}");
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //! the form of a text without what was measured.
 #![expect(clippy::disallowed_methods, reason = "certificates are made that end some days from now")]
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -86,6 +86,14 @@ where
     R: Future<Output = ()> + Send + 'static,
 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    accept(listener, handle)
+}
+
+fn accept<F, R>(listener: TcpListener, handle: F) -> SocketAddr
+where
+    F: Fn(TcpStream) -> R + Send + 'static,
+    R: Future<Output = ()> + Send + 'static,
+{
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
@@ -93,6 +101,18 @@ where
         }
     });
     address
+}
+
+/// A web server on the IPv6 loopback; none where there is no such thing, which is recorded.
+pub(crate) async fn web_v6(respond: Respond) -> Option<SocketAddr> {
+    let Ok(listener) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await else {
+        missing("IPv6 on loopback", "nothing: allow it (net.ipv6.conf.lo.disable_ipv6=0)");
+        return None;
+    };
+    Some(accept(listener, move |stream| {
+        let respond = Arc::clone(&respond);
+        async move { answer(stream, &respond).await }
+    }))
 }
 
 /// What a web server does for a request, given its whole head.

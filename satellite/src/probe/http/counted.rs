@@ -1,5 +1,8 @@
 //! A stream that counts what is read from it: what an answer weighs, and an end to what a server can make us read, whatever it
 //! calls headers, chunks or trailers.
+//!
+//! The surprise: TLS that ends without a farewell is an end like any other, as for check_http and browsers. Servers that hang up so
+//! are many, and a body that says how long it is, or comes in chunks, is not taken for whole if it is not.
 
 use std::io;
 use std::pin::Pin;
@@ -47,7 +50,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut this.inner).poll_read(cx, buf);
         this.count.0.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
-        polled
+        match polled {
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            polled => polled,
+        }
     }
 }
 
