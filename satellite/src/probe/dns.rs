@@ -1,5 +1,5 @@
-//! Asks name servers one question and says what came: by UDP, again if nothing comes, by TCP if the answer is cut off. Each
-//! check asks anew; nothing is cached, and neither search list nor hosts file is read.
+//! Asks name servers one question and says what came: by UDP, again if nothing comes, without EDNS if that is not understood, by TCP
+//! if the answer is cut off. Each check asks anew; nothing is cached, and neither search list nor hosts file is read.
 //!
 //! The surprise: this is no resolver. Resolvers answer some names themselves (`localhost`, `.invalid`), which would say nothing
 //! about the server that is monitored.
@@ -24,7 +24,8 @@ use super::found::{Found, shown, time_item};
 
 /// Port of a name server that has no other.
 pub const PORT: u16 = 53;
-/// Questions by UDP to one server; further ones are not sent, the last one waits for what is left of its time.
+/// Questions by UDP to one server; further ones are not sent. The last one waits for what is left of the time, and is without EDNS:
+/// there are servers that drop what they do not know.
 pub const QUESTIONS: u32 = 3;
 /// Answers by UDP that may be about something else before one is given up; more come from somebody who guesses.
 pub const STRAY_ANSWERS: usize = 64;
@@ -32,8 +33,8 @@ pub const STRAY_ANSWERS: usize = 64;
 /// Why a server gave no answer.
 #[derive(Debug)]
 enum Silence {
-    /// None in time.
-    Timeout,
+    /// None in time; this many datagrams came that answer something else, or nothing.
+    Timeout { strays: usize },
     /// The system says why not.
     Failed(String),
 }
@@ -54,7 +55,7 @@ pub async fn ask(check: &DnsCheck, limit: Duration) -> Found {
         Ok(_) => return unknown("dns-server", "the satellite's resolv.conf names no server; name one with `server`"),
         Err(found) => return *found,
     };
-    let mut silence = (Silence::Timeout, String::new());
+    let mut silence = (Silence::Timeout { strays: 0 }, String::new());
     let count = servers.len().min(dial::MAX_ADDRESSES);
     for (number, server) in servers.into_iter().take(dial::MAX_ADDRESSES).enumerate() {
         let now = Instant::now();
@@ -67,9 +68,13 @@ pub async fn ask(check: &DnsCheck, limit: Duration) -> Found {
     let (why, server) = silence;
     let text = |why: &str| format!("DNS CRITICAL - {}: {why}", shown(&check.name));
     match why {
-        Silence::Timeout => {
+        Silence::Timeout { strays } => {
             let seconds = started.elapsed().as_secs_f64();
-            Found::late(text(&format!("no answer from {server} within {seconds:.3} s")))
+            let but = match strays {
+                0 => String::new(),
+                count => format!(", but {count} that cannot be read or do not answer what was asked"),
+            };
+            Found::late(text(&format!("no answer from {server} within {seconds:.3} s{but}")))
         }
         Silence::Failed(why) => Found::failed("dns-server", State::Critical, text(&format!("{server}: {why}"))),
     }
@@ -106,14 +111,25 @@ fn place(server: SocketAddr) -> String {
 }
 
 async fn exchange(question: &Question, server: SocketAddr, deadline: Instant) -> Result<Said, Silence> {
-    let bytes = question.bytes().map_err(Silence::Failed)?;
-    match by_udp(question, &bytes, server, deadline).await? {
-        Said::Truncated => by_tcp(question, &bytes, server, deadline).await,
+    let (extended, plain) = (question.bytes(true), question.bytes(false));
+    let (extended, plain) = (extended.map_err(Silence::Failed)?, plain.map_err(Silence::Failed)?);
+    let (mut understood, mut said) = (&extended, by_udp(question, [&extended, &plain], server, deadline).await?);
+    if said.is_too_new() {
+        (understood, said) = (&plain, by_udp(question, [&plain, &plain], server, deadline).await?);
+    }
+    match said {
+        Said::Truncated => by_tcp(question, understood, server, deadline).await,
         said => Ok(said),
     }
 }
 
-async fn by_udp(question: &Question, bytes: &[u8], server: SocketAddr, deadline: Instant) -> Result<Said, Silence> {
+/// Sends the first form of the question, and the second in the end.
+async fn by_udp(
+    question: &Question,
+    [first, last]: [&[u8]; 2],
+    server: SocketAddr,
+    deadline: Instant,
+) -> Result<Said, Silence> {
     let failed = |error: std::io::Error| Silence::Failed(dial::plain(&error));
     let own: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
     let socket = UdpSocket::bind(own).await.map_err(failed)?;
@@ -122,11 +138,12 @@ async fn by_udp(question: &Question, bytes: &[u8], server: SocketAddr, deadline:
     let mut buffer = vec![0; usize::from(UDP_BYTES).max(4_096)];
     let mut strays = 0;
     for number in 0..QUESTIONS {
-        socket.send(bytes).await.map_err(failed)?;
+        let is_last = number + 1 == QUESTIONS;
+        socket.send(if is_last { last } else { first }).await.map_err(failed)?;
         let now = Instant::now();
         // Half of the time for the first one: a slow answer shall not be met by a second question.
         let left = deadline.saturating_duration_since(now);
-        let until = if number + 1 == QUESTIONS { deadline } else { now + left / 2 };
+        let until = if is_last { deadline } else { now + left / 2 };
         while let Ok(received) = timeout_at(until, socket.recv(&mut buffer)).await {
             let size = received.map_err(failed)?;
             if let Some(said) = question.read(buffer.get(..size).unwrap_or_default()) {
@@ -138,7 +155,7 @@ async fn by_udp(question: &Question, bytes: &[u8], server: SocketAddr, deadline:
             }
         }
     }
-    Err(Silence::Timeout)
+    Err(Silence::Timeout { strays })
 }
 
 async fn by_tcp(question: &Question, bytes: &[u8], server: SocketAddr, deadline: Instant) -> Result<Said, Silence> {
@@ -158,7 +175,7 @@ async fn by_tcp(question: &Question, bytes: &[u8], server: SocketAddr, deadline:
             None => Err(Silence::Failed("by TCP it answers what was not asked".to_owned())),
         }
     };
-    timeout_at(deadline, exchange).await.unwrap_or(Err(Silence::Timeout))
+    timeout_at(deadline, exchange).await.unwrap_or(Err(Silence::Timeout { strays: 0 }))
 }
 
 /// State, text and performance data, as check_dns has them.

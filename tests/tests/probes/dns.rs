@@ -2,7 +2,7 @@
 //! with `check_dns` as the oracle where it is installed and the port of name servers may be used.
 #![expect(clippy::disallowed_methods, reason = "a deadline that is kept can only be shown on the clock")]
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Instant;
 
@@ -56,6 +56,11 @@ fn message(query: &[u8], flags: u16, records: &[Vec<u8>]) -> Vec<u8> {
 
 const GOOD: u16 = 0x8180;
 
+/// Whether a query has a record besides its question: EDNS.
+fn is_extended(query: &[u8]) -> bool {
+    query[10..12] != [0, 0]
+}
+
 /// What the server sends for a query, in order.
 fn answers(query: &[u8], tcp: bool) -> Vec<Vec<u8>> {
     let (name_asked, _) = question(query);
@@ -74,6 +79,16 @@ fn answers(query: &[u8], tcp: bool) -> Vec<Vec<u8>> {
         "evil.test" => good(&[record(None, TXT, b"\x0cx\x1b[2J|a=1;\r\n")]),
         "cut.test" if !tcp => vec![message(query, GOOD | 0x0200, &[])],
         "cut.test" => good(&(0..200).map(a).collect::<Vec<_>>()),
+        // Servers from before EDNS: one says so, one drops what it does not know.
+        "old.test" if is_extended(query) => vec![message(query, GOOD | 1, &[])],
+        "older.test" if is_extended(query) => Vec::new(),
+        "old.test" | "older.test" => good(&[a(1)]),
+        "half.test" if !tcp => {
+            let mut half = message(query, GOOD | 0x0200, &[a(1), a(2)]);
+            half.truncate(half.len() - 3);
+            vec![half]
+        }
+        "half.test" => good(&[a(1), a(2)]),
         "always-cut.test" => vec![message(query, GOOD | 0x0200, &[])],
         "spoofed.test" => {
             let mut wrong = message(query, GOOD, &[a(66)]);
@@ -221,6 +236,32 @@ async fn a_slow_answer_is_a_warning() {
 }
 
 #[tokio::test]
+async fn servers_from_before_edns_are_asked_without_it() {
+    let server = started().await;
+    for name in ["old.test", "older.test"] {
+        let outcome = probe(&Check::Dns(check(server, name)), LIMIT).await;
+        assert_eq!(outcome.state, State::Ok, "{name}: {outcome:?}");
+        assert!(outcome.output.ends_with(&format!("{name} returns 192.0.2.1")), "{outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_may_have_an_address_of_version_6() {
+    let Ok(server) = name_server(SocketAddr::from((Ipv6Addr::LOCALHOST, 0))).await else {
+        return missing("IPv6 on loopback", "nothing: allow it (net.ipv6.conf.lo.disable_ipv6=0)");
+    };
+    for name in ["one.test", "cut.test"] {
+        assert_eq!(asked(check(server, name)).await.state, State::Ok, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_cut_in_the_middle_of_a_record_comes_whole_by_tcp() {
+    let outcome = asked(check(started().await, "half.test")).await;
+    assert!(outcome.output.ends_with("half.test returns 192.0.2.1,192.0.2.2"), "{outcome:?}");
+}
+
+#[tokio::test]
 async fn servers_that_lie_end_in_time() {
     let server = started().await;
     for name in ["garbage.test", "short.test", "lies.test", "pointers.test", "always-cut.test", "silent.test"] {
@@ -229,6 +270,9 @@ async fn servers_that_lie_end_in_time() {
         assert!(started.elapsed() < KEPT, "{name}: {:?}", started.elapsed());
         assert_eq!(outcome.state, State::Critical, "{name}: {outcome:?}");
         assert!(!outcome.output.contains(char::is_control), "{name}: {outcome:?}");
+        let counted = outcome.output.contains("that cannot be read or do not answer what was asked");
+        assert!(counted || !["short.test", "lies.test"].contains(&name), "{name}: {outcome:?}");
+        assert!(!counted || name != "silent.test", "{name}: {outcome:?}");
     }
     let nobody = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), tests::nrpe::free_port(Ipv4Addr::LOCALHOST).unwrap());
     let outcome = probe(&Check::Dns(check(nobody, "one.test")), LIMIT).await;

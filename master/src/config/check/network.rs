@@ -4,9 +4,10 @@
 //! The surprise: `warning: 500ms` and `warning: "0.5"` say the same; the second is a range of seconds as the Monitoring Plugins
 //! take it, so that `"0.1:2"` can be said as well.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use shared::check::network::{Agreement, CertificateDays, Limits, RecordType, StatusRange, Talk, Tls};
+use shared::check::network::{Agreement, CertificateDays, Limits, REDIRECTS_MAX, RecordType, StatusRange, Talk, Tls};
 use shared::check::{CertificateCheck, Check, DnsCheck, HttpCheck, SshCheck, State, TcpCheck};
 use shared::range::Range;
 use shared::time::Interval;
@@ -16,8 +17,6 @@ use super::Problem;
 use crate::config::diagnostic::{At, Place, did_you_mean_or};
 use crate::config::raw::NetworkKind;
 
-/// Most redirects that a check may follow (check_http's own bound).
-pub const REDIRECTS_MAX: u8 = 15;
 /// Most texts to look for, headers to send and values to expect in one check.
 pub const VALUES_MAX: usize = 64;
 /// Longest text to send or look for, in bytes.
@@ -28,6 +27,14 @@ pub const DAYS_MAX: u32 = 3_650;
 const USUAL_DAYS: CertificateDays = CertificateDays { warning: Some(30), critical: Some(7) };
 /// Headers that are made from other keys, or that would break the exchange.
 const OWN_HEADERS: [&str; 5] = ["host", "connection", "content-length", "transfer-encoding", "upgrade"];
+
+/// Whether a text can be a name in the name service: labels of 1 to 63 bytes, perhaps with a dot behind the last (RFC 1035 §2.3.4).
+fn is_asked_for(name: &str) -> bool {
+    let plain = name.strip_suffix('.').unwrap_or(name);
+    let label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(|byte| byte.is_ascii_graphic());
+    // An address of version 6 has empty ones; it is turned into a name.
+    name == "." || name.parse::<IpAddr>().is_ok() || (plain.len() <= 253 && plain.split('.').all(label))
+}
 
 /// One filled value: its key, a header's name or the like, the text.
 pub struct Filled {
@@ -426,9 +433,7 @@ impl<'a> Reader<'a> {
 
     fn dns(&mut self) -> DnsCheck {
         let name = self.one("name");
-        if let Some(text) =
-            name.filter(|text| text.value.is_empty() || text.value.len() > 255 || !text.value.is_ascii())
-        {
+        if let Some(text) = name.filter(|text| !is_asked_for(&text.value)) {
             let message = format!("“{}” is no name that can be asked for", text.value.escape_debug());
             self.wrong(text.place, message, "as in www.example.net; write an international name in its xn-- form");
         }

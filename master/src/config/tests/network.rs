@@ -160,6 +160,8 @@ fn each_mistake_is_named_with_advice() {
         ("{ dns: { type: A } }", "a dns check needs a name"),
         ("{ dns: { name: a, type: AAA } }", "`type` must be one of A, AAAA"),
         ("{ dns: ü.example }", "is no name that can be asked for"),
+        ("{ dns: a..b }", "“a..b” is no name that can be asked for"),
+        ("{ dns: \"a b\" }", "is no name that can be asked for"),
         ("{ dns: { name: a, match: any } }", "`match` means nothing without `expect`"),
         ("{ ssh: { port: ssh } }", "“ssh” is no port"),
         ("{ ssh: { version: { a: b } } }", "`version` must be a text"),

@@ -52,18 +52,20 @@ impl Question {
         Ok(Self { name: parsed, kind: kind_of(kind), id })
     }
 
-    /// The question in bytes.
+    /// The question in bytes, with EDNS (RFC 6891) or as it was before 1999.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn bytes(&self) -> Result<Vec<u8>, String> {
+    pub fn bytes(&self, extended: bool) -> Result<Vec<u8>, String> {
         let mut message = Message::query();
         message.metadata.id = self.id;
         message.metadata.recursion_desired = true;
         message.add_query(Query::query(self.name.clone(), self.kind));
-        let mut edns = Edns::new();
-        edns.set_max_payload(UDP_BYTES);
-        message.set_edns(edns);
+        if extended {
+            let mut edns = Edns::new();
+            edns.set_max_payload(UDP_BYTES);
+            message.set_edns(edns);
+        }
         message.to_vec().map_err(|error| shown(&error.to_string()))
     }
 
@@ -71,7 +73,7 @@ impl Question {
     /// them.
     #[must_use]
     pub fn read(&self, bytes: &[u8]) -> Option<Said> {
-        let message = Message::from_vec(bytes).ok()?;
+        let Ok(message) = Message::from_vec(bytes) else { return self.is_cut_off(bytes).then_some(Said::Truncated) };
         let same = |query: &Query| query.name() == &self.name && query.query_type() == self.kind;
         // A server that cannot read the question need not repeat it.
         let code = message.metadata.response_code;
@@ -104,6 +106,20 @@ impl Question {
         values.sort();
         values.truncate(VALUES_MAX);
         Some(Said::Values(values))
+    }
+
+    /// Whether these bytes begin as an answer to this that was cut off: some servers cut in the middle of a record.
+    fn is_cut_off(&self, bytes: &[u8]) -> bool {
+        let Some([first, second, flags, ..]) = bytes.first_chunk::<12>() else { return false };
+        u16::from_be_bytes([*first, *second]) == self.id && flags & 0x82 == 0x82
+    }
+}
+
+impl Said {
+    /// Whether a server says that it does not understand EDNS (RFC 6891 §7).
+    #[must_use]
+    pub fn is_too_new(&self) -> bool {
+        matches!(self, Self::Code(ResponseCode::FormErr | ResponseCode::NotImp | ResponseCode::BADVERS))
     }
 }
 
@@ -246,7 +262,7 @@ mod tests {
         assert_eq!(question.read(&message.to_vec().unwrap()), None);
         let other = Question::new("evil.example", RecordType::A, 7).unwrap();
         assert_eq!(question.read(&answer(&other, vec![]).to_vec().unwrap()), None);
-        assert_eq!(question.read(&question.bytes().unwrap()), None, "a question is no answer");
+        assert_eq!(question.read(&question.bytes(true).unwrap()), None, "a question is no answer");
         let mut message = answer(&question, vec![]);
         message.metadata.response_code = ResponseCode::NXDomain;
         assert_eq!(question.read(&message.to_vec().unwrap()), Some(Said::Code(ResponseCode::NXDomain)));
