@@ -8,12 +8,14 @@ use clap::Args;
 /// Runs the master: takes configuration, state and results together, and shows them.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-At its first start the master makes its CA, its journal and its first generation from --config.
-Later starts resume the running generation; `perigee-master apply` or SIGHUP takes changed files in.
+At its first start the master makes its CA, its journal and its first
+generation from --config. Later starts resume the running generation;
+`perigee-master apply` or SIGHUP takes changed files in.
 
 Example:
   perigee-master serve --config /etc/perigee --data /var/lib/perigee
-  perigee-master certificate --region eu --slot 1 --out ./eu-1 --data /var/lib/perigee")]
+  perigee-master certificate --region eu --slot 1 --out ./eu-1 \\
+    --data /var/lib/perigee")]
 pub struct Settings {
     /// File or directory with the configuration (*.yaml); read at the first start, on `apply` and on SIGHUP
     #[arg(long, value_name = "PATH", env = "PERIGEE_CONFIG")]

@@ -36,26 +36,33 @@ use crate::probe::nrpe::{Client, Query, Reply, VERSION_COMMAND};
 const MAX_LIST: u64 = 16 * 1024 * 1024;
 /// Between two looks of the progress line.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+/// The same where no terminal is, for a log: a line of its own.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
+/// What takes longer than this, at its rate, says so before it begins.
+const LONG: Duration = Duration::from_secs(60);
 
 const TEACHING: &str = "\
-TARGET is a name (web01), several (web[01-40].example.net), an address, a network (10.0.0.0/24,
-2001:db8::/120; at most 65536 targets in all), a range (10.0.0.5-10.0.0.20 or 10.0.0.5-20), @FILE
-with such words in it, or - for such words on standard input. web01:5667 and [2001:db8::1]:5667
-have a port of their own.
+TARGET is a name (web01), several (web[01-40].example.net), an address, a
+network (10.0.0.0/24, 2001:db8::/120; at most 65536 targets in all), a range
+(10.0.0.5-10.0.0.20 or 10.0.0.5-20), @FILE with such words in it (# begins a
+comment), or - for such words on standard input. web01:5667 and
+[2001:db8::1]:5667 have a port of their own.
 
-Run it where the checks will come from: daemons answer by source address. It opens at most --rate
-connections a second, asks --parallel targets at a time, and each of them one thing at a time: for
-its version (_NRPE_CHECK, over TLS, then plain), and then for each of the usual commands, without
-arguments. Ctrl-C ends it with what was found until then.
+Run it where the checks will come from: daemons answer by source address. It
+opens at most --rate connections a second, asks --parallel targets at a time,
+and each of them one thing at a time: for its version (_NRPE_CHECK, over TLS,
+then plain), and then for each of the usual commands, without arguments. Ctrl-C
+or SIGTERM ends it with what was found until then.
 
-It prints a configuration for `perigee-master check-config`: hosts with the way they are spoken to,
-services by the commands that exist, and comments on who refused, wants a certificate or is no NRPE
-daemon.
+It prints a configuration for `perigee-master check-config`: hosts with the way
+they are spoken to, services by the commands that exist, and comments on who
+refused, wants a certificate or is no NRPE daemon.
 
-  perigee-satellite discover nrpe 10.0.0.0/24 --exclude 10.0.0.1 --region eu >found.yaml
-  perigee-satellite discover nrpe @hosts.txt --commands check_load,check_backup --json
+  perigee-satellite discover nrpe 10.0.0.0/24 --exclude 10.0.0.1 >found.yaml
+  perigee-satellite discover nrpe @hosts.txt --commands check_load,check_raid
 
-Exit codes: 0 daemons found; 1 none found, or it failed and says why; 2 wrong use.";
+Exit codes: 0 daemons found; 1 none found, or it failed and says why; 2 wrong
+use.";
 
 /// What to look for.
 #[derive(Debug, Clone, Subcommand)]
@@ -121,10 +128,13 @@ pub async fn run(settings: &Nrpe, stop: CancellationToken) -> Result<ExitCode> {
     let total = targets.len();
     let began = Instant::now();
     let asker = Arc::new(Asker::new(settings, commands)?);
-    let (findings, counts) = asker.ask_all(targets, usize::from(settings.parallel), &stop).await;
-    let left = total - counts.asked;
     let mut error = io::stderr();
     // Nobody may be listening there; what was found goes to standard output.
+    if let Some(words) = announcement(total, settings.rate) {
+        let _ = writeln!(error, "{words}");
+    }
+    let (findings, counts) = asker.ask_all(targets, usize::from(settings.parallel), &stop).await;
+    let left = total - counts.asked;
     let _ = writeln!(error, "{} in {:.1} s", proposal::summary(&counts, left), began.elapsed().as_secs_f64());
     let text = if settings.json {
         let told = serde_json::json!({ "counts": counts, "left": left, "findings": findings });
@@ -137,6 +147,16 @@ pub async fn run(settings: &Nrpe, stop: CancellationToken) -> Result<ExitCode> {
     };
     io::stdout().write_all(text.as_bytes()).context("standard output")?;
     Ok(if counts.nrpe > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is said before the first question, if it will take long: one connection for each target is the least.
+fn announcement(total: usize, rate: u32) -> Option<String> {
+    let seconds = u64::try_from(total).unwrap_or(u64::MAX) / u64::from(rate.max(1));
+    (Duration::from_secs(seconds) > LONG).then(|| {
+        let minutes = seconds / 60;
+        let time = if minutes < 120 { format!("{minutes} minutes") } else { format!("{} hours", minutes / 60) };
+        format!("{total} targets at {rate} connections a second (--rate) take {time} at the least")
+    })
 }
 
 fn targets_of(settings: &Nrpe) -> Result<Vec<Target>> {
@@ -373,31 +393,32 @@ impl Pace {
     }
 }
 
-/// A line on standard error that says how far it is, if somebody looks.
+/// A line on standard error that says how far it is: on a terminal one that changes, elsewhere a new one from time to time.
 struct Progress {
     total: usize,
-    shown: Option<Instant>,
+    shown: Instant,
     looked_at: bool,
 }
 
 impl Progress {
     fn new(total: usize) -> Self {
-        Self { total, shown: None, looked_at: io::stderr().is_terminal() }
+        Self { total, shown: Instant::now(), looked_at: io::stderr().is_terminal() }
     }
 
     fn show(&mut self, counts: &Counts) {
-        if !self.looked_at || self.shown.is_some_and(|shown| shown.elapsed() < PROGRESS_EVERY) {
+        if self.shown.elapsed() < if self.looked_at { PROGRESS_EVERY } else { REPORT_EVERY } {
             return;
         }
-        self.shown = Some(Instant::now());
+        self.shown = Instant::now();
         let Counts { asked, nrpe, refused, .. } = counts;
-        let line = format!("\r{asked} of {} asked, {nrpe} NRPE daemons, {refused} refused here\x1b[K", self.total);
+        let line = format!("{asked} of {} asked, {nrpe} NRPE daemons, {refused} refused here", self.total);
+        let line = if self.looked_at { format!("\r{line}\x1b[K") } else { format!("{line}\n") };
         // A terminal that is gone is no reason to stop asking.
         let _ = io::stderr().write_all(line.as_bytes());
     }
 
     fn end(&self) {
-        if self.shown.is_some() {
+        if self.looked_at {
             let _ = io::stderr().write_all(b"\r\x1b[K");
         }
     }
@@ -417,6 +438,14 @@ mod tests {
         pace.skip();
         pace.turn().await;
         assert!(began.elapsed() >= Duration::from_millis(110), "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn what_takes_long_is_told_before() {
+        assert_eq!(announcement(1_200, 20), None);
+        let words = announcement(65_534, 20).unwrap();
+        assert_eq!(words, "65534 targets at 20 connections a second (--rate) take 54 minutes at the least");
+        assert!(announcement(65_534, 1).unwrap().contains("take 18 hours at"));
     }
 
     #[test]

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use clap::error::Error as Refusal;
 use satellite::agent::log::Log;
 use satellite::agent::{self, Call, Mistakes, builtin};
 use satellite::settings::{Action, Agent, Arguments, Check, Misuse, Run, Status};
 use satellite::{check_nrpe, discover, run, spool};
 use serde_json::Value;
+use shared::check::State;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -24,7 +26,11 @@ fn main() -> ExitCode {
     if Path::new(&program).file_name() == Some(OsStr::new(check_nrpe::NAME)) {
         return check_nrpe::run(&program.to_string_lossy(), words);
     }
-    let ended = match Arguments::parse().action {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(refusal) => return refuse(&refusal, words.next().as_deref() == Some(OsStr::new("check"))),
+    };
+    let ended = match arguments.action {
         Action::CheckNrpe(given) => Ok(check_nrpe::run(check_nrpe::NAME, given.words)),
         Action::Run(settings) => start(settings).map(|()| ExitCode::SUCCESS),
         Action::Status(settings) => show(&settings),
@@ -39,24 +45,38 @@ fn main() -> ExitCode {
     })
 }
 
+/// Shows help or what is wrong with the words. A plugin that was called wrongly is UNKNOWN, and says so where plugins speak.
+fn refuse(refusal: &Refusal, as_plugin: bool) -> ExitCode {
+    // Nobody may be listening any more; the code tells as much.
+    if as_plugin && refusal.use_stderr() {
+        let _ = write!(std::io::stdout(), "UNKNOWN - {refusal}");
+        return ExitCode::from(State::Unknown.number());
+    }
+    let _ = refusal.print();
+    u8::try_from(refusal.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+/// Cancelled by the first SIGTERM or SIGINT.
+fn told_to_stop() -> Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let told = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        told.cancel();
+    });
+    Ok(stop)
+}
+
 fn start(settings: Run) -> Result<()> {
     let filter =
         EnvFilter::try_new(&settings.log).map_err(|error| Misuse(format!("--log {}: {error}", settings.log)))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let runtime = tokio::runtime::Runtime::new().context("the runtime cannot be started")?;
-    let ended = runtime.block_on(async {
-        let stop = CancellationToken::new();
-        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let told = stop.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-            }
-            told.cancel();
-        });
-        run::run(settings, stop).await
-    });
+    let ended = runtime.block_on(async { run::run(settings, told_to_stop()?).await });
     // A probe or a disk that hangs must not keep a process that was told to end.
     runtime.shutdown_background();
     ended
@@ -64,16 +84,7 @@ fn start(settings: Run) -> Result<()> {
 
 fn look_for_daemons(settings: &discover::Nrpe) -> Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("the runtime cannot be started")?;
-    let ended = runtime.block_on(async {
-        let stop = CancellationToken::new();
-        let mut int = signal(SignalKind::interrupt())?;
-        let told = stop.clone();
-        tokio::spawn(async move {
-            int.recv().await;
-            told.cancel();
-        });
-        discover::run(settings, stop).await
-    });
+    let ended = runtime.block_on(async { discover::run(settings, told_to_stop()?).await });
     runtime.shutdown_background();
     ended
 }

@@ -10,47 +10,62 @@ use shared::name::{RegionName, SlotNumber};
 use crate::discover;
 
 const TEACHING: &str = "\
-A satellite runs the checks that its master gives to its slot of a region, and delivers the results. It needs two things: a
-directory that survives a restart (--data), and a certificate for its slot, made on the master's machine:
+A satellite runs the checks that its master gives to its slot of a region, and
+delivers the results. It needs two things: a directory that survives a restart
+(--data), and a certificate for its slot, made on the master's machine. This
+writes slot.crt, slot.key and ca.crt, and then starts the satellite:
 
-  perigee-master certificate --region eu --slot 1 --out DIR        writes slot.crt, slot.key and ca.crt
-  perigee-satellite run --master perigee.example.net:7443 --data /var/lib/perigee-satellite --identity DIR
+  perigee-master certificate --region eu --slot 1 --out DIR
+  perigee-satellite run --master perigee.example.net:7443 --identity DIR
 
-Start it before or after its master: it waits, and says what for. Without the master it goes on checking what it was given and
-keeps the results on its volume. `perigee-satellite status` shows what it is doing.
+Start it before or after its master: it waits, and says what for. Without the
+master it goes on checking what it was given and keeps the results on its
+volume. `perigee-satellite status` shows what it is doing.
 
-Exit codes: 0 good; 1 failed, the last line says why; 2 wrong use or wrong certificate; 3 no satellite runs there (status).";
+Exit codes: 0 good; 1 failed, the last line says why; 2 wrong use or wrong
+certificate; 3 no satellite runs there (status).";
 
 const CHECKING: &str = "\
-Looks at this machine or container and prints what a plugin would: a line of text, performance data behind `|`; the exit code is
-the state: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN (also for wrong options). No shell, no scripts, no other programs to install.
+Looks at this machine or container and prints what a plugin would: a line of
+text, performance data behind `|`; the exit code is the state: 0 OK, 1 WARNING,
+2 CRITICAL, 3 UNKNOWN (also for wrong options). No shell, no scripts, no other
+programs to install.
 
-  perigee-satellite check --list                                  which there are
-  perigee-satellite check help disk                               all options of one
+  perigee-satellite check --list                which there are
+  perigee-satellite check help disk             all options of one
   perigee-satellite check load -r -w 1.5,1.2,1 -c 3,2.5,2
   perigee-satellite check disk -w 10% -c 5% -p / -p /var
 
-Thresholds are ranges of the Monitoring Plugins: `10` (not above), `10:` (not below), `5:10`, `@5:10` (not inside); a bare number
-of something free is the least that must be left. Without thresholds a check only reports.";
+Thresholds are ranges of the Monitoring Plugins: `10` (not above), `10:` (not
+below), `5:10`, `@5:10` (not inside); a bare number of something free is the
+least that must be left. Without thresholds a check only reports.";
 
 const ANSWERING: &str = "\
-A drop-in for the nrpe daemon 4.1: it reads the same nrpe.cfg (all keys of nrpe, include, include_dir, TLS), listens on the same
-port, answers packets of versions 2, 3 and 4, and refuses what nrpe refuses, in the same way.
+A drop-in for the nrpe daemon 4.1: it reads the same nrpe.cfg (all keys of nrpe,
+include, include_dir, TLS), listens on the same port, answers packets of
+versions 2, 3 and 4, and refuses what nrpe refuses, in the same way.
 
-  perigee-satellite agent --config /etc/nagios/nrpe.cfg --check      names every mistake with file and line; exit code 2 if any
-  perigee-satellite agent --config /etc/nagios/nrpe.cfg              serves in the foreground, logs to standard error or log_file
-  perigee-satellite agent                                            serves built-in checks on 127.0.0.1:5666 to this machine
+  perigee-satellite agent --config /etc/nagios/nrpe.cfg --check
+          names every mistake with file and line; exit code 2 if any
+  perigee-satellite agent --config /etc/nagios/nrpe.cfg
+          serves in the foreground, logs to standard error or log_file
+  perigee-satellite agent
+          serves built-in checks on 127.0.0.1:5666 to this machine
 
-Beside commands for a shell, a line may name a built-in check, which needs no shell and no plugin:
+Beside commands for a shell, a line may name a built-in check, which needs no
+shell and no plugin (`perigee-satellite check --list`):
 
-  command[check_load]=@load -r -w 1.5,1.2,1 -c 3,2.5,2               see `perigee-satellite check --list`
+  command[check_load]=@load -r -w 1.5,1.2,1 -c 3,2.5,2
 
-Started as root it becomes nrpe_user and nrpe_group (or --user, --group) and refuses to serve as root unless `--user root` says so.
-SIGHUP reads the configuration again; one with mistakes is refused, and the one before stays in use. SIGTERM ends.
-Arguments of clients (dont_blame_nrpe=1) work, and allow_bash_command_substitution=1 is refused. There is no TCP wrapper
+Started as root it becomes nrpe_user and nrpe_group (or --user, --group) and
+refuses to serve as root unless `--user root` says so. SIGHUP reads the
+configuration again; one with mistakes is refused, and the one before stays in
+use. SIGTERM ends. Arguments of clients (dont_blame_nrpe=1) work, and
+allow_bash_command_substitution=1 is refused. There is no TCP wrapper
 (hosts.allow) and no syslog.
 
-Exit codes: 0 ended or no mistake; 1 failed, the last line says why; 2 wrong use or mistakes in the configuration.";
+Exit codes: 0 ended or no mistake; 1 failed, the last line says why; 2 wrong use
+or mistakes in the configuration.";
 
 /// Where plugins are: as Debian has them, as everybody has who builds Monitoring Plugins, and as a satellite's image has them.
 const USUAL_PLUGINS: [&str; 3] = ["/usr/lib/nagios/plugins", "/usr/local/lib/nagios/plugins", "/plugins"];
@@ -200,6 +215,19 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_page_of_help_fits_a_terminal_of_80_columns() {
+        fn pages(command: &clap::Command) -> Vec<String> {
+            let own = command.get_after_help().map(ToString::to_string);
+            own.into_iter().chain(command.get_subcommands().flat_map(pages)).collect()
+        }
+        let pages = pages(&Arguments::command());
+        assert!(pages.len() >= 5, "{pages:?}");
+        for line in pages.iter().flat_map(|page| page.lines()) {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
     }
 
     #[test]

@@ -381,6 +381,19 @@ fn the_reference_has_every_page() {
     }
 }
 
+/// Nagios takes exit code 2 for CRITICAL, and reads standard output.
+#[test]
+fn wrong_words_before_the_check_are_unknown_too() {
+    for words in [&[][..], &["--timeout", "0", "load"], &["--timeout"]] {
+        let said = ours(words);
+        assert_eq!(said.status, Some(3), "{words:?}: {said:?}");
+        assert!(said.text.starts_with("UNKNOWN - ") && said.text.contains("--help"), "{words:?}: {said:?}");
+    }
+    let help = ours(&["--help"]);
+    assert_eq!(help.status, Some(0), "{help:?}");
+    assert!(help.text.contains("perigee-satellite check load"), "{help:?}");
+}
+
 /// A table of comparisons proves nothing if the comparison never fails.
 #[test]
 fn a_difference_is_seen() {

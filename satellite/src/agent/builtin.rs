@@ -223,6 +223,13 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_page_fits_a_terminal() {
+        for page in ALL.iter().map(Manual::page).chain([list()]) {
+            assert!(page.lines().all(|line| line.chars().count() <= 80), "{page}");
+        }
+    }
+
     #[tokio::test]
     async fn what_is_not_built_in_is_unknown() {
         let nothing = run(&[]).await;

@@ -221,6 +221,9 @@ fn split_port(word: &str) -> Result<(&str, Option<u16>), String> {
         _ if word.matches(':').count() != 1 => return Ok((word, None)),
         _ => word.rsplit_once(':').unwrap_or((word, "")),
     };
+    if port.starts_with("//") {
+        return Err("is a web address; write its host alone".to_owned());
+    }
     match port.parse() {
         Ok(0) | Err(_) => Err(format!("has the port “{port}”; ports are 1 to 65535")),
         Ok(port) => Ok((text, Some(port))),
@@ -265,7 +268,9 @@ fn names(text: &str) -> Result<Vec<String>, String> {
         name.push_str(rest);
     }
     let known = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
-    match names.iter().find(|name| name.is_empty() || name.len() > 253 || !name.chars().all(known)) {
+    // No label begins with `-`, but options do that were mistyped.
+    let odd = |name: &&String| name.is_empty() || name.len() > 253 || name.starts_with('-') || !name.chars().all(known);
+    match names.iter().find(odd) {
         Some(_) => Err("is neither a name, an address, a network nor a range".to_owned()),
         // A name of digits and dots alone is an address with a mistake in it; asked as a name it would be somebody else's.
         None if names.iter().any(|name| name.chars().all(|c| c.is_ascii_digit() || c == '.')) => {
@@ -365,6 +370,8 @@ mod tests {
             ("web[9-1]", "has the range “9-1”"),
             ("a b", "neither a name"),
             ("web01;rm", "neither a name"),
+            ("-x", "neither a name"),
+            ("https://web01/", "web address"),
         ] {
             assert!(mistake(word).contains(why), "{}", mistake(word));
         }

@@ -19,7 +19,7 @@ pub const SOCKET: &str = "/var/run/docker.sock";
 /// Its page.
 pub const MANUAL: Manual = Manual {
     name: "container",
-    about: "This container's memory, CPU and pids against its limits, or state and health of others",
+    about: "This container's memory, CPU and pids, or state and health of others",
     operands: "[NAME…]",
     options: &[
         Known {

@@ -8,6 +8,10 @@ use std::fmt::Write as _;
 pub const WORDS_MAX: usize = 256;
 /// Bytes of one word; a longer one is refused. Twice the longest path of Linux.
 pub const WORD_MAX: usize = 8192;
+/// Columns of a page: what a terminal has at the least.
+const PAGE_WIDTH: usize = 80;
+/// Column of a page, behind two blanks, at which the meaning of an option begins.
+const HELP_AT: usize = 31;
 
 /// An option that a built-in understands.
 #[derive(Debug, Clone, Copy)]
@@ -171,16 +175,41 @@ impl Manual {
         for known in self.all() {
             let short = known.short.map_or_else(|| "    ".to_owned(), |short| format!("-{short}, "));
             let value = if known.value.is_empty() { String::new() } else { format!("={}", known.value) };
-            // Writing to a String cannot fail.
-            let _ = writeln!(page, "  {:<30} {}", format!("{short}--{}{value}", known.long), known.help);
+            let option = format!("  {:<HELP_AT$}", format!("{short}--{}{value} ", known.long));
+            page.push_str(&wrapped(&option, HELP_AT + 2, known.help));
         }
         if !self.notes.is_empty() {
-            let _ = write!(page, "\n{}\n", self.notes);
+            page.push('\n');
+            page.push_str(&wrapped("", 0, self.notes));
         }
         let example = format!("{} {}", self.name, self.example);
         let _ = write!(page, "\nExample: {}", example.trim_end());
         page
     }
+}
+
+/// A text behind its head, in lines that fit, the further ones indented.
+fn wrapped(head: &str, indent: usize, text: &str) -> String {
+    let mut lines = head.to_owned();
+    let mut length = head.chars().count();
+    let mut begun = false;
+    for word in text.split_whitespace() {
+        let size = word.chars().count();
+        if begun && length + 1 + size > PAGE_WIDTH {
+            lines.push('\n');
+            lines.extend(std::iter::repeat_n(' ', indent));
+            length = indent;
+        } else if begun {
+            lines.push(' ');
+            length += 1;
+        }
+        lines.push_str(word);
+        length += size;
+        begun = true;
+    }
+    lines.truncate(lines.trim_end().len());
+    lines.push('\n');
+    lines
 }
 
 fn without_value(known: Known) -> Misuse {
@@ -284,12 +313,23 @@ mod tests {
         for part in [
             "Usage: sample [options] [NAME…]",
             "-w, --warning=RANGE",
-            "    --percent ",
+            "    --percent",
             "-h, --help",
             "Example: sample -w 5",
         ] {
             assert!(page.contains(part), "{part}:\n{page}");
         }
+    }
+
+    #[test]
+    fn a_page_fits_a_terminal_and_loses_no_word() {
+        const HELP: &str = "WARNING when so little is free: 10%, 5G (a number alone: MiB), or a range";
+        const OPTIONS: &[Known] = &[Known { short: Some('w'), long: "warning", value: "LIMIT", help: HELP }];
+        let page = Manual { options: OPTIONS, notes: "one\ntwo", ..MANUAL }.page();
+        assert!(page.lines().all(|line| line.chars().count() <= PAGE_WIDTH), "{page}");
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
+        assert!(words(&page).contains(&words(HELP)) && page.contains("\none two\n"), "{page}");
+        assert!(page.contains("  -w, --warning=LIMIT            WARNING when"), "{page}");
     }
 
     proptest! {

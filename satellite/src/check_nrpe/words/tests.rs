@@ -117,7 +117,7 @@ fn help_names_every_option() {
     for letter in "Hpcatuf46bn23PACKLSdEgsDhVl".chars() {
         assert!(text.contains(&format!("-{letter}, --")), "-{letter}");
     }
-    assert!(text.lines().all(|line| line.chars().count() <= 132), "lines fit a terminal");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "lines fit a terminal");
 }
 
 #[test]
