@@ -17,6 +17,17 @@ pub const MAX_REQUEST: usize = 2047;
 /// Bytes that version 3 counts into its checksum behind the text.
 pub const V3_TRAILER: [u8; 3] = [0; 3];
 
+/// The type of a packet that asks.
+pub const TYPE_QUERY: u16 = 1;
+/// The type of a packet that answers.
+pub const TYPE_RESPONSE: u16 = 2;
+/// Bytes of a packet of version 2, whole.
+pub const V2_SIZE: usize = 1036;
+/// Bytes before the text of version 2, and what all versions begin with.
+pub const V2_HEADER: usize = 10;
+/// Bytes before the text of versions 3 and 4.
+pub const V3_HEADER: usize = 16;
+
 /// A version of the packet format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {

@@ -194,21 +194,9 @@ impl Daemon {
     /// # Errors
     /// Its port is taken, or TLS cannot be set up.
     pub async fn start(spec: Spec, ledger: Option<Ledger>, control: Option<PathBuf>) -> Result<Self> {
-        let seen = Arc::new(Seen::default());
-        let service = Arc::new(Service {
-            answers: Answers::new(&spec.host, spec.commands.clone(), ledger, control).undefined_as(undefined(&spec)),
-            tls: tls::Acceptor::new(spec.transport)?,
-            seen: Arc::clone(&seen),
-            spec,
-        });
-        let listen = service.spec.listen;
-        let (listener, address) = bind(listen).await?;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, Arc::clone(&seen), move |stream| {
-            let service = Arc::clone(&service);
-            async move { service.serve(stream).await }
-        }));
-        Ok(Self { address, seen, tasks })
+        let answers = Answers::new(&spec.host, spec.commands.clone(), ledger, control).undefined_as(undefined(&spec));
+        let tls = tls::Acceptor::new(spec.transport)?;
+        Self::serve(Service { spec, answers, tls, seen: Arc::default() }).await
     }
 
     /// Starts a daemon behind this TLS instead of its transport's.
@@ -216,11 +204,14 @@ impl Daemon {
     /// # Errors
     /// Its port is taken.
     pub async fn start_behind(tls: tls::Acceptor, spec: Spec) -> Result<Self> {
-        let seen = Arc::new(Seen::default());
         let answers = Answers::new(&spec.host, spec.commands.clone(), None, None);
-        let listen = spec.listen;
-        let service = Arc::new(Service { spec, answers, tls: Some(tls), seen: Arc::clone(&seen) });
-        let (listener, address) = bind(listen).await?;
+        Self::serve(Service { spec, answers, tls: Some(tls), seen: Arc::default() }).await
+    }
+
+    async fn serve(service: Service) -> Result<Self> {
+        let (listener, address) = bind(service.spec.listen).await?;
+        let seen = Arc::clone(&service.seen);
+        let service = Arc::new(service);
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, Arc::clone(&seen), move |stream| {
             let service = Arc::clone(&service);

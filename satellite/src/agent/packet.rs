@@ -4,19 +4,17 @@
 //! A query comes from a stranger, and what a daemon has not read when it closes decides whether the client sees an end or a
 //! reset. So [`needed`] asks for bytes in nrpe's own steps, 10, 16 and the rest, and refuses a length before anybody allocates it.
 
-use crate::nrpe::{MAX_TEXT, V3_TRAILER, Version, checksum, checksum_fits, u16_at, up_to_nul};
+use crate::nrpe::{
+    MAX_TEXT, TYPE_QUERY, TYPE_RESPONSE, V2_HEADER, V2_SIZE, V3_HEADER, V3_TRAILER, Version, checksum, checksum_fits,
+    u16_at, up_to_nul,
+};
 
 /// What nrpe passes on of a plugin's output in versions 3 and 4: a pipe's 64 KiB in pieces of 2047 bytes.
 pub const MAX_OUTPUT: usize = 65_504;
 /// What fits into an answer of version 2, whose text ends with a NUL within 1024 bytes.
 pub const MAX_OUTPUT_V2: usize = 1023;
 
-const COMMON: usize = 10;
-const HEADER: usize = 16;
-const V2_SIZE: usize = 1036;
 const V2_TEXT: usize = 1024;
-const TYPE_QUERY: u16 = 1;
-const TYPE_RESPONSE: u16 = 2;
 
 /// Why bytes are no query; each of them ends in silence, as with nrpe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -57,14 +55,14 @@ pub struct Query {
 /// # Errors
 /// The bytes do not begin a query. They are not looked at beyond version and length.
 pub fn needed(received: &[u8]) -> Result<usize, NotAQuery> {
-    let (Some(version), true) = (u16_at(received, 0), received.len() >= COMMON) else { return Ok(COMMON) };
+    let (Some(version), true) = (u16_at(received, 0), received.len() >= V2_HEADER) else { return Ok(V2_HEADER) };
     match Version::of_number(version) {
         None => Err(NotAQuery::Version(version)),
         Some(Version::V2) => Ok(V2_SIZE),
         Some(Version::V3 | Version::V4) => match i32_at(received, 12) {
-            None => Ok(HEADER),
+            None => Ok(V3_HEADER),
             Some(length) => match usize::try_from(length) {
-                Ok(text @ 1..=MAX_TEXT) => Ok(HEADER + text),
+                Ok(text @ 1..=MAX_TEXT) => Ok(V3_HEADER + text),
                 _ => Err(NotAQuery::Length(length)),
             },
         },
@@ -90,8 +88,8 @@ pub fn decode_query(received: &[u8]) -> Result<Query, NotAQuery> {
         return Err(NotAQuery::Type(kind));
     }
     let text = match version {
-        Version::V2 => &packet[COMMON..COMMON + V2_TEXT - 1],
-        Version::V3 | Version::V4 => &packet[HEADER..],
+        Version::V2 => &packet[V2_HEADER..V2_HEADER + V2_TEXT - 1],
+        Version::V3 | Version::V4 => &packet[V3_HEADER..],
     };
     Ok(Query { version, text: up_to_nul(text).to_vec() })
 }
@@ -100,7 +98,7 @@ pub fn decode_query(received: &[u8]) -> Result<Query, NotAQuery> {
 #[must_use]
 pub fn encode_answer(version: Version, code: u16, text: &[u8]) -> Vec<u8> {
     let text = up_to_nul(text);
-    let mut packet = Vec::with_capacity(V2_SIZE.max(HEADER + text.len() + V3_TRAILER.len()));
+    let mut packet = Vec::with_capacity(V2_SIZE.max(V3_HEADER + text.len() + V3_TRAILER.len()));
     packet.extend_from_slice(&version.number().to_be_bytes());
     packet.extend_from_slice(&TYPE_RESPONSE.to_be_bytes());
     packet.extend_from_slice(&[0; 4]);

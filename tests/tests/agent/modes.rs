@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use tests::figure::figure;
-use tests::nrpe::mode::Mode;
+use tests::nrpe::mode::{Keys, Mode};
 use tests::nrpe::{Transport, installed};
 use tests::pki::Pki;
 
@@ -30,7 +30,7 @@ const WAYS: &[&[&str]] = &[
 fn every_command(mode: Mode) -> usize {
     let pki = Pki::new().unwrap();
     let pair = Pair::start(mode, &pki, "");
-    let options = mode.options(&crate::scene::keys(&pki));
+    let options = mode.options(&Keys::from(&pki));
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
     let mut statuses = BTreeSet::new();
     let mut compared = 0;

@@ -87,24 +87,13 @@ pub(crate) struct Pair {
     transport: Transport,
 }
 
-/// Certificates as both sides of a test use them.
-pub(crate) fn keys(pki: &Pki) -> Keys {
-    Keys {
-        ca: pki.authority.certificate.clone(),
-        certificate: pki.server.certificate.clone(),
-        key: pki.server.key.clone(),
-        client_certificate: pki.client.certificate.clone(),
-        client_key: pki.client.key.clone(),
-    }
-}
-
 impl Pair {
     pub(crate) fn start(mode: Mode, pki: &Pki, settings: &str) -> Self {
         Self::with(mode, pki, COMMANDS, &format!("{COMMAND_TIMEOUT}{settings}"))
     }
 
     pub(crate) fn with(mode: Mode, pki: &Pki, commands: &[(&str, &str)], settings: &str) -> Self {
-        let keys = keys(pki);
+        let keys = Keys::from(pki);
         let readable = |path: &std::path::Path| {
             use std::os::unix::fs::PermissionsExt as _;
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();

@@ -9,10 +9,10 @@ use satellite::probe::nrpe::{Client, Query};
 use tests::agent::Agent;
 use tests::missing::missing;
 use tests::nrpe::Transport;
-use tests::nrpe::mode::Mode;
+use tests::nrpe::mode::{Keys, Mode};
 use tests::pki::Pki;
 
-use crate::scene::{COMMANDS, PATIENCE, keys};
+use crate::scene::{COMMANDS, PATIENCE};
 
 const OPENSSL: &str = "/usr/bin/openssl";
 const AGAIN: &str = "the configuration was read again";
@@ -65,7 +65,7 @@ fn tickets_are_good_with_client_certificates() {
     }
     let pki = Pki::new().unwrap();
     for mode in [Mode::OptionalClient, Mode::RequiredClient] {
-        let mut agent = Agent::in_mode(mode, &keys(&pki), COMMANDS, "connection_timeout=1\n").unwrap();
+        let mut agent = Agent::in_mode(mode, &Keys::from(&pki), COMMANDS, "connection_timeout=1\n").unwrap();
         for version in ["-tls1_2", "-tls1_3"] {
             let session = PathBuf::from(pki.directory()).join(format!("session-{mode:?}{version}"));
             let version = Path::new(version);
@@ -76,7 +76,7 @@ fn tickets_are_good_with_client_certificates() {
         }
         // A ticket of a client with a certificate is none for a daemon that was told of other certificates.
         let session = PathBuf::from(pki.directory()).join(format!("session-{mode:?}-tls1_2"));
-        let keys = keys(&pki);
+        let keys = Keys::from(&pki);
         let (ca, own, key) =
             (pki.foreign_authority.certificate.display(), keys.certificate.display(), keys.key.display());
         let other = format!(

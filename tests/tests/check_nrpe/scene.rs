@@ -57,7 +57,7 @@ impl Scene {
             std::fs::write(directory.path().join(name), text).unwrap();
         }
         let pki = Pki::new().unwrap();
-        let keys = keys(&pki);
+        let keys = Keys::from(&pki);
         let closed = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(Ipv4Addr::LOCALHOST).unwrap()));
         let mut addresses = BTreeMap::from([("nowhere", closed)]);
         let mut real = Vec::new();
@@ -118,16 +118,6 @@ impl Scene {
             "{2100}" => "a".repeat(2100),
             word => word.to_owned(),
         }
-    }
-}
-
-fn keys(pki: &Pki) -> Keys {
-    Keys {
-        ca: pki.authority.certificate.clone(),
-        certificate: pki.server.certificate.clone(),
-        key: pki.server.key.clone(),
-        client_certificate: pki.client.certificate.clone(),
-        client_key: pki.client.key.clone(),
     }
 }
 

@@ -312,11 +312,12 @@ impl fmt::Display for Fault {
 impl std::error::Error for Fault {}
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::probe::nrpe::packet::Version;
 
-    fn fault(class: Class) -> Fault {
+    /// A fault of this class, of a daemon that was reached.
+    pub(in crate::probe::nrpe) fn fault(class: Class) -> Fault {
         Fault {
             class,
             endpoint: "web01:5666".to_owned(),

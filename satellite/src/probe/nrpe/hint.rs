@@ -164,16 +164,8 @@ pub fn dislikes(request: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::probe::nrpe::error::tests::fault;
     use crate::probe::nrpe::policy::{NameRule, Peer, TlsPolicy};
-
-    fn fault(class: Class) -> Fault {
-        Fault {
-            class,
-            endpoint: "web01:5666".to_owned(),
-            peer: Some("192.0.2.1:5666".parse().unwrap()),
-            source: Some("192.0.2.9".parse().unwrap()),
-        }
-    }
 
     #[test]
     fn a_silent_close_is_explained_by_the_request() {

@@ -6,7 +6,9 @@
 //! padding that count, and a version 3 packet counts three zero bytes at its end that need not be sent.
 
 pub use crate::nrpe::{MAX_REQUEST, MAX_REQUEST_V2, MAX_TEXT, Version};
-use crate::nrpe::{V3_TRAILER, checksum, checksum_fits, u16_at, up_to_nul};
+use crate::nrpe::{
+    TYPE_QUERY, TYPE_RESPONSE, V2_HEADER, V2_SIZE, V3_HEADER, V3_TRAILER, checksum, checksum_fits, u16_at, up_to_nul,
+};
 
 /// What a whole answer may take, packets and padding together; an answer that wants more is refused. Room for one
 /// [`MAX_TEXT`] packet or a hundred version 2 packets.
@@ -14,16 +16,11 @@ pub const MAX_ANSWER: usize = 120 * 1024;
 /// Every request is padded to this size: a 2.x daemon waits for so many bytes before it looks at any.
 pub const MIN_REQUEST: usize = 1036;
 
-const TYPE_QUERY: u16 = 1;
-const TYPE_RESPONSE: u16 = 2;
 /// A version 2 packet with more to follow (NSClient++ and the Opsview patch; nrpe never sends it).
 const TYPE_RESPONSE_WITH_MORE: u16 = 3;
 
-const V2_HEADER: usize = 10;
-const V2_SIZE: usize = 1036;
 /// Header and padding around the text of a version 2 packet, whatever NSClient++'s `payload length` says.
 const V2_FRAME: usize = 12;
-const V3_HEADER: usize = 16;
 
 /// Whether the three bytes that version 3 counts at its end are also sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
