@@ -106,12 +106,6 @@ impl Carbon {
         SocketAddr::from((self.address, LINE_PORT)).to_string()
     }
 
-    /// The render API's address, as `http://host:port`.
-    #[must_use]
-    pub fn web_address(&self) -> String {
-        format!("http://{}", SocketAddr::from((self.address, WEB_PORT)))
-    }
-
     /// Carbon's directory of whisper files.
     #[must_use]
     pub fn whisper(&self) -> PathBuf {

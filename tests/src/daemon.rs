@@ -245,25 +245,6 @@ impl Daemon {
         Ok(Self { address, seen, tasks })
     }
 
-    /// Starts a peer that shakes hands as an anonymous daemon, and then does these acts inside TLS.
-    ///
-    /// # Errors
-    /// No port is free, or TLS cannot be set up.
-    pub async fn scripted_in_tls(acts: Vec<Act>) -> Result<Self> {
-        let seen = Arc::new(Seen::default());
-        let (listener, address) = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
-        let tls = Arc::new(tls::Acceptor::new(Transport::Anonymous)?.context("anonymous means TLS")?);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, Arc::clone(&seen), move |stream| {
-            let (tls, acts) = (Arc::clone(&tls), acts.clone());
-            async move {
-                let (stream, _) = tls.accept(stream).await?;
-                script::play(stream, acts).await
-            }
-        }));
-        Ok(Self { address, seen, tasks })
-    }
-
     /// Ends the daemon and waits until its port is free again.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
