@@ -48,7 +48,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 pub enum Leftovers {
     /// They are killed: nothing of a check outlives it. Right for plugins, which would leave one more with every check.
     Kill,
-    /// They go on. Right where a command is meant to start something, as the handlers that NRPE daemons run.
+    /// They go on. Right where a command is meant to start something, as the handlers that NRPE daemons run. Standard error goes
+    /// nowhere then: a pipe of ours would be closed behind them, and whoever says something into it ended.
     Spare,
 }
 
@@ -143,7 +144,7 @@ pub struct Ended {
     pub exit: Exit,
     /// Standard output.
     pub stdout: Captured,
-    /// Standard error.
+    /// Standard error; nothing with [`Leftovers::Spare`].
     pub stderr: Captured,
     /// From its start to its own end, without the wait for a place and without whom it left behind.
     pub duration: Duration,
@@ -224,7 +225,12 @@ async fn execute(order: &Order, place: Option<Place>) -> Ended {
     let leader = group.leader;
     let (mut out, mut err) = (Capture::new(order.output_cap), Capture::new(STDERR_CAP));
     let (duration, in_time) = {
-        let reading = async { tokio::join!(out.read(stdout), err.read(stderr)) };
+        let errors = async {
+            if let Some(stderr) = stderr {
+                err.read(stderr).await;
+            }
+        };
+        let reading = async { tokio::join!(out.read(stdout), errors) };
         tokio::pin!(reading);
         let mut read = false;
         let waited = timeout_at(deadline, async {
@@ -278,7 +284,7 @@ fn exit_of(status: ExitStatus) -> Exit {
     }
 }
 
-type Started = (Group, tokio::process::ChildStdout, tokio::process::ChildStderr);
+type Started = (Group, tokio::process::ChildStdout, Option<tokio::process::ChildStderr>);
 
 fn start(order: &Order, place: Option<Place>) -> Result<Started, Obstacle> {
     let Some((program, arguments)) = order.argv.split_first() else {
@@ -290,13 +296,18 @@ fn start(order: &Order, place: Option<Place>) -> Result<Started, Obstacle> {
         command.env("LANG", "C").env("LC_ALL", "C");
     }
     command.envs(order.environment.iter().map(|(name, value)| (name, value))).current_dir(&order.directory);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+    let errors = match order.leftovers {
+        Leftovers::Kill => Stdio::piped(),
+        Leftovers::Spare => Stdio::null(),
+    };
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors).process_group(0).kill_on_drop(true);
     let started = orphans::start(|| command.spawn());
     let mut child = started.map_err(|error| obstacle_of(&error, Path::new(program), &order.directory))?;
     let leader = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    let (Some(leader), Some(stdout), Some(stderr)) = (leader, child.stdout.take(), child.stderr.take()) else {
+    let (Some(leader), Some(stdout)) = (leader, child.stdout.take()) else {
         return Err(Obstacle::Failed("the system gave the new process no number".to_owned()));
     };
+    let stderr = child.stderr.take();
     order.limits.apply(leader);
     Ok((Group { leader, remains: Some((child, place)) }, stdout, stderr))
 }

@@ -48,6 +48,24 @@ async fn status_and_both_outputs_come_home() {
     assert_eq!(run(&shell("exit 255", LONG)).await.exit, Exit::Ran(255));
 }
 
+/// A service that a command starts goes on after it, and may complain: nobody listens, and that must not end it.
+#[tokio::test]
+async fn who_is_spared_may_go_on_writing_errors() {
+    let directory = tempfile::tempdir().unwrap();
+    let mark = directory.path().join("mark");
+    let script = format!(
+        "(while ! [ -e {0}/go ]; do sleep 0.05; done; echo late >&2; touch {0}/mark) >/dev/null & echo started",
+        directory.path().display()
+    );
+    let mut order = shell(&script, LONG);
+    order.leftovers = Leftovers::Spare;
+    let ended = run(&order).await;
+    assert_eq!((ended.exit, text(&ended.stdout).as_str()), (Exit::Ran(0), "started\n"));
+    assert_eq!(ended.stderr, Captured::default());
+    fs::write(directory.path().join("go"), "").unwrap();
+    assert!(until(|| mark.exists()).await, "it was ended by what it said");
+}
+
 #[tokio::test]
 async fn words_stay_words_and_no_shell_sees_them() {
     let argv = ["/usr/bin/printf", "<%s>", "a b", "", "$(id)", "`id`", "c;d", "'e\"", "*"];
