@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use self::options::misuse::Misuse;
 use self::options::{Family, MAX_FILE, Options};
 use self::words::{Said, UNKNOWN};
+use crate::probe::dial::OTHER_FAMILY;
 use crate::probe::nrpe::Client;
 
 /// The name under which this program takes check_nrpe's place when it is linked to it.
@@ -129,7 +130,7 @@ async fn address_of(bind: &str, family: Option<Family>, limit: Duration) -> Resu
     match timeout(limit, lookup_host((bind, 0))).await {
         Ok(Ok(mut found)) => {
             let found = found.find_map(|found| Some(found.ip()).filter(wanted));
-            found.ok_or_else(|| "Address family for hostname not supported".to_owned())
+            found.ok_or_else(|| OTHER_FAMILY.to_owned())
         }
         Ok(Err(error)) => {
             // The C library's sentence; the standard library puts its own in front.

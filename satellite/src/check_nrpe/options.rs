@@ -183,7 +183,8 @@ impl Options {
             return Err(Misuse::new("if a fixed payload size is specified, '-2' must also be specified"));
         }
         if self.teach.is_none() {
-            if self.host.as_ref().is_none_or(String::is_empty) {
+            // An empty one is a host that has no address, as to check_nrpe: `-t` and `-u` say what it is.
+            if self.host.is_none() {
                 return Err(Misuse::new("no host was given: -H HOST"));
             }
             if self.command.as_ref().is_some_and(Vec::is_empty) {

@@ -12,6 +12,7 @@ use shared::check::State;
 
 use super::options::misuse::Misuse;
 use super::options::{Options, Teach};
+use crate::probe::dial::OTHER_FAMILY;
 use crate::probe::nrpe::Query;
 use crate::probe::nrpe::error::{CERTIFICATE_REQUIRED, Class, Fault};
 use crate::probe::nrpe::packet::Answer;
@@ -75,7 +76,8 @@ pub fn fault(fault: &Fault, options: &Options) -> Said {
         }
         Class::Bind(_) => {
             let bind = options.bind.as_deref().unwrap_or_default();
-            on_stderr(failed, &format!("bind: {bind}: {reason}\n{}", no_connection(options, reason)))
+            let call = if reason == OTHER_FAMILY { "getaddrinfo" } else { "bind" };
+            on_stderr(failed, &format!("{call}: {bind}: {reason}\n{}", no_connection(options, reason)))
         }
         Class::Refused | Class::Unreachable(_) | Class::Connect(_) => {
             on_stderr(failed, &format!("{legacy}\n{}", no_connection(options, reason)))

@@ -69,10 +69,13 @@ pub struct Route {
 
 impl Route {
     fn takes(&self, address: &SocketAddr) -> bool {
-        let wanted = self.family.or(self.source.map(|source| if source.is_ipv4() { Family::V4 } else { Family::V6 }));
-        wanted.is_none_or(|family| address.is_ipv4() == (family == Family::V4))
+        let family = self.family.is_none_or(|family| address.is_ipv4() == (family == Family::V4));
+        family && self.source.is_none_or(|source| address.is_ipv4() == source.is_ipv4())
     }
 }
+
+/// The C library's sentence for an address of another family than the one that is asked for.
+pub const OTHER_FAMILY: &str = "Address family for hostname not supported";
 
 /// Connects to `address` (a name or an IP address) before `deadline`. Nagle's delay is off.
 ///
@@ -90,10 +93,20 @@ pub async fn dial_by(route: Route, address: &str, port: u16, deadline: Instant) 
     let nowhere = |cause| NotReached { cause, peer: None, unbound: false };
     let mut addresses = resolve(address, port, deadline).await.map_err(nowhere)?;
     let found = !addresses.is_empty();
+    let without_source = Route { source: None, ..route };
+    addresses.retain(|address| without_source.takes(address));
+    // The C library's sentences for it, as check_nrpe prints them.
+    let mut last = match address.parse::<IpAddr>() {
+        _ if !addresses.is_empty() => NotReached {
+            cause: Cause::Failed(OTHER_FAMILY.to_owned()),
+            peer: addresses.first().copied(),
+            unbound: true,
+        },
+        Ok(_) => nowhere(Cause::Dns(OTHER_FAMILY.to_owned())),
+        Err(_) if found => nowhere(Cause::Dns("Name or service not known".to_owned())),
+        Err(_) => nowhere(Cause::Dns("it has no address".to_owned())),
+    };
     addresses.retain(|address| route.takes(address));
-    // The C library's sentence for it, as check_nrpe prints it.
-    let lacking = if found { "Address family for hostname not supported" } else { "it has no address" };
-    let mut last = nowhere(Cause::Dns(lacking.to_owned()));
     let count = addresses.len().min(MAX_ADDRESSES);
     for (number, peer) in addresses.into_iter().take(MAX_ADDRESSES).enumerate() {
         let now = Instant::now();
@@ -204,6 +217,8 @@ mod tests {
         let six = Route { family: Some(Family::V6), source: None };
         let other = dial_by(six, "127.0.0.1", port, deadline()).await.unwrap_err();
         assert_eq!(other.cause, Cause::Dns("Address family for hostname not supported".to_owned()));
+        let other = dial_by(from("::1"), "127.0.0.1", port, deadline()).await.unwrap_err();
+        assert!(other.unbound && other.cause == Cause::Failed(OTHER_FAMILY.to_owned()), "{other:?}");
     }
 
     #[tokio::test]
