@@ -35,7 +35,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::config::tls::TlsSettings;
-use self::config::{Remark, Settings};
+use self::config::{Remark, Settings, Weight};
 use self::connection::Shared;
 use self::log::Log;
 use self::names::Names;
@@ -126,7 +126,7 @@ impl Live {
 pub fn read(call: &Call) -> Result<(Settings, Vec<Remark>), Mistakes> {
     let (mut settings, warnings) = match &call.config {
         None => (Settings::built_in(), Vec::new()),
-        Some(file) => source::read(file).map_err(Mistakes)?,
+        Some(file) => source::read(file, call.plain).map_err(Mistakes)?,
     };
     settings.port = call.port.unwrap_or(settings.port);
     Ok((settings, warnings))
@@ -135,9 +135,12 @@ pub fn read(call: &Call) -> Result<(Settings, Vec<Remark>), Mistakes> {
 /// Reads the configuration and the files of its TLS as a start would, and says in a line what would be served.
 ///
 /// # Errors
-/// What keeps it from starting.
+/// What keeps it from starting, and what part of an included file is lost: it may have held half of the commands.
 pub fn check(call: &Call) -> Result<(Vec<Remark>, String)> {
     let (settings, warnings) = read(call)?;
+    if warnings.iter().any(|warning| warning.weight > Weight::Warning) {
+        return Err(Mistakes(warnings).into());
+    }
     let live = Live::new(settings, call, None)?;
     let settings = &live.settings;
     let address = settings.address.as_deref().unwrap_or("all addresses");

@@ -1,8 +1,8 @@
 //! `nrpe.cfg` to settings: every key of nrpe 4.1, every mistake with its file and line. Pure: reads no file; `source` does, and
 //! hands over what it read in the order in which nrpe would have seen it.
 //!
-//! nrpe takes what it does not understand for zero, or stops reading an included file at the first mistake and runs on. Here a
-//! mistake is named and nothing starts with it; what nrpe only warns of is a warning here too.
+//! The surprise: a file is served as nrpe serves it, even where it is wrong. What nrpe takes for something else (`command_timeout=60s`)
+//! is a warning, what it stops reading an included file at costs the rest of that file, and what it refuses to start with is refused.
 
 pub mod tls;
 pub mod value;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::tls::TlsSettings;
-use self::value::{flag, metacharacters, number};
+use self::value::{Read, Wrong, flag, metacharacters, number};
 use super::allowed::Allowed;
 use super::request::{MAX_LINE, NASTY};
 
@@ -26,8 +26,10 @@ pub const BACKLOG: u32 = 128;
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a client may take to ask when `connection_timeout` is not given.
 pub const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
-/// The longest time that can be set, a day: longer ones are mistakes of units.
+/// The longest time that can be set, a day: what is longer counts as a day.
 const MAX_SECONDS: i64 = 86_400;
+/// Most commands at once that can be asked for; what is more counts as this.
+const MAX_AT_ONCE: i64 = 1_000_000;
 /// Commands that can be defined; more is a mistake.
 const MAX_COMMANDS: usize = 10_000;
 
@@ -68,14 +70,39 @@ pub struct Remark {
     pub place: Place,
     /// What.
     pub text: String,
-    /// A mistake keeps the agent from starting; everything else is a warning.
-    pub mistake: bool,
+    /// How bad it is.
+    pub weight: Weight,
+}
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Weight {
+    /// It counts as something else, or not at all.
+    Warning,
+    /// A mistake in an included file: the rest of that file is left out, as with nrpe.
+    Lost,
+    /// nrpe stops reading here. In the first file that keeps the agent from starting.
+    Mistake,
+    /// The agent does not do it, wherever it stands.
+    Refused,
+}
+
+impl Remark {
+    /// Whether the agent can start all the same.
+    #[must_use]
+    pub fn is_bearable(&self) -> bool {
+        self.weight <= Weight::Lost
+    }
 }
 
 impl fmt::Display for Remark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.mistake { "" } else { "warning: " };
-        write!(f, "{}: {kind}{}", self.place, self.text)
+        let (kind, end) = match self.weight {
+            Weight::Warning => ("warning: ", ""),
+            Weight::Lost => ("", "; the rest of this file is left out, as with nrpe"),
+            Weight::Mistake | Weight::Refused => ("", ""),
+        };
+        write!(f, "{}: {kind}{}{end}", self.place, self.text)
     }
 }
 
@@ -205,7 +232,7 @@ pub fn statements(file: &str, text: &[u8]) -> (Vec<Statement>, Vec<Remark>) {
     for (number, line) in text.split(|&byte| byte == b'\n').enumerate() {
         let place = Place { file: Arc::clone(&file), line: number + 1 };
         let mut mistake = |text: &str| {
-            remarks.push(Remark { place: place.clone(), text: text.to_owned(), mistake: true });
+            remarks.push(Remark { place: place.clone(), text: text.to_owned(), weight: Weight::Mistake });
         };
         if line.len() >= MAX_LINE {
             mistake("the line is longer than 2046 bytes; nrpe would read its end as a line of its own");
@@ -219,13 +246,18 @@ pub fn statements(file: &str, text: &[u8]) -> (Vec<Statement>, Vec<Remark>) {
             mistake("a NUL byte; this is no text");
             continue;
         }
+        // nrpe's way to find the name (strtok) does not see what stands before it.
+        let line = &line[line.iter().take_while(|&&byte| byte == b'=').count()..];
+        if line.is_empty() {
+            mistake("there is no name before the =");
+            continue;
+        }
         let Some(at) = line.iter().position(|&byte| byte == b'=') else {
             mistake("a line is key=value, and there is no =");
             continue;
         };
         let (key, value) = (&line[..at], &line[at + 1..]);
         match (key, value) {
-            ([], _) => mistake("there is no name before the ="),
             (_, []) => mistake("there is no value after the ="),
             _ => {
                 let key = String::from_utf8_lossy(key).into_owned();
@@ -242,72 +274,118 @@ pub struct Draft {
     settings: Settings,
     remarks: Vec<Remark>,
     places: BTreeMap<&'static str, Place>,
+    plain: bool,
 }
 
 impl Draft {
+    /// A draft for an agent that speaks no TLS: it does not matter whether the keys of TLS go together.
+    #[must_use]
+    pub fn plain() -> Self {
+        Self { plain: true, ..Self::default() }
+    }
+
     /// Adds remarks that were made elsewhere.
     pub fn remark(&mut self, remarks: impl IntoIterator<Item = Remark>) {
         self.remarks.extend(remarks);
     }
 
-    /// Takes a statement; a later one of the same key goes over an earlier one, commands and `allowed_hosts` add up.
-    pub fn take(&mut self, statement: &Statement) {
-        let outcome = self.set(statement);
-        let remark = |(mistake, text)| Remark { place: statement.place.clone(), text, mistake };
-        self.remarks.extend(outcome.err().into_iter().map(remark));
+    /// Takes a statement of an included file. False if nrpe stops reading that file here.
+    pub fn take_included(&mut self, statement: &Statement) -> bool {
+        self.take(statement);
+        match self.remarks.last_mut() {
+            Some(last) if last.weight == Weight::Mistake && last.place == statement.place => {
+                last.weight = Weight::Lost;
+                false
+            }
+            _ => true,
+        }
     }
 
-    fn set(&mut self, statement: &Statement) -> Result<(), (bool, String)> {
+    /// Takes a statement; a later one of the same key goes over an earlier one, commands and `allowed_hosts` add up.
+    pub fn take(&mut self, statement: &Statement) {
+        let mut warnings = Vec::new();
+        let outcome = self.set(statement, &mut warnings);
+        let remark = |(weight, text)| Remark { place: statement.place.clone(), text, weight };
+        self.remarks.extend(warnings.into_iter().map(|text| remark((Weight::Warning, text))));
+        self.remarks.extend(outcome.err().map(remark));
+    }
+
+    fn set(&mut self, statement: &Statement, warnings: &mut Vec<String>) -> Result<(), Wrong> {
         let (key, value) = (statement.key.as_str(), statement.text());
         let value = value.as_str();
         if let Some(done) = self.settings.tls.set(key, value) {
             if let Some(name) = tls::NAMES.iter().find(|name| **name == key) {
                 self.places.insert(name, statement.place.clone());
             }
-            return done;
+            warnings.extend(done?);
+            return Ok(());
         }
-        let seconds = || number(key, value, 1..=MAX_SECONDS).map(|seconds| Duration::from_secs(seconds.unsigned_abs()));
+        let mut told = |(value, remark): Read<i64>| {
+            warnings.extend(remark);
+            value
+        };
         let settings = &mut self.settings;
         match key {
             "server_address" => settings.address = Some(value.to_owned()),
-            "server_port" => settings.port = number(key, value, 1024..=65_535)?.try_into().unwrap_or(PORT),
+            "server_port" => {
+                let port = told(number(key, value, 1024..=i64::MAX)?);
+                settings.port = port
+                    .try_into()
+                    .map_err(|_| (Weight::Mistake, format!("server_port: {port} is more than 65535")))?;
+            }
             "listen_queue_size" => {
-                settings.backlog = number(key, value, 1..=65_535)?.try_into().unwrap_or(BACKLOG);
+                let size = told(number(key, value, i64::MIN..=65_535)?);
+                // To the kernel a negative one is the most there is.
+                settings.backlog = match size {
+                    0 => return Err((Weight::Mistake, "listen_queue_size: 0 leaves no room for anybody".to_owned())),
+                    size => u32::try_from(size).unwrap_or(65_535),
+                };
             }
-            "allowed_hosts" => {
-                let wrong = settings.allowed.get_or_insert_default().add(value);
-                let place = &statement.place;
-                let warnings = wrong.into_iter().map(|text| Remark { place: place.clone(), text, mistake: false });
-                self.remarks.extend(warnings);
+            "allowed_hosts" => warnings.extend(settings.allowed.get_or_insert_default().add(value)),
+            "dont_blame_nrpe" => {
+                let (on, remark) = flag(key, value);
+                warnings.extend(remark);
+                settings.arguments = on;
             }
-            "dont_blame_nrpe" => settings.arguments = flag(key, value)?,
             "allow_bash_command_substitution" => {
-                if flag(key, value)? {
+                let (on, remark) = flag(key, value);
+                warnings.extend(remark);
+                if on {
                     return Err((
-                        true,
+                        Weight::Refused,
                         "allow_bash_command_substitution=1 is refused: whoever may send arguments could run any command \
                          with $(…). Write the command into a script and name that in a command[] line"
                             .to_owned(),
                     ));
                 }
             }
-            "nasty_metachars" => settings.nasty = metacharacters(&statement.value)?,
+            "nasty_metachars" => {
+                let (characters, remark) = metacharacters(&statement.value);
+                warnings.extend(remark);
+                settings.nasty = characters;
+            }
             "command_prefix" => settings.prefix = Some(statement.value.clone()),
             "command_timeout" => {
                 let (bare, state) = value.split_once(':').map_or((value, None), |(bare, state)| (bare, Some(state)));
-                let seconds = number(key, bare, 1..=MAX_SECONDS)?;
+                let seconds = told(number(key, bare, 1..=MAX_SECONDS)?);
                 settings.command_timeout = Duration::from_secs(seconds.unsigned_abs());
-                if let Some(state) = state {
-                    return Err((
-                        false,
-                        format!(
-                            "command_timeout: the state {state:?} has no effect, as in nrpe; a command that takes too long is UNKNOWN"
-                        ),
-                    ));
-                }
+                warnings.extend(state.map(|state| {
+                    format!(
+                        "command_timeout: the state {state:?} has no effect, as in nrpe; a command that takes too long is UNKNOWN"
+                    )
+                }));
             }
-            "connection_timeout" => settings.connection_timeout = seconds()?,
-            "max_commands" => settings.max_commands = number(key, value, 0..=1_000_000)?.try_into().unwrap_or(0),
+            "connection_timeout" => {
+                let seconds = told(number(key, value, 1..=MAX_SECONDS)?);
+                settings.connection_timeout = Duration::from_secs(seconds.unsigned_abs());
+            }
+            "max_commands" => {
+                let most = told(number(key, value, i64::MIN..=MAX_AT_ONCE)?);
+                if most < 0 {
+                    warnings.push(format!("max_commands: {most} counts as 0, as with nrpe"));
+                }
+                settings.max_commands = most.try_into().unwrap_or(0);
+            }
             "keep_env_vars" => {
                 let names = value.split(',').map(str::trim).filter(|name| !name.is_empty());
                 settings.keep_environment = names.map(str::to_owned).collect();
@@ -316,46 +394,36 @@ impl Draft {
             "nrpe_group" => settings.group = Some(value.to_owned()),
             "pid_file" => settings.pid_file = Some(PathBuf::from(value)),
             "log_file" => settings.log_file = Some(PathBuf::from(value)),
-            "debug" => settings.debug = number(key, value, i64::MIN..=i64::MAX)? > 0,
+            "debug" => settings.debug = told(number(key, value, i64::MIN..=i64::MAX)?) > 0,
             "allow_weak_random_seed" => {
-                if flag(key, value)? {
-                    return Err((
-                        false,
-                        "allow_weak_random_seed has no effect: the system's random numbers are used".to_owned(),
-                    ));
-                }
+                warnings.push("allow_weak_random_seed has no effect: the system's random numbers are used".to_owned())
             }
-            "disable_syslog" | "log_facility" => {
-                return Err((
-                    false,
-                    format!(
-                        "{key} has no effect: the agent logs to standard error, or to log_file; it does not speak syslog"
-                    ),
-                ));
-            }
-            key if key.contains("command[") => self.command(key, &statement.value)?,
-            key => return Err((false, unknown(key))),
+            "disable_syslog" | "log_facility" => warnings.push(format!(
+                "{key} has no effect: the agent logs to standard error, or to log_file; it does not speak syslog"
+            )),
+            key if key.contains("command[") => return self.command(key, &statement.value),
+            key => warnings.push(unknown(key)),
         }
         Ok(())
     }
 
-    fn command(&mut self, key: &str, line: &[u8]) -> Result<(), (bool, String)> {
+    fn command(&mut self, key: &str, line: &[u8]) -> Result<(), Wrong> {
         let name = key.split_once('[').map_or("", |(_, name)| name);
         let name = name.split(']').next().unwrap_or_default();
         if name.is_empty() {
-            return Err((true, "command[] without a name".to_owned()));
+            return Err((Weight::Mistake, "command[] without a name".to_owned()));
         }
         if let Some(built_in) = line.strip_prefix(b"@")
             && let Err(why) = super::request::words(&String::from_utf8_lossy(built_in), &[])
         {
-            return Err((true, format!("command[{name}]: {why}")));
+            return Err((Weight::Refused, format!("command[{name}]: {why}")));
         }
         let commands = &mut self.settings.commands;
         if commands.len() >= MAX_COMMANDS {
-            return Err((true, format!("more than {MAX_COMMANDS} commands")));
+            return Err((Weight::Refused, format!("more than {MAX_COMMANDS} commands")));
         }
         if commands.insert(name.as_bytes().to_vec(), line.to_vec()).is_some() {
-            return Err((false, format!("command[{name}] is defined twice; the later line counts")));
+            return Err((Weight::Warning, format!("command[{name}] is defined twice; the later line counts")));
         }
         Ok(())
     }
@@ -365,16 +433,13 @@ impl Draft {
     /// # Errors
     /// There are mistakes; warnings are among them, in the order of the files.
     pub fn finish(mut self) -> Result<(Settings, Vec<Remark>), Vec<Remark>> {
-        for (key, mistake, text) in self.settings.tls.contradictions() {
+        let contradictions = if self.plain { Vec::new() } else { self.settings.tls.contradictions() };
+        for (key, weight, text) in contradictions {
             if let Some(place) = self.places.get(key) {
-                self.remarks.push(Remark { place: place.clone(), text, mistake });
+                self.remarks.push(Remark { place: place.clone(), text, weight });
             }
         }
-        if self.remarks.iter().any(|remark| remark.mistake) {
-            Err(self.remarks)
-        } else {
-            Ok((self.settings, self.remarks))
-        }
+        if self.remarks.iter().all(Remark::is_bearable) { Ok((self.settings, self.remarks)) } else { Err(self.remarks) }
     }
 }
 

@@ -167,7 +167,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     let query = timeout_at(deadline, read(stream, pieces)).await.unwrap_or(Err(Why::Late(limit)))?;
     let settings = &live.settings;
     let request = parse(&query.text, settings.arguments, &settings.nasty)?;
-    let reply = reply(&request, settings, &live.environment, &live.runner).await;
+    let reply = reply(&request, query.version, settings, &live.environment, &live.runner).await;
     if reply.timed_out {
         shared.counters.count(Event::TimedOut);
         tracing::warn!(command = %String::from_utf8_lossy(&request.name), "timed out");

@@ -127,11 +127,13 @@ pub fn encode_answer(version: Version, code: u16, text: &[u8]) -> Vec<u8> {
 }
 
 /// What nrpe makes of a plugin's output: it passes it through in pieces of 2047 bytes and takes each as a C string, so a NUL cuts
-/// the rest of its piece and no more; then one line feed at the end goes. None if there was nothing to pass on.
+/// the rest of its piece and no more; for version 2 the first piece is all. Then one line feed at the end goes. None if there was
+/// nothing to pass on.
 #[must_use]
-pub fn as_passed_on(output: &[u8]) -> Option<Vec<u8>> {
+pub fn as_passed_on(output: &[u8], version: Version) -> Option<Vec<u8>> {
     const PIECE: usize = 2047;
-    let cut = &output[..output.len().min(MAX_OUTPUT)];
+    let most = if version == Version::V2 { PIECE } else { MAX_OUTPUT };
+    let cut = &output[..output.len().min(most)];
     let mut text: Vec<u8> = cut.chunks(PIECE).flat_map(up_to_nul).copied().collect();
     if text.is_empty() {
         return None;
@@ -222,17 +224,19 @@ mod tests {
 
     #[test]
     fn output_is_cut_as_nrpe_cuts_it() {
-        assert_eq!(as_passed_on(b"OK\n\n").unwrap(), b"OK\n");
-        assert_eq!(as_passed_on(b"before\0after\n").unwrap(), b"before");
-        assert_eq!(as_passed_on(b"\n").unwrap(), b"");
-        assert_eq!((as_passed_on(b""), as_passed_on(b"\0after")), (None, None));
+        assert_eq!(as_passed_on(b"OK\n\n", Version::V4).unwrap(), b"OK\n");
+        assert_eq!(as_passed_on(b"before\0after\n", Version::V4).unwrap(), b"before");
+        assert_eq!(as_passed_on(b"\n", Version::V4).unwrap(), b"");
+        assert_eq!((as_passed_on(b"", Version::V4), as_passed_on(b"\0after", Version::V4)), (None, None));
         let mut blocks = vec![b'A'; 2000];
         blocks.extend_from_slice(b"\0BBB");
         blocks.extend(vec![b'C'; 3000]);
         blocks.extend_from_slice(b"end\n");
         // Of the first 2047 bytes 2000 are left, of the rest nothing is lost but the line feed.
-        assert_eq!(as_passed_on(&blocks).unwrap().len(), 2000 + (blocks.len() - 2047) - 1);
-        assert_eq!(as_passed_on(&vec![b'D'; 70_000]).unwrap().len(), MAX_OUTPUT);
+        assert_eq!(as_passed_on(&blocks, Version::V4).unwrap().len(), 2000 + (blocks.len() - 2047) - 1);
+        assert_eq!(as_passed_on(&vec![b'D'; 70_000], Version::V4).unwrap().len(), MAX_OUTPUT);
+        // In version 2 the first piece is all there is, however little of it a NUL leaves.
+        assert_eq!(as_passed_on(&[b"a\0".as_slice(), &[b'b'; 3000]].concat(), Version::V2).unwrap(), b"a");
         assert_eq!(encode_answer(Version::V2, 0, &vec![b'D'; 70_000]).len(), 1036);
     }
 

@@ -50,11 +50,18 @@ pub fn give_up(user: Option<&str>, group: Option<&str>, explicitly: bool) -> Res
     Ok(())
 }
 
-/// What commands see: nrpe's clean environment, and variables of our own that are to be kept.
+/// What commands see: nrpe's clean environment, and variables of our own that are to be kept. As with nrpe a name in `keep` stands
+/// for all that begin with it (`LC_`), and who the user is (`LOGNAME`, `HOME`, …) may be kept; the search path may not.
 #[must_use]
 pub fn environment(user: Option<&str>, keep: &[String]) -> Vec<(String, String)> {
-    let kept = keep.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?)));
-    let mut environment: Vec<_> = kept.collect();
+    let own =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    kept(user, keep, own)
+}
+
+fn kept(user: Option<&str>, keep: &[String], own: impl Iterator<Item = (String, String)>) -> Vec<(String, String)> {
+    let mut environment: Vec<_> =
+        own.filter(|(name, _)| keep.iter().any(|keep| name.starts_with(keep.as_str()))).collect();
     let mut set = |name: &str, value: &str| environment.push((name.to_owned(), value.to_owned()));
     set("NRPE_MULTILINESUPPORT", "1");
     set("NRPE_PROGRAMVERSION", super::VERSION);
@@ -62,10 +69,16 @@ pub fn environment(user: Option<&str>, keep: &[String]) -> Vec<(String, String)>
     set("IFS", " \t\n");
     let account = user.and_then(|user| find_user(user).ok()).or_else(|| User::from_uid(geteuid()).ok().flatten());
     if let Some(account) = account {
-        set("LOGNAME", &account.name);
-        set("USER", &account.name);
-        set("HOME", &account.dir.to_string_lossy());
-        set("SHELL", &account.shell.to_string_lossy());
+        for (name, value) in [
+            ("LOGNAME", account.name.as_str()),
+            ("USER", account.name.as_str()),
+            ("HOME", &account.dir.to_string_lossy()),
+            ("SHELL", &account.shell.to_string_lossy()),
+        ] {
+            if !environment.iter().any(|(kept, _)| kept == name) {
+                environment.push((name.to_owned(), value.to_owned()));
+            }
+        }
     }
     environment
 }
@@ -139,5 +152,15 @@ mod tests {
         assert_eq!((last("USER"), last("HOME"), last("PATH")), (Some("root"), Some("/root"), Some(PATH)));
         assert_eq!((last("NRPE_MULTILINESUPPORT"), last("CARGO_PKG_NAME")), (Some("1"), None));
         assert_eq!(last("CARGO_MANIFEST_DIR"), std::env::var("CARGO_MANIFEST_DIR").ok().as_deref());
+    }
+
+    #[test]
+    fn a_name_that_is_kept_stands_for_all_that_begin_with_it() {
+        let own = [("LC_ALL", "C"), ("LC_TIME", "C"), ("LANG", "C"), ("USER", "me"), ("PATH", "/opt")];
+        let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let environment = kept(Some("root"), &["LC_", "USER", "PATH"].map(str::to_owned), own.into_iter());
+        let last = |name: &str| environment.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        assert_eq!((last("LC_ALL"), last("LC_TIME"), last("LANG")), (Some("C"), Some("C"), None));
+        assert_eq!((last("USER"), last("LOGNAME"), last("PATH")), (Some("me"), Some("root"), Some(PATH)));
     }
 }

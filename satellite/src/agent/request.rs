@@ -100,8 +100,10 @@ fn fill(line: &[u8], arguments: &[Vec<u8>]) -> Vec<u8> {
     filled
 }
 
-/// The leading digits as a number, as C's `atoi` has it.
+/// The leading digits as a number, as C's `atoi` has it: blanks and a plus may stand before them.
 fn number_of(text: &[u8]) -> Option<usize> {
+    let text = text.trim_ascii_start();
+    let text = text.strip_prefix(b"+").unwrap_or(text);
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     std::str::from_utf8(&text[..digits]).ok()?.parse().ok()
 }
@@ -228,6 +230,7 @@ mod tests {
         assert_eq!(line("p $ARG1$$ARG2$", &["5"]), "p 5");
         assert_eq!(line("p $ARG0$|$ARG17$|$ARGx$", &["5"]), "p ||");
         assert_eq!(line("p $ARG1x$", &["5"]), "p 5");
+        assert_eq!(line("p $ARG 1$ $ARG+1$ $ARG01$ $ARG-1$", &["5"]), "p 5 5 5 ");
         assert_eq!(line("kill $$$$", &[]), "kill $$");
         assert_eq!(line("echo $USER$ ok", &[]), "echo $USER$ ok");
         assert_eq!(

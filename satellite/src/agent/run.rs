@@ -12,6 +12,7 @@ use super::builtin;
 use super::config::Settings;
 use super::packet::{MAX_OUTPUT, as_passed_on};
 use super::request::{Request, command_line, words};
+use crate::nrpe::Version;
 use crate::process::{Exit, Leftovers, Limits, Order, Runner};
 
 /// Commands that run at once when `max_commands` does not say; further ones wait, not longer than they may run.
@@ -46,8 +47,14 @@ impl Reply {
     }
 }
 
-/// Runs what is asked for.
-pub async fn reply(request: &Request, settings: &Settings, environment: &[(String, String)], runner: &Runner) -> Reply {
+/// Runs what is asked for, for an answer in this version.
+pub async fn reply(
+    request: &Request,
+    version: Version,
+    settings: &Settings,
+    environment: &[(String, String)],
+    runner: &Runner,
+) -> Reply {
     if request.name == VERSION_COMMAND {
         return Reply::told(0, format!("NRPE v{}", super::VERSION));
     }
@@ -58,7 +65,7 @@ pub async fn reply(request: &Request, settings: &Settings, environment: &[(Strin
     };
     if let Some(built_in) = line.strip_prefix(b"@") {
         return match words(&String::from_utf8_lossy(built_in), &request.arguments) {
-            Ok(words) => run_built_in(&words, settings.command_timeout).await,
+            Ok(words) => run_built_in(&words, version, settings.command_timeout).await,
             Err(why) => Reply::told(UNKNOWN, format!("NRPE: Command '{name}': {why}")),
         };
     }
@@ -70,21 +77,28 @@ pub async fn reply(request: &Request, settings: &Settings, environment: &[(Strin
         return Reply::told(UNKNOWN, format!("NRPE: Command '{name}': its line is not UTF-8 with these arguments"));
     };
     tracing::debug!(command = %name, line, "running");
-    run_shell(line, settings.command_timeout, environment, runner).await
+    run_shell(line, version, settings.command_timeout, environment, runner).await
 }
 
-async fn run_built_in(words: &[String], limit: Duration) -> Reply {
+async fn run_built_in(words: &[String], version: Version, limit: Duration) -> Reply {
     match timeout(limit, builtin::run(words)).await {
         // A built-in's text is ours and ends without a line feed; what it names may be anybody's.
         Ok(answer) => {
-            let text = as_passed_on(answer.text.as_bytes()).unwrap_or_else(|| b"NRPE: Unable to read output".to_vec());
+            let text = as_passed_on(answer.text.as_bytes(), version)
+                .unwrap_or_else(|| b"NRPE: Unable to read output".to_vec());
             Reply { code: u16::from(answer.state.number()), text, timed_out: false }
         }
         Err(_) => Reply::late(limit),
     }
 }
 
-async fn run_shell(line: String, limit: Duration, environment: &[(String, String)], runner: &Runner) -> Reply {
+async fn run_shell(
+    line: String,
+    version: Version,
+    limit: Duration,
+    environment: &[(String, String)],
+    runner: &Runner,
+) -> Reply {
     let mut order = Order::new(vec!["/bin/sh".to_owned(), "-c".to_owned(), line], limit, MAX_OUTPUT);
     order.environment = environment.to_vec();
     order.locale = false;
@@ -99,7 +113,7 @@ async fn run_shell(line: String, limit: Duration, environment: &[(String, String
         Exit::TimedOut => return Reply::late(limit),
         Exit::NotStarted(why) => return Reply::told(UNKNOWN, format!("NRPE: the command cannot be run: {why}")),
     };
-    match as_passed_on(&ended.stdout.bytes) {
+    match as_passed_on(&ended.stdout.bytes, version) {
         Some(text) => Reply { code, text, timed_out: false },
         None => Reply::told(UNKNOWN, "NRPE: Unable to read output"),
     }
@@ -119,7 +133,8 @@ mod tests {
         settings.commands.insert(b"c".to_vec(), line.as_bytes().to_vec());
         let arguments = arguments.iter().map(|argument| argument.as_bytes().to_vec()).collect();
         let request = Request { name: b"c".to_vec(), arguments };
-        let reply = reply(&request, &settings, &[("PATH".into(), "/usr/bin:/bin".into())], &Runner::new(2)).await;
+        let path = [("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
+        let reply = reply(&request, Version::V4, &settings, &path, &Runner::new(2)).await;
         (reply.code, String::from_utf8_lossy(&reply.text).into_owned())
     }
 
@@ -139,7 +154,7 @@ mod tests {
     async fn what_is_not_defined_is_said_and_the_version_is_told() {
         let ask = async |name: &[u8]| {
             let request = Request { name: name.to_vec(), arguments: Vec::new() };
-            let reply = reply(&request, &Settings::default(), &[], &Runner::new(1)).await;
+            let reply = reply(&request, Version::V4, &Settings::default(), &[], &Runner::new(1)).await;
             (reply.code, String::from_utf8_lossy(&reply.text).into_owned())
         };
         assert_eq!(ask(b"nothing").await, (3, "NRPE: Command 'nothing' not defined".to_owned()));
@@ -152,7 +167,7 @@ mod tests {
         let mut settings = Settings { command_timeout: Duration::from_secs(1), ..Settings::default() };
         settings.commands.insert(b"c".to_vec(), b"echo begun; sleep 600; echo done".to_vec());
         let request = Request { name: b"c".to_vec(), arguments: Vec::new() };
-        let reply = reply(&request, &settings, &[], &Runner::new(1)).await;
+        let reply = reply(&request, Version::V4, &settings, &[], &Runner::new(1)).await;
         assert_eq!((reply.code, reply.timed_out), (3, true));
         assert_eq!(reply.text, b"NRPE: Command timed out after 1 seconds");
     }

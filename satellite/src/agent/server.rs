@@ -5,7 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "a shell room: it waits after a failed accept")]
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -121,6 +121,13 @@ impl Drop for Entered {
 pub async fn listen(settings: &Settings) -> Result<Vec<TcpListener>> {
     let addresses: Vec<SocketAddr> = match &settings.address {
         None => vec![(IpAddr::from([0; 4]), settings.port).into(), (IpAddr::from([0; 16]), settings.port).into()],
+        // To nrpe it is a name like any other, and to the C library that of this machine.
+        Some(name) if name == "*" => {
+            tracing::warn!(
+                "server_address=* is this machine only, as with nrpe; without server_address it is all addresses"
+            );
+            vec![(Ipv4Addr::LOCALHOST, settings.port).into(), (Ipv6Addr::LOCALHOST, settings.port).into()]
+        }
         Some(name) => {
             let found = lookup_host((name.as_str(), settings.port)).await;
             found.with_context(|| format!("server_address={name} has no address"))?.take(MAX_LISTENERS).collect()

@@ -83,9 +83,8 @@ impl Tls {
             ClientCertificates::Required => SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT,
         };
         context.set_verify(mode);
-        if settings.clients != ClientCertificates::Ignored
-            && let Some(ca) = &settings.ca
-        {
+        // Also while no client is asked for a certificate: what completes the chain of our own is in that file, as with nrpe.
+        if let Some(ca) = &settings.ca {
             readable("ssl_cacert_file", ca)?;
             context.set_ca_file(ca).map_err(|error| unusable(&format!("ssl_cacert_file {}", ca.display()), &error))?;
         }

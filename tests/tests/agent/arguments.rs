@@ -87,7 +87,7 @@ fn an_argument_of_a_built_in_is_one_word_and_meets_no_shell() {
     if !installed() {
         return;
     }
-    let agent = Agent::start(Transport::Plain, COMMANDS, "dont_blame_nrpe=1\nnasty_metachars=\\x01\n").unwrap();
+    let agent = Agent::start(Transport::Plain, COMMANDS, "dont_blame_nrpe=1\nnasty_metachars=\\a\n").unwrap();
     let touched = agent.directory().join("touched");
     let evil = format!("1000; touch {}", touched.display());
     let said = agent.check_nrpe("built_in", PATIENCE, &["-a", &evil]).unwrap();

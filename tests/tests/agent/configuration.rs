@@ -2,16 +2,20 @@
 //! root given up, inetd, the end.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
 use tests::agent::{Agent, SOON, call, output};
-use tests::nrpe::{Transport, ask, free_port, installed, is_root};
+use tests::nrpe::mode::Mode;
+use tests::nrpe::setup::Setup;
+use tests::nrpe::{RealNrpe, Transport, ask, free_port, installed, is_root};
+use tests::pki::Pki;
 use tests::process::Process;
 use tests::wait::until;
 
-use crate::scene::{COMMANDS, PATIENCE};
+use crate::scene::{COMMANDS, PATIENCE, Pair};
 
 /// Real user of a process, and its supplementary groups.
 fn identity(pid: u32) -> (String, String) {
@@ -54,6 +58,61 @@ fn a_check_names_every_mistake_and_ends_with_two() {
         (good.status.code(), text(&good.stdout)),
         (Some(0), "good: 2 commands on all addresses, port 5666, no TLS\n".to_owned())
     );
+}
+
+/// A file that nrpe starts with is one that the agent starts with, and both make the same of it; one that it refuses is refused.
+#[test]
+fn odd_and_broken_files_are_served_as_nrpe_serves_them() {
+    if !installed() {
+        return;
+    }
+    let pki = Pki::new().unwrap();
+    let pair = |settings: &str| Pair::with(Mode::Anonymous, &pki, &[("a", "/bin/echo one")], settings);
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = directory.path().display().to_string();
+    for (name, text) in [
+        ("one.cfg", "command[early]=/bin/echo early\nssl_version=TLSv9\ncommand[late]=/bin/echo late\n"),
+        ("d/1.cfg", "command[first]=/bin/echo first\nno value here\ncommand[second]=/bin/echo second\n"),
+        ("d/2.cfg", "command[third]=/bin/echo third\n"),
+        ("e/x.cfg/y.cfg", "command[deep]=/bin/echo deep\n"),
+    ] {
+        let file = directory.path().join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
+    let broken = pair(&format!("include={path}/one.cfg\ninclude_dir={path}/d\ninclude_dir={path}/e\n"));
+    for command in ["a", "early", "late", "first", "second", "third", "deep"] {
+        broken.same(command, &[]);
+    }
+    let checked = output(&["--check", "--config", &broken.ours().config().display().to_string()]).unwrap();
+    let said = text(&checked.stdout);
+    assert_eq!(checked.status.code(), Some(2), "{said}");
+    for expected in
+        ["one.cfg:2: ssl_version", "1.cfg:2: a line is key=value", "the rest of this file is left out, as with nrpe"]
+    {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    for odd in [
+        "command_timeout=3s\n",
+        "dont_blame_nrpe=yes\n",
+        "debug=no\n",
+        "max_commands=-1\nlisten_queue_size=-1\n",
+        "=command[b]=/bin/echo two\n",
+        "ssl_client_certs=1\n",
+        "ssl_logging=everything\nallow_weak_random_seed=x\n",
+        "connection_timeout=100000\nssl_shutdown_timeout=100000\n",
+    ] {
+        let odd = pair(odd);
+        for request in ["a", "b", "a!x"] {
+            odd.same(request, &[]);
+        }
+    }
+    for refused in ["ssl_cacert_file=/nonexistent\n", "ssl_client_certs=2\n", "nonsense\n", "ssl_use_adh=3\n"] {
+        let setup = || Setup::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Transport::Anonymous, &[], refused);
+        assert!(RealNrpe::on_a_free_port(setup()).is_err(), "nrpe starts with {refused}");
+        assert!(Agent::set_up(setup()).is_err(), "the agent starts with {refused}");
+    }
 }
 
 #[test]

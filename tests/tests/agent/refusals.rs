@@ -50,6 +50,11 @@ fn other_nasty_characters_are_refused_alike() {
     for request in ["okx", "ok\\", "ok\t", "ok;", "ok|", "ok'"] {
         pair.same(request, &[]);
     }
+    // An escape that nrpe does not know.
+    let pair = Pair::start(Mode::Plain, &pki, "nasty_metachars=q\\x7a\n");
+    for request in ["ok", "okq", "okx", "ok7", "oka", "okz", "ok\\"] {
+        pair.same(request, &[]);
+    }
 }
 
 #[test]
@@ -164,6 +169,15 @@ fn allowed_hosts_let_in_and_keep_out_alike() {
         ("no-such-host.invalid", false),
         ("not-here.invalid,localhost", true),
         ("300.1.1.1,127.0.0.1", true),
+        ("127.000.000.001", true),
+        ("127.0.0.1 10.0.0.1", true),
+        ("10.0.0.1 127.0.0.1", false),
+        ("127.1", true),
+        ("0.0.0.0/0", false),
+        ("0.0.0.0/1", true),
+        ("::ffff:127.0.0.1", false),
+        ("localhost.", false),
+        ("127.0.0.0/255.0.0.0", false),
     ];
     for (list, let_in) in lists {
         let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

@@ -58,7 +58,7 @@ fn every_example_compiles() {
 #[test]
 fn the_example_of_the_agent_has_no_mistake() {
     let (settings, remarks) =
-        satellite::agent::source::read(&root().join("configs/agent/nrpe.cfg")).expect("no mistake");
+        satellite::agent::source::read(&root().join("configs/agent/nrpe.cfg"), false).expect("no mistake");
     assert!(remarks.is_empty(), "{remarks:?}");
     assert!(settings.commands.len() >= 7 && settings.allowed.is_some(), "{settings:?}");
 }

@@ -68,20 +68,37 @@ fn blanks_around_a_line_go_and_inside_it_stay() {
 #[test]
 fn every_mistake_is_named_at_once_with_its_line() {
     let mistakes = read(
-        "server_port=80\nnonsense\n=x\ndebug=\ncommand_timeout=0\nconnection_timeout=soon\ndont_blame_nrpe=2\n\
+        "server_port=80\nnonsense\n=\ndebug=\ncommand_timeout=0\nconnection_timeout=soon\nserver_port=x\n\
          allow_bash_command_substitution=1\ncommand[]=x\nssl_version=SSLv2+\nssl_use_adh=3\nssl_client_certs=2\n\
-         listen_queue_size=0\nssl_cert_file=/c\ncommand[open]=@load 'x\nserver_port=70000\n",
+         listen_queue_size=0\nssl_cert_file=/c\ncommand[open]=@load 'x\nserver_port=70000\nssl_use_adh=-1\n",
     )
     .unwrap_err();
     let lines: Vec<usize> = mistakes.iter().map(|text| text.split(':').nth(1).unwrap().parse().unwrap()).collect();
     let mut sorted = lines.clone();
     sorted.sort_unstable();
     sorted.dedup();
-    assert_eq!(sorted, (1..=16).collect::<Vec<_>>(), "{mistakes:#?}");
+    assert_eq!(sorted, (1..=17).collect::<Vec<_>>(), "{mistakes:#?}");
     assert!(
         mistakes.iter().any(|text| text.contains("allow_bash_command_substitution=1 is refused: ")),
         "{mistakes:#?}"
     );
+}
+
+#[test]
+fn what_nrpe_takes_for_something_else_counts_as_that_and_is_named() {
+    let (settings, warnings) = read(
+        "command_timeout=7s\ndont_blame_nrpe=yes\ndebug=no\nmax_commands=-1\nlisten_queue_size=-1\nconnection_timeout=999999\n\
+         allow_bash_command_substitution=true\n==server_port=5667\nssl_logging=all\nssl_client_certs=1\nssl_use_adh=2x\n",
+    )
+    .unwrap();
+    assert_eq!((settings.command_timeout.as_secs(), settings.connection_timeout.as_secs()), (7, 86_400));
+    assert_eq!((settings.arguments, settings.debug, settings.max_commands), (false, false, 0));
+    assert_eq!((settings.backlog, settings.port), (65_535, 5667));
+    assert_eq!((settings.tls.clients, settings.tls.anonymous), (ClientCertificates::Asked, Anonymous::Forced));
+    for line in [1, 2, 3, 4, 6, 7, 9, 10, 11] {
+        let start = format!("nrpe.cfg:{line}: warning: ");
+        assert!(warnings.iter().any(|text| text.starts_with(&start)), "{line}: {warnings:#?}");
+    }
 }
 
 #[test]
@@ -154,6 +171,6 @@ fn tls_keys_that_do_not_go_together_are_named() {
     assert!(said("ssl_cert_file=/c\n").contains("without ssl_privatekey_file"));
     assert!(said("ssl_client_certs=1\nssl_cert_file=/c\nssl_privatekey_file=/k\n").contains("without ssl_cacert_file"));
     assert!(said("ssl_use_adh=0\n").contains("leaves anonymous elliptic-curve suites on"));
-    assert!(said("ssl_cacert_file=/c\n").contains("no effect"));
+    assert!(said("ssl_client_certs=2\nssl_cert_file=/c\nssl_privatekey_file=/k\n").contains("without ssl_cacert_file"));
     assert!(said("ssl_version=TLSv1.3\n").contains("needs a certificate"));
 }

@@ -7,7 +7,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::value::number;
+use super::Weight;
+use super::value::{Wrong, bits, number};
 
 /// Names of the keys of this room.
 pub const NAMES: [&str; 9] = [
@@ -22,6 +23,8 @@ pub const NAMES: [&str; 9] = [
     "ssl_shutdown_timeout",
 ];
 
+/// The longest that a client is waited for at the end, in seconds; what is longer counts as this.
+const MAX_SHUTDOWN: i64 = 3600;
 /// nrpe's ciphers: everything with a key, anonymous suites included, whatever the system's own rules say.
 const CIPHERS: &str = "ALL:!MD5:@STRENGTH:@SECLEVEL=0";
 
@@ -139,11 +142,21 @@ impl Default for TlsSettings {
 
 impl TlsSettings {
     /// Takes one of [`NAMES`]; none if the key is another room's.
-    pub fn set(&mut self, key: &str, value: &str) -> Option<Result<(), (bool, String)>> {
+    pub fn set(&mut self, key: &str, value: &str) -> Option<Result<Option<String>, Wrong>> {
         NAMES.contains(&key).then(|| self.take(key, value))
     }
 
-    fn take(&mut self, key: &str, value: &str) -> Result<(), (bool, String)> {
+    /// Takes a value, and returns what there is to remark about it.
+    fn take(&mut self, key: &str, value: &str) -> Result<Option<String>, Wrong> {
+        let mut remark = None;
+        let mut choice = |highest: i64| -> Result<i64, Wrong> {
+            let (number, said) = number(key, value, 0..=i64::MAX)?;
+            remark = said;
+            if number > highest {
+                return Err((Weight::Mistake, format!("{key}: {number} is none of 0 to {highest}")));
+            }
+            Ok(number)
+        };
         match key {
             "ssl_version" => {
                 let (name, newer) = value.strip_suffix('+').map_or((value, false), |name| (name, true));
@@ -155,7 +168,7 @@ impl TlsSettings {
                     "TLSv1.3" => Protocol::Tls13,
                     "SSLv2" => {
                         return Err((
-                            true,
+                            Weight::Mistake,
                             format!(
                                 "ssl_version: {value}: no library knows SSLv2 any more; TLSv1+ is everything there is"
                             ),
@@ -163,7 +176,7 @@ impl TlsSettings {
                     }
                     _ => {
                         return Err((
-                            true,
+                            Weight::Mistake,
                             format!(
                                 "ssl_version: {value:?}; it is SSLv3, TLSv1, TLSv1.1, TLSv1.2 or TLSv1.3, with + for \"or newer\""
                             ),
@@ -173,7 +186,7 @@ impl TlsSettings {
                 (self.oldest, self.newest) = (version, (!newer).then_some(version));
             }
             "ssl_use_adh" => {
-                self.anonymous = match number(key, value, 0..=2)? {
+                self.anonymous = match choice(2)? {
                     0 => Anonymous::WithoutAdh,
                     1 => Anonymous::Allowed,
                     _ => Anonymous::Forced,
@@ -184,19 +197,22 @@ impl TlsSettings {
             "ssl_cert_file" => self.certificate = Some(PathBuf::from(value)),
             "ssl_privatekey_file" => self.key = Some(PathBuf::from(value)),
             "ssl_client_certs" => {
-                self.clients = match number(key, value, 0..=2)? {
+                self.clients = match choice(2)? {
                     0 => ClientCertificates::Ignored,
                     1 => ClientCertificates::Asked,
                     _ => ClientCertificates::Required,
                 };
             }
-            "ssl_logging" => self.logging = Logging(bits(value)?),
+            "ssl_logging" => {
+                let (wanted, said) = bits(key, value);
+                (self.logging, remark) = (Logging(wanted), said);
+            }
             _ => {
-                let seconds = number(key, value, 1..=3600)?;
-                self.shutdown_timeout = Duration::from_secs(seconds.unsigned_abs());
+                let (seconds, said) = number(key, value, 1..=MAX_SHUTDOWN)?;
+                (self.shutdown_timeout, remark) = (Duration::from_secs(seconds.unsigned_abs()), said);
             }
         }
-        Ok(())
+        Ok(remark)
     }
 
     /// The cipher list in OpenSSL's words.
@@ -209,32 +225,35 @@ impl TlsSettings {
         }
     }
 
-    /// What does not go together: the key to blame, whether it is a mistake, and why.
+    /// What does not go together: the key to blame, how bad it is, and why. nrpe starts with the same of them as we do.
     #[must_use]
-    pub fn contradictions(&self) -> Vec<(&'static str, bool, String)> {
+    pub fn contradictions(&self) -> Vec<(&'static str, Weight, String)> {
         let mut found = Vec::new();
-        let mut say = |key, mistake, text: &str| found.push((key, mistake, text.to_owned()));
+        let mut say = |key, weight, text: &str| found.push((key, weight, text.to_owned()));
         match (&self.certificate, &self.key) {
-            (Some(_), None) => say("ssl_cert_file", true, "ssl_cert_file without ssl_privatekey_file"),
+            (Some(_), None) => say("ssl_cert_file", Weight::Mistake, "ssl_cert_file without ssl_privatekey_file"),
             (None, Some(_)) => {
-                say("ssl_privatekey_file", false, "ssl_privatekey_file has no effect without ssl_cert_file")
+                say("ssl_privatekey_file", Weight::Warning, "ssl_privatekey_file has no effect without ssl_cert_file")
             }
             _ => {}
         }
-        if self.clients != ClientCertificates::Ignored && self.ca.is_none() {
-            say(
+        match self.clients {
+            ClientCertificates::Required if self.ca.is_none() => say(
                 "ssl_client_certs",
-                true,
-                "ssl_client_certs without ssl_cacert_file: nothing tells a good certificate from a bad one",
-            );
-        }
-        if self.clients == ClientCertificates::Ignored && self.ca.is_some() {
-            say("ssl_cacert_file", false, "ssl_cacert_file has no effect while ssl_client_certs is 0");
+                Weight::Mistake,
+                "ssl_client_certs=2 without ssl_cacert_file: nothing tells a good certificate from a bad one",
+            ),
+            ClientCertificates::Asked if self.ca.is_none() => say(
+                "ssl_client_certs",
+                Weight::Warning,
+                "ssl_client_certs=1 without ssl_cacert_file: whoever shows a certificate is refused",
+            ),
+            _ => {}
         }
         if self.clients != ClientCertificates::Ignored && self.certificate.is_none() {
             say(
                 "ssl_client_certs",
-                false,
+                Weight::Warning,
                 "ssl_client_certs without ssl_cert_file: anonymous suites cannot ask for a certificate, so no handshake will succeed",
             );
         }
@@ -242,24 +261,17 @@ impl TlsSettings {
         if self.anonymous == Anonymous::WithoutAdh && !["!ANULL", "!AECDH"].iter().any(|no| ciphers.contains(no)) {
             say(
                 "ssl_use_adh",
-                false,
+                Weight::Warning,
                 "ssl_use_adh=0 leaves anonymous elliptic-curve suites on, as in nrpe; :!aNULL in ssl_cipher_list switches them off",
             );
         }
         if self.oldest == Protocol::Tls13 && self.certificate.is_none() {
-            say("ssl_version", false, "TLS 1.3 needs a certificate (ssl_cert_file); no handshake will succeed");
+            say(
+                "ssl_version",
+                Weight::Warning,
+                "TLS 1.3 needs a certificate (ssl_cert_file); no handshake will succeed",
+            );
         }
         found
     }
-}
-
-/// A set of bits, decimal or with 0x; -1 for all.
-fn bits(value: &str) -> Result<u32, (bool, String)> {
-    let value = value.trim();
-    let number = match value.strip_prefix("0x").or_else(|| value.strip_prefix("0X")) {
-        Some(hex) => u32::from_str_radix(hex, 16).ok(),
-        None if value == "-1" => Some(u32::MAX),
-        None => value.parse().ok(),
-    };
-    number.ok_or_else(|| (true, format!("ssl_logging: {value:?} is no number such as 0x2f")))
 }
