@@ -64,25 +64,25 @@ impl MasterClock {
         Self { samples: VecDeque::new(), offset, target: offset, since: now.monotonic, unused: true }
     }
 
-    /// Takes one exchange in: asked at `asked`, answered now, and the master's wall clock said `master` in between.
-    pub fn handle_exchange(&mut self, asked: Monotonic, now: Monotonic, master: Timestamp) {
+    /// Takes one exchange in: asked at `asked`, answered now, and the master's wall clock said `master` in between. True if the axis
+    /// was set by it rather than slewed: places on it mean another moment now.
+    pub fn handle_exchange(&mut self, asked: Monotonic, now: Monotonic, master: Timestamp) -> bool {
         let round_trip = now.since(asked);
         let middle = nanos(asked) + i128::try_from(round_trip.as_nanos() / 2).unwrap_or(0);
         if self.samples.len() == SAMPLES {
             self.samples.pop_front();
         }
         self.samples.push_back(Sample { round_trip, offset: wall_nanos(master) - middle });
-        if let Some(best) = self.samples.iter().min_by_key(|sample| sample.round_trip) {
-            self.aim(now, best.offset);
-        }
+        let best = self.samples.iter().min_by_key(|sample| sample.round_trip).map(|best| best.offset);
+        best.is_some_and(|best| self.aim(now, best))
     }
 
-    /// The master's time is known from elsewhere: at `now` it is `master`. Replaces all samples.
-    pub fn handle_clock(&mut self, now: Monotonic, master: Timestamp) {
+    /// The master's time is known from elsewhere: at `now` it is `master`. Replaces all samples. True as with an exchange.
+    pub fn handle_clock(&mut self, now: Monotonic, master: Timestamp) -> bool {
         self.samples.clear();
         let offset = wall_nanos(master) - nanos(now);
         self.samples.push_back(Sample { round_trip: Duration::ZERO, offset });
-        self.aim(now, offset);
+        self.aim(now, offset)
     }
 
     /// A master's clock is not to be compared with another's: a new connection measures anew.
@@ -90,10 +90,12 @@ impl MasterClock {
         self.samples.clear();
     }
 
-    fn aim(&mut self, now: Monotonic, target: i128) {
-        self.offset = if self.unused { target } else { self.offset_at(now) };
+    fn aim(&mut self, now: Monotonic, target: i128) -> bool {
+        let before = self.offset_at(now);
+        self.offset = if self.unused { target } else { before };
         self.target = target;
         self.since = now;
+        self.offset != before
     }
 
     fn offset_at(&self, now: Monotonic) -> i128 {

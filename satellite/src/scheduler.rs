@@ -363,7 +363,8 @@ impl Scheduler {
             ToSatellite::ClockReply(reply) => {
                 let at = connection.pings.iter().position(|(sent, _)| *sent == reply.sent);
                 if let Some((_, asked)) = at.and_then(|at| connection.pings.remove(at)) {
-                    self.clock.handle_exchange(asked, now.monotonic, reply.master);
+                    let set = self.clock.handle_exchange(asked, now.monotonic, reply.master);
+                    self.replan(now.monotonic, set);
                 }
             }
             ToSatellite::CloseRun(run) => self.outbox.handle_close(now.monotonic, run),
@@ -376,7 +377,8 @@ impl Scheduler {
         connection.welcome = Some((welcome.timeline, welcome.first_check));
         connection.heartbeat_due = Some(now.monotonic);
         self.clock.forget_samples();
-        self.clock.handle_exchange(connection.hello_at, now.monotonic, welcome.clock);
+        let set = self.clock.handle_exchange(connection.hello_at, now.monotonic, welcome.clock);
+        self.replan(now.monotonic, set);
         if welcome.holder {
             self.holder = true;
             self.fenced = false;
@@ -412,8 +414,16 @@ impl Scheduler {
 
     /// The master's time is known: `master` is now. Due times follow slowly (see [`crate::clock`]).
     pub fn handle_clock(&mut self, now: Now, master: Timestamp) {
-        self.clock.handle_clock(now.monotonic, master);
+        let set = self.clock.handle_clock(now.monotonic, master);
+        self.replan(now.monotonic, set);
         self.advance(now);
+    }
+
+    /// Before the first check the axis may be set, by hours where this machine's clock is wrong: what was planned by it is planned anew.
+    fn replan(&mut self, now: Monotonic, set: bool) {
+        if set {
+            self.roster.replan(self.clock.axis(now));
+        }
     }
 
     /// The process is to end: nothing new starts, what is running and waiting comes to its end.

@@ -248,6 +248,22 @@ impl Roster {
         }
     }
 
+    /// The axis was set: everything that waits is placed as if it had just been assigned.
+    pub fn replan(&mut self, now: Timestamp) {
+        let waiting: Vec<CheckId> =
+            self.duties.iter().filter(|(_, duty)| duty.flight.is_none()).map(|(id, _)| *id).collect();
+        for id in waiting {
+            if self.is_first_question(id) {
+                self.place(id, now.minus(Duration::from_millis(1)));
+            } else if self.states.contains_key(&id) {
+                self.place_next(id, now);
+            } else if let Some(check) = self.assignment.checks.get(&id) {
+                let interval = Duration::from_millis(check.policy.check_interval_ms);
+                self.place(id, first_due(id, interval, now));
+            }
+        }
+    }
+
     fn place_next(&mut self, id: CheckId, now: Timestamp) {
         let Some(check) = self.assignment.checks.get(&id) else { return };
         let interval = match self.states.get(&id) {

@@ -291,6 +291,21 @@ fn without_a_master_a_restart_goes_on_from_disk() {
 }
 
 #[test]
+fn a_clock_that_is_wrong_by_hours_puts_no_check_off_when_the_master_tells_the_time() {
+    for hours in [-7_i64, 7] {
+        let mut world = World::assigned(&[check(1), check(2)]);
+        world.run_for(minutes(2), |_| State::Ok);
+        // Places were planned by the own clock, and nothing has run yet.
+        let mut again = World::on(world.disk, world.now, false);
+        let master = Timestamp::from_millis(again.now.wall.as_millis() + hours * 3_600_000);
+        again.brain.handle_clock(again.now, master);
+        again.run_for(minutes(10), |_| State::Ok);
+        let runs = again.started.len();
+        assert!((19..=21).contains(&runs), "{hours} hours: {runs} runs of two checks in ten minutes");
+    }
+}
+
+#[test]
 fn a_second_process_waits_until_it_holds_the_slot_or_is_alone() {
     let disk = World::assigned(&[check(1)]).disk;
     let mut world = World::on(disk, World::new().now, true);
