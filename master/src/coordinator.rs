@@ -61,6 +61,8 @@ pub enum Cut {
     Protocol(String),
     /// What it sent could not be made durable; it shall send again.
     NotCommitted,
+    /// It was fenced, and whoever has its slot is silent: it shall say hello again.
+    Vacant,
 }
 
 /// What the shells shall do.
@@ -333,6 +335,7 @@ impl Coordinator {
             self.blocked_until = None;
         }
         self.look_at_presence(now, at);
+        self.call_waiting(now);
         self.dirty = true;
     }
 

@@ -42,9 +42,6 @@ pub fn judge(status: &Status, slot: &Slot, bytes: &[u8]) -> Reception {
         Err(error) => return Reception::Refused(error),
     };
     let run = status.slots().get(slot).and_then(|state| state.runs.get(&header.run));
-    if run.is_some_and(|run| run.drained.is_some()) {
-        return Reception::Known(RunPosition { run: header.run, position: header.last });
-    }
     let known = run.map_or(Sequence(0), |run| run.position);
     let (after, missing) = match delivery::admit(known, header.first, header.last) {
         Admission::Known => return Reception::Known(RunPosition { run: header.run, position: known }),

@@ -20,7 +20,7 @@ use quinn::{Endpoint, EndpointConfig, TokioRuntime, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
 use rustls::server::StoresServerSessions;
 pub use shared::frame::Lane;
-use shared::frame::{CLOSE_FAULT, CLOSE_NOT_COMMITTED, CLOSE_REFUSED, CLOSE_STOPPED, frame_head};
+use shared::frame::{CLOSE_FAULT, CLOSE_NOT_COMMITTED, CLOSE_REFUSED, CLOSE_STOPPED, CLOSE_VACANT, frame_head};
 use shared::identity::SlotSession;
 use shared::refusal::{Refusal, Refusals};
 use shared::time::{Monotonic, Timestamp};
@@ -97,6 +97,8 @@ pub enum CloseReason {
     Stopped,
     /// A commit failed: the satellite is to send again.
     NotCommitted,
+    /// The slot this process was fenced from is free: it is to claim it.
+    Vacant,
     /// The master went wrong with this connection.
     Fault,
     /// The peer broke a rule: counted and logged under its kind.
@@ -297,13 +299,14 @@ impl Link {
             let (code, text) = match reason {
                 CloseReason::Stopped => (CLOSE_STOPPED, "stopped"),
                 CloseReason::NotCommitted => (CLOSE_NOT_COMMITTED, "not committed"),
+                CloseReason::Vacant => (CLOSE_VACANT, "slot vacant"),
                 CloseReason::Fault => (CLOSE_FAULT, "fault in the master"),
                 CloseReason::Refused(refusal) => (CLOSE_REFUSED, refusal.kind()),
             };
             entry.connection.close(VarInt::from_u32(code), text.as_bytes());
             match reason {
                 CloseReason::Refused(refusal) => Some((refusal, entry.remote, entry.session.clone())),
-                CloseReason::Stopped | CloseReason::NotCommitted | CloseReason::Fault => None,
+                CloseReason::Stopped | CloseReason::NotCommitted | CloseReason::Vacant | CloseReason::Fault => None,
             }
         };
         if let Some((refusal, remote, session)) = refused {

@@ -306,6 +306,7 @@ impl Hands<'_> {
                         CloseReason::Refused(Refusal::BadMessage)
                     }
                     Cut::NotCommitted => CloseReason::NotCommitted,
+                    Cut::Vacant => CloseReason::Vacant,
                 };
                 self.links.close(connection, reason);
             }

@@ -510,6 +510,8 @@ impl Status {
                 since: row.at,
             });
             run.position = run.position.max(moved.position);
+            // Who said that it was complete had a copy of it: on another volume it went on.
+            run.drained = None;
         }
     }
 

@@ -15,7 +15,9 @@ use anyhow::{Context, Result};
 use bytes::{Bytes, BytesMut};
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
 use rustls_pki_types::CertificateDer;
-use shared::frame::{CLOSE_FAULT, CLOSE_NOT_COMMITTED, CLOSE_REFUSED, CLOSE_STOPPED, frame_head, split_frame};
+use shared::frame::{
+    CLOSE_FAULT, CLOSE_NOT_COMMITTED, CLOSE_REFUSED, CLOSE_STOPPED, CLOSE_VACANT, frame_head, split_frame,
+};
 pub use shared::frame::{LINK_PORT, Lane};
 use shared::identity::{MasterSession, master_dns_name};
 use shared::refusal::{Refusal, Refusals};
@@ -308,6 +310,7 @@ fn told(error: &ConnectionError) -> End {
                 },
                 Ok(CLOSE_STOPPED) => End::plain("the master stops".to_owned()),
                 Ok(CLOSE_NOT_COMMITTED) => End::plain("the master could not commit".to_owned()),
+                Ok(CLOSE_VACANT) => End::plain("the master asks for this slot to be claimed again".to_owned()),
                 Ok(CLOSE_FAULT) => End::plain("the master reports a fault of its own".to_owned()),
                 _ => End::plain(format!("the master closed the link: {}", text.escape_debug())),
             }

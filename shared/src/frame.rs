@@ -21,6 +21,8 @@ pub const CLOSE_STOPPED: u32 = 1;
 pub const CLOSE_NOT_COMMITTED: u32 = 2;
 /// The master went wrong with this connection; connecting again may help.
 pub const CLOSE_FAULT: u32 = 4;
+/// The slot that this process was fenced from is free: it connects again and claims it.
+pub const CLOSE_VACANT: u32 = 5;
 /// The peer was refused; the close reason is the [`crate::refusal::Refusal::kind`].
 pub const CLOSE_REFUSED: u32 = 3;
 

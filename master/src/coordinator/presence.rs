@@ -1,18 +1,18 @@
 //! Which slots are heard, which may own checks, and what readers see of both. Only a slot's in and out move hosts; a master cut off
 //! from most of its slots moves nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use shared::name::Slot;
 use shared::time::{Monotonic, Timestamp};
 
-use super::Coordinator;
 use super::connection::Connection;
 use super::view::{SlotLink, View};
+use super::{Coordinator, Cut};
 use crate::entry::{Entry, Outcomes, Presence};
-use crate::fleet::{LEASE, STABLE_AFTER};
+use crate::fleet::{ConnectionId, LEASE, STABLE_AFTER};
 
 impl Coordinator {
     /// The link of the process that has the slot.
@@ -57,6 +57,20 @@ impl Coordinator {
     pub(super) fn change_presence(&mut self, slot: &Slot, present: bool, reason: &str, at: Timestamp) {
         let presence = Presence { slot: slot.clone(), present, reason: reason.to_owned() };
         self.add_with_grants(Entry::Presence(presence), Outcomes::default(), None, None, at);
+    }
+
+    /// A process that was fenced claims its slot with its next hello, and nothing else makes it say one: where the holder's lease has
+    /// run out, the youngest of those that wait is sent for it.
+    pub(super) fn call_waiting(&mut self, now: Monotonic) {
+        let vacant = |slot: &Slot| self.holder_link(slot).is_none() && self.silence(slot, now) >= LEASE;
+        let mut waiting: BTreeMap<&Slot, ConnectionId> = BTreeMap::new();
+        for (id, link) in self.connections.iter().filter(|(_, link)| link.hello.is_some() && vacant(&link.slot)) {
+            waiting.insert(&link.slot, *id);
+        }
+        for id in waiting.into_values().collect::<Vec<_>>() {
+            tracing::info!(connection = %id, "the holder of its slot is silent: the process that was fenced may claim it");
+            self.cut(id, Cut::Vacant);
+        }
     }
 
     pub(super) fn look_at_presence(&mut self, now: Monotonic, at: Timestamp) {

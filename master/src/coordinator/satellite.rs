@@ -57,8 +57,7 @@ impl Coordinator {
             state.and_then(|state| state.holder.as_ref()).is_some_and(|holder| holder.instance == hello.instance);
         let positions = hello.runs.iter().filter_map(|held| {
             let run = state?.runs.get(&held.run)?;
-            let position = if run.drained.is_some() { held.last } else { run.position };
-            Some(RunPosition { run: held.run, position })
+            Some(RunPosition { run: held.run, position: run.position })
         });
         let welcome = Welcome {
             protocol: message::PROTOCOL.min(hello.protocol),

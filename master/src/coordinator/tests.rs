@@ -395,6 +395,24 @@ fn a_new_process_takes_the_slot_and_the_old_one_is_fenced() {
 }
 
 #[test]
+fn a_fenced_process_that_waits_is_sent_for_when_its_slot_is_free() {
+    let (mut bench, _, _) = with_one_slot();
+    bench.connect(2, slot("eu", 1), 2, Vec::new(), seconds(2));
+    bench.settle();
+    let lease = LEASE.as_secs();
+    bench.coordinator.handle_timeout(seconds(3 + lease), AT);
+    bench.drain();
+    assert_eq!(bench.closed, [], "a holder that is connected is not passed over");
+    bench.coordinator.handle_disconnected(ConnectionId(2));
+    bench.coordinator.handle_timeout(seconds(4 + lease), AT);
+    bench.drain();
+    assert_eq!(bench.closed, [(ConnectionId(1), Cut::Vacant)]);
+    bench.connect(3, slot("eu", 1), 1, Vec::new(), seconds(5 + lease));
+    bench.settle();
+    assert!(bench.welcome(3).unwrap().holder);
+}
+
+#[test]
 fn an_activation_tells_owners_only_what_changed() {
     let (mut bench, first, _) = with_one_slot();
     let grant = owned(&bench, "host1!load").1;
@@ -518,6 +536,14 @@ fn a_run_that_is_complete_is_closed_and_its_batches_are_acknowledged_unread() {
     bench.batch(1, batch);
     bench.settle();
     assert_eq!((bench.journal.len(), bench.acknowledged().len()), (rows, 2));
+    // Whoever said that it was complete worked on a copy of the volume. Where the run was made it went on.
+    bench.connect(2, slot("eu", 1), 1, vec![HeldRun { last: Sequence(2), open: true, ..held }], seconds(2));
+    bench.settle();
+    assert_eq!(bench.welcome(2).unwrap().positions, [RunPosition { run: held.run, position: Sequence(1) }]);
+    bench.batch(2, teller.tell(&[(check, grant, State::Ok)]));
+    bench.settle();
+    assert_eq!(bench.object("host1!load").state.state, State::Ok);
+    assert_eq!(bench.coordinator.published().slots()[&slot("eu", 1)].runs[&held.run].drained, None);
     bench.assert_replays(&[&catalog]);
 }
 

@@ -71,6 +71,7 @@ pub(super) async fn serve(link: Arc<Link>, incoming: Incoming) {
     let reason = match (entry.and_then(|entry| entry.closed), end) {
         (Some(CloseReason::Refused(refusal)), _) | (_, End::Refused(refusal, _)) => format!("refused: {refusal}"),
         (Some(CloseReason::NotCommitted), _) => "closed because a commit failed".to_owned(),
+        (Some(CloseReason::Vacant), _) => "closed because its slot is free again".to_owned(),
         (Some(CloseReason::Fault), _) => "closed because of a fault in the master".to_owned(),
         (Some(CloseReason::Stopped), _) => "closed because the master stops".to_owned(),
         (None, End::Closed(error)) => plain(&error),
