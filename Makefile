@@ -21,7 +21,7 @@ NODE_OK := $(shell node -e 'const [a, b] = process.versions.node.split(".").map(
 WEB := master/web
 WEB_SOURCES := $(shell test -f $(WEB)/package.json && find $(WEB) \( -name node_modules -o -name dist \) -prune -o -type f -print)
 
-.PHONY: deps build web lint test proof demo demo-smoke bench
+.PHONY: deps build web lint test proof demo demo-smoke bench sim
 
 # Debian packages the tests want: real daemons, real stores, and the tools that watch them. Root, idempotent.
 deps:
@@ -66,6 +66,10 @@ demo: build
 
 demo-smoke: build
 	@$(RELEASE)/perigee-demo --smoke
+
+# Simulated worlds: SEEDS=n, SEED_FROM=s, or SEED=s for one of them with all that is known of it.
+sim: build
+	@$(RELEASE)/perigee-sim
 
 bench: build
 	@$(RELEASE)/perigee-bench

@@ -17,6 +17,7 @@ pub mod nrpe;
 pub mod packets;
 pub mod pki;
 pub mod process;
+pub mod simulation;
 pub mod sink;
 pub mod syscalls;
 pub mod wait;

@@ -1,0 +1,162 @@
+//! What a world is like: its size, its pace, and which faults befall it how often; all drawn from the seed. Decides nothing later.
+
+use std::time::Duration;
+
+use super::chance::Chance;
+
+/// A kind of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fault {
+    /// A satellite's process is killed; its machine lives on.
+    SatelliteKilled,
+    /// A satellite's machine loses power.
+    SatellitePowerLost,
+    /// A satellite is told to end.
+    SatelliteEnded,
+    /// A satellite stands still for some time.
+    SatellitePaused,
+    /// The master's process is killed, before or after what it was writing reached the disk.
+    MasterKilled,
+    /// A commit of the master fails.
+    CommitFailed,
+    /// The master's disk is slow.
+    StoreSlow,
+    /// A satellite's disk takes nothing.
+    VolumeFull,
+    /// A satellite's disk is slow.
+    VolumeSlow,
+    /// One order of a satellite fails on the disk.
+    OrderFailed,
+    /// A bit flips in a durable batch.
+    BitFlipped,
+    /// A satellite comes back without its volume.
+    VolumeLost,
+    /// A link is cut at once, as by a reset.
+    LinkReset,
+    /// Nothing gets through from satellite to master.
+    UpCut,
+    /// Nothing gets through from master to satellite.
+    DownCut,
+    /// A region is cut off both ways.
+    RegionCut,
+    /// Packets are lost, delayed, and overtake each other.
+    LinkBad,
+    /// A satellite's wall clock steps.
+    ClockStepped,
+    /// The master's wall clock steps.
+    MasterClockStepped,
+    /// A second process claims a slot, on a volume of its own.
+    SlotClaimed,
+    /// A second process claims a slot, on the same volume.
+    VolumeShared,
+    /// A second process claims a slot, on a copy of the volume.
+    VolumeCloned,
+    /// The operator changes the configuration.
+    Reconfigured,
+}
+
+impl Fault {
+    /// All kinds.
+    pub const ALL: [Self; 23] = [
+        Self::SatelliteKilled,
+        Self::SatellitePowerLost,
+        Self::SatelliteEnded,
+        Self::SatellitePaused,
+        Self::MasterKilled,
+        Self::CommitFailed,
+        Self::StoreSlow,
+        Self::VolumeFull,
+        Self::VolumeSlow,
+        Self::OrderFailed,
+        Self::BitFlipped,
+        Self::VolumeLost,
+        Self::LinkReset,
+        Self::UpCut,
+        Self::DownCut,
+        Self::RegionCut,
+        Self::LinkBad,
+        Self::ClockStepped,
+        Self::MasterClockStepped,
+        Self::SlotClaimed,
+        Self::VolumeShared,
+        Self::VolumeCloned,
+        Self::Reconfigured,
+    ];
+
+    /// How often compared with the others.
+    fn weight(self) -> u64 {
+        match self {
+            Self::LinkReset | Self::SatelliteKilled | Self::UpCut | Self::DownCut | Self::OrderFailed => 4,
+            Self::MasterKilled | Self::SatellitePowerLost | Self::CommitFailed | Self::LinkBad => 3,
+            Self::VolumeLost | Self::VolumeCloned | Self::VolumeShared | Self::SlotClaimed => 1,
+            _ => 2,
+        }
+    }
+}
+
+/// What a world is like.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    /// Regions.
+    pub(super) regions: u64,
+    /// Slots of each region.
+    pub(super) slots: u64,
+    /// Hosts of each region.
+    pub(super) hosts: u64,
+    /// Services of each host, at most.
+    pub(super) services: u64,
+    /// How often a check runs.
+    pub(super) interval: Duration,
+    /// And while its state is soft.
+    pub(super) retry: Duration,
+    /// Problems in a row that make a state hard.
+    pub(super) max_attempts: u32,
+    /// Silence after which a slot's hosts move.
+    pub(super) failover_after: Duration,
+    /// One way through the network.
+    pub(super) delay: Duration,
+    /// How long faults go on.
+    pub(super) faulty: Duration,
+    /// Time between two faults, on average.
+    pub(super) fault_every: Duration,
+    /// Kinds of faults that are on.
+    pub(super) faults: Vec<Fault>,
+    /// How fast each satellite's clock runs is drawn up to this, in parts per million.
+    pub(super) drift_ppm: u64,
+}
+
+impl Plan {
+    /// Draws one.
+    #[must_use]
+    pub(super) fn draw(chance: &mut Chance) -> Self {
+        let seconds = Duration::from_secs;
+        let regions = chance.between(1, 2);
+        let faulty = chance.time(seconds(400), seconds(900));
+        Self {
+            regions,
+            slots: chance.log_between(1, 8 / regions),
+            hosts: chance.log_between(1, 12 / regions),
+            services: chance.between(0, 3),
+            interval: chance.time(seconds(15), seconds(60)),
+            retry: chance.time(seconds(4), seconds(12)),
+            max_attempts: u32::try_from(chance.between(1, 4)).unwrap_or(1),
+            failover_after: chance.time(seconds(20), seconds(90)),
+            delay: Duration::from_millis(chance.log_between(1, 400)),
+            fault_every: faulty / u32::try_from(chance.log_between(40, 240)).unwrap_or(1),
+            faulty,
+            faults: Fault::ALL.into_iter().filter(|_| chance.one_in(2)).collect(),
+            drift_ppm: if chance.one_in(2) { chance.log_between(1, 500) } else { 0 },
+        }
+    }
+
+    /// One of the kinds that are on.
+    pub(super) fn fault(&self, chance: &mut Chance) -> Option<Fault> {
+        let total: u64 = self.faults.iter().map(|fault| fault.weight()).sum();
+        let mut drawn = chance.below(total);
+        self.faults.iter().copied().find(|fault| {
+            let hit = drawn < fault.weight();
+            drawn = drawn.saturating_sub(fault.weight());
+            hit
+        })
+    }
+}

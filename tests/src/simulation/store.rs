@@ -1,0 +1,72 @@
+//! The master's store as the simulation has it: records of the journal in memory, with the ways in which a disk forgets. Decides what
+//! a crash leaves. Replays as `master::store` does: by folding rows and nothing else.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use master::config::Catalog;
+use master::entry::{self, Entry, Row};
+use master::status::Status;
+
+/// The journal and the revisions beside it.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    records: Vec<Vec<u8>>,
+    /// Written and not synced.
+    begun: Option<Vec<u8>>,
+    revisions: BTreeMap<String, Arc<Catalog>>,
+}
+
+impl Store {
+    /// Makes a catalog durable, before an entry names it.
+    pub(super) fn keep_revision(&mut self, catalog: &Arc<Catalog>) {
+        self.revisions.insert(catalog.digest.to_string(), Arc::clone(catalog));
+    }
+
+    /// A commit begins.
+    pub(super) fn begin(&mut self, record: Vec<u8>) {
+        self.begun = Some(record);
+    }
+
+    /// The commit that was begun is durable: its rows.
+    pub(super) fn commit(&mut self) -> Vec<Row> {
+        let Some(record) = self.begun.take() else { return Vec::new() };
+        let rows = entry::decode(&record).unwrap_or_default();
+        self.records.push(record);
+        rows
+    }
+
+    /// The commit that was begun failed; it will never be seen.
+    pub(super) fn fail(&mut self) {
+        self.begun = None;
+    }
+
+    /// The process has gone. `reached`: what was begun had reached the disk all the same, so its rows are there. Otherwise its torn
+    /// beginning is cut off.
+    pub(super) fn leave(&mut self, reached: bool) -> Vec<Row> {
+        if reached {
+            return self.commit();
+        }
+        self.begun = None;
+        Vec::new()
+    }
+
+    /// A planted defect: the last commit was never there.
+    pub(super) fn forget(&mut self) {
+        self.records.pop();
+    }
+
+    /// The state that all of it adds up to.
+    #[must_use]
+    pub(super) fn replay(&self) -> Status {
+        let mut status = Status::new();
+        for row in self.records.iter().flat_map(|record| entry::decode(record).unwrap_or_default()) {
+            let catalog = match &row.entry {
+                Entry::Activate(activate) => self.revisions.get(&activate.digest),
+                _ => None,
+            };
+            status.fold(&row, &row.items(), catalog);
+        }
+        status
+    }
+}

@@ -1,0 +1,336 @@
+//! What must hold while a world goes on (docs/DESIGN.md, section 13): the invariants, judged from outside. Keeps its own account of
+//! answers, durable batches and journal rows, and shares no rule with the programs: what they decide is only compared.
+//!
+//! I7 has no check while nothing is notified; I9, I13 and I15 are held by other tests, but a panic of either brain ends a world all the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use master::entry::{Batch, Effect, Entry, Row};
+use master::status::Status;
+use shared::delivery::{BatchItem, Key, decode_header, decode_items};
+use shared::name::{CheckId, Grant, InstanceId, JournalIndex, RunId, Slot, Term};
+use shared::result::CheckResult;
+use shared::state::CheckState;
+use shared::time::Timestamp;
+
+/// Something that must not be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which invariant: `I1` to `I16`.
+    pub invariant: &'static str,
+    /// Events handled before it showed.
+    pub step: u64,
+    /// What was seen.
+    pub what: String,
+}
+
+#[derive(Debug, Default)]
+struct Ownership {
+    living: Option<(Grant, Slot)>,
+    past: BTreeMap<Grant, Slot>,
+}
+
+/// The account.
+#[derive(Debug, Default)]
+pub(super) struct Witness {
+    /// Events handled so far; the world keeps it.
+    pub(super) step: u64,
+    violations: Vec<Violation>,
+    reached: BTreeSet<&'static str>,
+    // What the journal has, by its durable rows.
+    head: JournalIndex,
+    term: Term,
+    at: Timestamp,
+    positions: BTreeMap<(Slot, RunId), u64>,
+    owners: BTreeMap<CheckId, Ownership>,
+    holders: BTreeMap<Slot, InstanceId>,
+    newest: BTreeMap<CheckId, (Key, CheckState)>,
+    /// Serial of an answer → where it had its effect.
+    effects: BTreeMap<u64, (Slot, RunId, u64)>,
+    /// Runs that the master has closed.
+    drained: BTreeSet<RunId>,
+    // What the satellites have.
+    makers: BTreeMap<RunId, InstanceId>,
+    /// By volume and run: what its process called durable, and whose it is.
+    durable: BTreeMap<(usize, RunId), (Slot, u64)>,
+}
+
+/// The number in an answer's text.
+fn serial(result: &CheckResult) -> Option<u64> {
+    result.output.strip_prefix("serial=")?.parse().ok()
+}
+
+impl Witness {
+    /// Notes a violation. One world's first few say enough.
+    pub(super) fn violated(&mut self, invariant: &'static str, what: String) {
+        const SHOWN: usize = 8;
+        if self.violations.len() < SHOWN {
+            self.violations.push(Violation { invariant, step: self.step, what });
+        }
+    }
+
+    /// What must not have been.
+    #[must_use]
+    pub(super) fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+
+    /// Notes that an interesting state was reached.
+    pub(super) fn reach(&mut self, state: &'static str) {
+        self.reached.insert(state);
+    }
+
+    /// Interesting states reached.
+    #[must_use]
+    pub(super) fn reached(&self) -> &BTreeSet<&'static str> {
+        &self.reached
+    }
+
+    /// Answers that had their effect.
+    #[must_use]
+    pub(super) fn results(&self) -> u64 {
+        u64::try_from(self.effects.len()).unwrap_or(u64::MAX)
+    }
+
+    /// Last durable row.
+    #[must_use]
+    pub(super) fn head(&self) -> JournalIndex {
+        self.head
+    }
+
+    // ---- satellites --------------------------------------------------------------------------------------------------------------
+
+    /// A process opened a run.
+    pub(super) fn opened(&mut self, run: RunId, by: InstanceId) {
+        if self.makers.insert(run, by).is_some() {
+            self.violated("I3", format!("run {run} was opened twice"));
+        }
+    }
+
+    /// A satellite calls this durable on its volume.
+    pub(super) fn durable(&mut self, volume: usize, slot: &Slot, run: RunId, up_to: u64) {
+        let known = self.durable.entry((volume, run)).or_insert_with(|| (slot.clone(), 0));
+        known.1 = up_to.max(known.1);
+    }
+
+    /// A volume is gone with everything on it: what only lay there may be lost, and nothing else.
+    pub(super) fn lost(&mut self, volume: usize) {
+        self.durable.retain(|(other, _), _| *other != volume);
+    }
+
+    fn made(&self, volume: usize, run: RunId) -> u64 {
+        self.durable.get(&(volume, run)).map_or(0, |(_, made)| *made)
+    }
+
+    /// A satellite deletes a run up to here, or all of it: nothing that the master does not hold.
+    pub(super) fn deleted(&mut self, volume: usize, slot: &Slot, run: RunId, up_to: Option<u64>) {
+        let up_to = up_to.unwrap_or_else(|| self.made(volume, run));
+        let held = self.positions.get(&(slot.clone(), run)).copied().unwrap_or_default();
+        if up_to > held {
+            self.violated("I12", format!("{slot} deletes {run} up to {up_to}, the master holds it up to {held}"));
+        }
+    }
+
+    // ---- the master --------------------------------------------------------------------------------------------------------------
+
+    /// The master tells a satellite that it holds this.
+    pub(super) fn acknowledged(&mut self, slot: &Slot, run: RunId, position: u64) {
+        let place = (slot.clone(), run);
+        let held = self.positions.get(&place).copied().unwrap_or_default();
+        if position > held {
+            self.violated("I1", format!("{position} of {slot} {run} is acknowledged, durable is {held}"));
+        }
+    }
+
+    /// The master tells the satellite on a volume to forget a run.
+    pub(super) fn closed(&mut self, volume: usize, slot: &Slot, run: RunId) {
+        let made = self.made(volume, run);
+        let held = self.positions.get(&(slot.clone(), run)).copied().unwrap_or_default();
+        if made > held {
+            self.violated("I1", format!("{run} of {slot} is closed, durable are {made}, the master holds {held}"));
+        }
+    }
+
+    /// The master shows or publishes a state.
+    pub(super) fn shown(&mut self, head: JournalIndex) {
+        if head > self.head {
+            self.violated("I1", format!("row {head} is shown, durable is {}", self.head));
+        }
+    }
+
+    /// These rows are durable.
+    pub(super) fn committed(&mut self, rows: &[Row]) {
+        for row in rows {
+            if row.index.0 != self.head.0 + 1 {
+                self.violated("I4", format!("row {} follows {}", row.index, self.head));
+            }
+            if row.term < self.term || row.at < self.at {
+                self.violated("I6", format!("row {}: term {} at {}", row.index, row.term, row.at));
+            }
+            (self.head, self.term, self.at) = (row.index, row.term, row.at);
+            match &row.entry {
+                Entry::Batch(batch) => self.batch(row, batch),
+                Entry::Claim(claim) => {
+                    let before = self.holders.insert(claim.slot.clone(), claim.instance);
+                    if before.is_some() {
+                        self.reach("a slot changes hands");
+                    }
+                }
+                Entry::Presence(presence) => {
+                    self.reach(if presence.present { "a slot may own checks" } else { "a slot is out" });
+                    if presence.reason == "stable" {
+                        self.reach("a slot is stable again");
+                    }
+                }
+                Entry::Drained(drained) => {
+                    self.reach("a run is drained");
+                    if !self.drained.insert(drained.run) {
+                        self.reach("a drained run went on");
+                    }
+                }
+                Entry::Genesis(_) | Entry::Activate(_) => {}
+            }
+            self.grants(row);
+        }
+    }
+
+    fn grants(&mut self, row: &Row) {
+        for granted in &row.outcomes.granted {
+            for id in &granted.checks {
+                let owner = self.owners.entry(*id).or_default();
+                if let Some((grant, slot)) = owner.living.take() {
+                    owner.past.insert(grant, slot);
+                }
+                let fresh = owner.past.keys().next_back().is_none_or(|last| *last < row.grant());
+                owner.living = granted.slot.clone().map(|slot| (row.grant(), slot));
+                if !fresh {
+                    self.violated("I16", format!("grant {} of check {id} is not new", row.grant()));
+                }
+            }
+        }
+    }
+
+    fn batch(&mut self, row: &Row, batch: &Batch) {
+        let Ok((header, body)) = decode_header(&batch.bytes) else {
+            return self.violated("I13", format!("row {} holds no batch", row.index));
+        };
+        let place = (batch.slot.clone(), header.run);
+        let before = self.positions.get(&place).copied().unwrap_or_default();
+        if row.outcomes.moved.map(|moved| moved.position) != Some(header.last) || header.last.0 <= before {
+            self.violated("I3", format!("row {}: position {before} and a batch up to {}", row.index, header.last));
+        }
+        self.positions.insert(place, header.last.0);
+        // Every sequence above the old position once: a result, one that could not be read, or a gap with a name.
+        let mut covered: Vec<(u64, u64)> = Vec::new();
+        for gap in row.outcomes.gaps.iter().filter(|gap| !gap.explained) {
+            covered.push((gap.record.first.0, gap.record.last.0));
+            self.reach("a gap nobody explained");
+        }
+        let items = decode_items(&header, body).unwrap_or_default();
+        for (item, verdict) in items.iter().zip(&row.outcomes.verdicts) {
+            if verdict.effect != Effect::Current && verdict.change.is_some() {
+                self.violated("I8", format!("row {}: {:?} changes a state", row.index, verdict.effect));
+            }
+            if verdict.effect == Effect::Known {
+                self.reach("a batch that is known in part");
+                continue;
+            }
+            match item {
+                BatchItem::Gap(gap) => {
+                    covered.push((gap.first.0.max(before + 1), gap.last.0));
+                    self.reach("a gap that the satellite named");
+                }
+                BatchItem::Unreadable(sequence) => covered.push((sequence.0, sequence.0)),
+                BatchItem::Result(sequence, result) => {
+                    covered.push((sequence.0, sequence.0));
+                    let key = Key { grant: result.grant, counter: header.counter, sequence: *sequence };
+                    self.result(&batch.slot, header.run, key, result, verdict.effect);
+                }
+            }
+        }
+        covered.sort_unstable();
+        let mut next = before + 1;
+        for (first, last) in covered {
+            if first > next {
+                self.violated(
+                    "I2",
+                    format!("row {}: {next} to {} of {} are neither", row.index, first - 1, header.run),
+                );
+            } else if first < next {
+                self.violated("I3", format!("row {}: {first} of {} a second time", row.index, header.run));
+            }
+            next = next.max(last + 1);
+        }
+        if next != header.last.0 + 1 {
+            self.violated("I2", format!("row {}: {next} to {} of {} are neither", row.index, header.last, header.run));
+        }
+    }
+
+    fn result(&mut self, slot: &Slot, run: RunId, key: Key, result: &CheckResult, effect: Effect) {
+        let owner = self.owners.get(&result.check);
+        let living = owner.and_then(|owner| owner.living.as_ref());
+        let owns = living.is_some_and(|(grant, owner)| *grant == key.grant && owner == slot);
+        let owned = owns || owner.is_some_and(|owner| owner.past.get(&key.grant) == Some(slot));
+        let Some(number) = serial(result) else {
+            return self.violated("I3", format!("a result that nobody answered: {}", result.output));
+        };
+        if !effect.is_logged() {
+            self.reach("a result is refused");
+            if owned {
+                self.violated("I1", format!("{slot} owned check {} and is refused: {effect:?}", result.check));
+            }
+            return;
+        }
+        if !owned {
+            self.violated("I11", format!("{slot} never owned check {} under {}", result.check, key.grant));
+        }
+        if let Some(other) = self.effects.insert(number, (slot.clone(), run, key.sequence.0)) {
+            self.violated(
+                "I3",
+                format!("answer {number} of {slot} {run} {} had its effect at {other:?}", key.sequence),
+            );
+        }
+        if effect != Effect::Current {
+            return self.reach("a late result");
+        }
+        if !owns {
+            self.violated("I4", format!("{slot} decides check {} under the ended {}", result.check, key.grant));
+        }
+        if self.makers.get(&run) != self.holders.get(slot) {
+            self.violated("I5", format!("run {run} decides for {slot}, whose holder is another process"));
+        }
+        let known = self.newest.insert(result.check, (key, result.after));
+        if known.is_some_and(|(known, _)| known >= key) {
+            self.violated("I4", format!("check {} goes back from {known:?} to {key:?}", result.check));
+        }
+    }
+
+    /// A master has come up with what its journal adds up to; `before` is what the one before it had published last.
+    pub(super) fn replayed(&mut self, replayed: &Status, before: Option<&Status>) {
+        if replayed.head != self.head {
+            self.violated("I14", format!("replay ends at {}, durable is {}", replayed.head, self.head));
+        }
+        if before.is_some_and(|before| before.head == replayed.head && before.encode() != replayed.encode()) {
+            self.violated("I14", format!("the state at {} is another after its replay", replayed.head));
+        }
+    }
+
+    /// Long after the last fault nothing is on its way any more. `volumes`: those of processes that live.
+    pub(super) fn settled(&mut self, status: &Status, volumes: &BTreeSet<usize>) {
+        // What was made in the last seconds may be on its way.
+        const ON_ITS_WAY: u64 = 16;
+        let durable = std::mem::take(&mut self.durable);
+        for ((_, run), (slot, made)) in durable.iter().filter(|((volume, _), _)| volumes.contains(volume)) {
+            let held = self.positions.get(&(slot.clone(), *run)).copied().unwrap_or_default();
+            if held + ON_ITS_WAY < *made {
+                self.violated("I10", format!("{slot} {run}: {held} of {made} results came"));
+            }
+        }
+        for (id, (key, state)) in std::mem::take(&mut self.newest) {
+            let object = status.object(id);
+            if object.is_none_or(|object| object.key != key || object.state != state) {
+                self.violated("I4", format!("check {id}: the journal's newest is {key:?}, shown is {object:?}"));
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The links of a world: dialled, opened, carrying frames, fallen silent, gone.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use master::fleet::ConnectionId;
+use satellite::link::backoff;
+use shared::frame::Lane;
+use shared::message::{self, ToSatellite};
+use shared::name::InstanceId;
+use shared::time::Monotonic;
+
+use super::{CONNECT, Event, World, nanos};
+use crate::simulation::network::{IDLE, Link, Roads, Way, transit};
+
+impl World {
+    pub(in crate::simulation) fn links_of(&self, id: InstanceId) -> Vec<u64> {
+        self.links
+            .iter()
+            .filter(|(_, link)| link.instance == id && link.satellite_open)
+            .map(|(link, _)| *link)
+            .collect()
+    }
+
+    pub(in crate::simulation) fn roads(&mut self, id: InstanceId) -> Roads {
+        let volume = self.sites.get(&id).map_or(usize::MAX, |site| site.volume);
+        self.roads.get(&volume).copied().unwrap_or_default()
+    }
+
+    pub(in crate::simulation) fn dial(&mut self, id: InstanceId) {
+        if !self.links_of(id).is_empty() || self.sites.get(&id).is_none_or(|site| site.ends_by.is_some()) {
+            return;
+        }
+        let roads = self.roads(id);
+        let reachable = !roads.up.is_cut(self.now) && !roads.down.is_cut(self.now);
+        match &self.master {
+            Some(master) if reachable => {
+                let epoch = master.epoch;
+                self.after(self.plan.delay * 4, Event::Opened(id, epoch));
+            }
+            _ => self.dial_again(id, CONNECT),
+        }
+    }
+
+    pub(in crate::simulation) fn dial_again(&mut self, id: InstanceId, after: Duration) {
+        let part = self.chance.part();
+        let Some(site) = self.sites.get_mut(&id) else { return };
+        site.failures = site.failures.saturating_add(1);
+        let wait = after + backoff::wait(backoff::longest(site.failures), part);
+        self.after(wait, Event::Dial(id));
+    }
+
+    pub(in crate::simulation) fn opened(&mut self, id: InstanceId, epoch: u64) {
+        let roads = self.roads(id);
+        let cut = roads.up.is_cut(self.now) || roads.down.is_cut(self.now);
+        let Some(master) = self.master.as_mut().filter(|master| master.epoch == epoch && !cut) else {
+            return self.dial_again(id, CONNECT);
+        };
+        let Some(site) = self.sites.get_mut(&id) else { return };
+        site.failures = 0;
+        self.connections += 1;
+        let connection = ConnectionId(self.connections);
+        master.links.insert(connection, self.connections);
+        let link = Link {
+            instance: id,
+            slot: site.slot.clone(),
+            epoch,
+            connection,
+            satellite_open: true,
+            master_open: true,
+            lanes: BTreeMap::new(),
+        };
+        self.links.insert(self.connections, link);
+        master.coordinator.handle_connected(
+            connection,
+            site.slot.clone(),
+            "192.0.2.1:1".to_owned(),
+            Monotonic(self.now),
+        );
+        let now = site.now(self.now);
+        site.scheduler.handle_connected(now);
+        self.drain(id);
+        self.drain_master();
+    }
+
+    pub(in crate::simulation) fn send_up(&mut self, id: InstanceId, lane: Lane, payload: Bytes) {
+        if let Some(link) = self.links_of(id).pop() {
+            self.send(link, Way::Up, lane, payload);
+        }
+    }
+
+    pub(in crate::simulation) fn send(&mut self, number: u64, way: Way, lane: Lane, payload: Bytes) {
+        let Some(link) = self.links.get_mut(&number) else { return };
+        let volume = self.sites.get(&link.instance).map_or(usize::MAX, |site| site.volume);
+        let road = self.roads.get(&volume).copied().unwrap_or_default();
+        let road = if way == Way::Up { road.up } else { road.down };
+        let arrival = self.now.max(if road.is_cut(self.now) { road.cut_until } else { 0 })
+            + transit(&road, self.now, self.plan.delay, &mut self.chance);
+        let queue = link.lanes.entry((way, lane)).or_default();
+        let arrival = arrival.max(queue.back().map_or(0, |(last, _)| *last));
+        queue.push_back((arrival, payload));
+        self.at(arrival, Event::Arrive(number, way, lane));
+    }
+
+    pub(in crate::simulation) fn arrive(&mut self, number: u64, way: Way, lane: Lane) {
+        let Some(link) = self.links.get_mut(&number) else { return };
+        let open = if way == Way::Up { link.master_open } else { link.satellite_open };
+        if !open {
+            link.lanes.remove(&(way, lane));
+            return;
+        }
+        let (id, connection, epoch) = (link.instance, link.connection, link.epoch);
+        let site = self.sites.get(&id);
+        let mut road = self.roads.get(&site.map_or(usize::MAX, |site| site.volume)).copied().unwrap_or_default();
+        let road = road.of(way);
+        let later = if road.is_cut(self.now) {
+            road.cut_until + nanos(self.plan.delay)
+        } else if way == Way::Down && site.is_some_and(|site| site.paused_until > self.now) {
+            site.map_or(0, |site| site.paused_until)
+        } else if way == Way::Up && self.master.as_ref().is_some_and(|master| master.coordinator.is_saturated()) {
+            self.witness.reach("the master takes no more");
+            self.now + 50_000_000
+        } else {
+            0
+        };
+        let Some(queue) = self.links.get_mut(&number).and_then(|link| link.lanes.get_mut(&(way, lane))) else { return };
+        if later > self.now {
+            return self.at(later, Event::Arrive(number, way, lane));
+        }
+        let Some((_, payload)) = queue.pop_front() else { return };
+        match way {
+            Way::Up => {
+                let at = self.wall();
+                let Some(master) = self.master.as_mut().filter(|master| master.epoch == epoch) else { return };
+                match lane {
+                    Lane::Control => master.coordinator.handle_control(connection, &payload, Monotonic(self.now), at),
+                    Lane::Live | Lane::Backlog => {
+                        if lane == Lane::Backlog {
+                            self.witness.reach("backlog");
+                        }
+                        master.coordinator.handle_batch(connection, payload.to_vec(), Monotonic(self.now), at);
+                    }
+                }
+                self.drain_master();
+            }
+            Way::Down => {
+                let Some(site) = self.sites.get_mut(&id) else { return };
+                let now = site.now(self.now);
+                for message in message::decode::<ToSatellite>(&payload).unwrap_or_default() {
+                    match &message {
+                        ToSatellite::Fence => self.witness.reach("a process is fenced"),
+                        ToSatellite::Welcome(welcome) if welcome.holder && site.scheduler.status(now).fenced => {
+                            self.witness.reach("a process has its slot back");
+                        }
+                        ToSatellite::Welcome(welcome) if !welcome.holder => self.witness.reach("a claim is refused"),
+                        _ => {}
+                    }
+                    site.scheduler.handle_message(now, message);
+                }
+                self.drain(id);
+            }
+        }
+    }
+
+    /// A way was cut so long ago that whoever listens at its end gives up.
+    pub(in crate::simulation) fn silence(&mut self, number: u64, way: Way) {
+        let Some(link) = self.links.get(&number) else { return };
+        let volume = self.sites.get(&link.instance).map_or(usize::MAX, |site| site.volume);
+        let mut roads = self.roads.get(&volume).copied().unwrap_or_default();
+        let road = roads.of(way);
+        if road.is_cut(self.now) && self.now.saturating_sub(road.cut_since) >= nanos(IDLE) {
+            self.gone(number, way);
+            // Whose words were not heard is not told; it hears nothing from now on either.
+            let other = if way == Way::Up { Way::Down } else { Way::Up };
+            self.after(IDLE, Event::Gone(number, other));
+        }
+    }
+
+    pub(in crate::simulation) fn gone(&mut self, number: u64, end: Way) {
+        let Some(link) = self.links.get_mut(&number) else { return };
+        let (id, connection, epoch) = (link.instance, link.connection, link.epoch);
+        match end {
+            Way::Up if std::mem::take(&mut link.master_open) => {
+                if let Some(master) = self.master.as_mut().filter(|master| master.epoch == epoch) {
+                    master.links.remove(&connection);
+                    master.coordinator.handle_disconnected(connection);
+                    self.drain_master();
+                }
+            }
+            Way::Down if std::mem::take(&mut link.satellite_open) => {
+                let Some(site) = self.sites.get_mut(&id) else { return };
+                let now = site.now(self.now);
+                site.scheduler.handle_disconnected(now);
+                self.drain(id);
+                self.dial_again(id, Duration::ZERO);
+            }
+            _ => {}
+        }
+        if self.links.get(&number).is_some_and(|link| !link.master_open && !link.satellite_open) {
+            self.links.remove(&number);
+        }
+    }
+}
