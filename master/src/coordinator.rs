@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::defect::Defect;
 use shared::message::{self, ClockReply, RunPosition, ToMaster, ToSatellite};
 use shared::name::{CheckId, Generation, InstallationId, InstanceId, JournalIndex, RunId, Slot, Timeline};
 use shared::time::{Monotonic, Timestamp};
@@ -159,6 +160,10 @@ impl Coordinator {
         &self.published
     }
 
+    fn has(&self, defect: Defect) -> bool {
+        self.working.defects.has(defect)
+    }
+
     /// Whether frames must wait because too much waits for its commit already.
     #[must_use]
     pub fn is_saturated(&self) -> bool {
@@ -291,7 +296,13 @@ impl Coordinator {
         }
         self.blocked_until = None;
         self.dirty = true;
-        self.commands.push_back(Command::Published(Arc::new(group.rows)));
+        let rows = Arc::new(group.rows);
+        if self.has(Defect::PublishedTwice) {
+            self.commands.push_back(Command::Published(Arc::clone(&rows)));
+        }
+        if !(self.has(Defect::PublishedNever) && !self.groups.is_empty()) {
+            self.commands.push_back(Command::Published(rows));
+        }
         // One acknowledgement a run and link: positions are cumulative.
         let mut positions: BTreeMap<(ConnectionId, RunId), RunPosition> = BTreeMap::new();
         for consequence in group.consequences {
@@ -312,7 +323,9 @@ impl Coordinator {
     /// The record asked for last could not be made durable.
     pub fn handle_commit_failed(&mut self, now: Monotonic) {
         self.committing = false;
-        self.working = self.published.as_ref().clone();
+        if !self.has(Defect::WorkingKept) {
+            self.working = self.published.as_ref().clone();
+        }
         for consequence in self.groups.drain(..).flat_map(|group| group.consequences) {
             if let Consequence::Answer(request, _) = consequence {
                 self.commands.push_back(Command::Answer { request, activation: Activation::NotCommitted });

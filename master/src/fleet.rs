@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 use shared::assignment::{AssignedCheck, Assignment, Carried};
-use shared::name::{CheckId, HostName, InstanceId, RegionName, Slot, SlotNumber};
+use shared::defect::Defect;
+use shared::name::{CheckId, Grant, HostName, InstanceId, RegionName, Slot, SlotNumber};
 
 use crate::assign;
 use crate::config::Catalog;
-use crate::status::Status;
+use crate::status::{Object, Status};
 
 /// A holder not heard of for this long has lost its lease: a process that was fenced may have the slot back.
 pub const LEASE: Duration = Duration::from_secs(15);
@@ -99,7 +100,7 @@ pub fn assignment(status: &Status, catalog: &Catalog, slot: &Slot) -> Assignment
     let checks = status
         .objects()
         .filter_map(|object| {
-            let owner = object.owner.as_ref().filter(|owner| owner.slot == *slot)?;
+            let grant = told_grant(status, object, slot)?;
             let definition = catalog.objects.get(&object.name)?;
             let carried = object.last.is_some().then_some(Carried { state: object.state, key: object.key });
             let check = AssignedCheck {
@@ -107,11 +108,18 @@ pub fn assignment(status: &Status, catalog: &Catalog, slot: &Slot) -> Assignment
                 object: object.name.clone(),
                 check: Some(definition.check.clone()),
                 policy: definition.policy,
-                grant: owner.grant,
+                grant,
                 carried,
             };
             Some((object.id, check))
         })
         .collect();
     Assignment { generation: status.generation, checks }
+}
+
+/// The living grant, if the slot has it.
+fn told_grant(status: &Status, object: &Object, slot: &Slot) -> Option<Grant> {
+    let living = object.owner.as_ref().filter(|owner| owner.slot == *slot).map(|owner| owner.grant);
+    let ended = object.ended.last().filter(|ended| ended.slot == *slot).map(|ended| ended.grant);
+    living.or(ended.filter(|_| status.defects.has(Defect::EndedGrantTold)))
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use shared::defect::Defect;
 use shared::delivery::{self, Admission, BatchError, BatchHeader, BatchItem, GapRecord, Key};
 use shared::message::RunPosition;
 use shared::name::{CheckId, RunCounter, Sequence, Slot};
@@ -39,10 +40,19 @@ pub struct Judged {
 pub fn judge(status: &Status, slot: &Slot, bytes: &[u8]) -> Reception {
     let (header, body) = match delivery::decode_header(bytes) {
         Ok(parts) => parts,
-        Err(error) => return Reception::Refused(error),
+        Err(error) => {
+            assert!(!status.defects.has(Defect::OddFramePanics), "{error}");
+            return Reception::Refused(error);
+        }
     };
     let run = status.slots().get(slot).and_then(|state| state.runs.get(&header.run));
-    let known = run.map_or(Sequence(0), |run| run.position);
+    let mut known = run.map_or(Sequence(0), |run| run.position);
+    if status.defects.has(Defect::DrainedIsDeaf) && run.is_some_and(|run| run.drained.is_some()) {
+        return Reception::Known(RunPosition { run: header.run, position: header.last });
+    }
+    if status.defects.has(Defect::PositionIgnored) {
+        known = Sequence(header.first.0.saturating_sub(1));
+    }
     let (after, missing) = match delivery::admit(known, header.first, header.last) {
         Admission::Known => return Reception::Known(RunPosition { run: header.run, position: known }),
         Admission::New { after, missing } => (after, missing),
@@ -60,7 +70,7 @@ pub fn judge(status: &Status, slot: &Slot, bytes: &[u8]) -> Reception {
             explained,
         });
     };
-    if let Some((first, last)) = missing {
+    if let Some((first, last)) = missing.filter(|_| !status.defects.has(Defect::GapForgotten)) {
         gap(first, last, "missing", false);
     }
     let items = match delivery::decode_items(&header, body) {
@@ -129,14 +139,17 @@ fn judge_result(
     let Some(object) = status.object(result.check) else { return refused(Effect::RefusedUnknown) };
     let owns = object.owner.as_ref().is_some_and(|owner| owner.slot == *slot && owner.grant == key.grant);
     let owned = owns || object.ended.iter().any(|ended| ended.slot == *slot && ended.grant == key.grant);
-    if !owned {
+    if !owned && !status.defects.has(Defect::ForeignAccepted) {
         return refused(Effect::RefusedForeign);
     }
     if !plausible(object, result, key.counter) {
         return refused(Effect::RefusedMalformed);
     }
     let (known, before) = newest.map_or((object.key, object.state), |(key, state)| (*key, *state));
-    if !owns || key <= known {
+    let ended = !owns && !status.defects.has(Defect::EndedGrantApplies);
+    let older = key <= known && !status.defects.has(Defect::LateKeyApplies);
+    let late = ended || older;
+    if late && !status.defects.has(Defect::LateChanges) {
         return Verdict { effect: Effect::Late, change: None };
     }
     let after = result.after;
@@ -148,7 +161,7 @@ fn judge_result(
         to_type: after.state_type,
         hard: before.hard != after.hard,
     });
-    Verdict { effect: Effect::Current, change }
+    Verdict { effect: if late { Effect::Late } else { Effect::Current }, change }
 }
 
 /// Whether an owner can have said this: a host is UP or DOWN, a service is not, nobody decides PENDING, and counter 0 is the master's.

@@ -4,12 +4,15 @@
 //! Objects lie behind `Arc` in chunks of [`CHUNK`], copied on write: a clone of the whole is cheap, and a published view stays as
 //! it was while the working copy goes on.
 
+mod frozen;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use minicbor::{Decode, Encode};
 use shared::check::{Exit, State};
+use shared::defect::Defects;
 use shared::delivery::{BatchItem, Key};
 use shared::name::{
     CheckId, Generation, Grant, InstallationId, InstanceId, JournalIndex, ObjectName, RunCounter, RunId, Sequence,
@@ -236,58 +239,12 @@ pub struct Status {
     pub digest: String,
     /// The running catalog, named by `digest`.
     pub catalog: Option<Arc<Catalog>>,
+    /// Promises to be broken; none but in the simulator. No part of the state.
+    pub defects: Defects,
     chunks: Vec<Arc<Vec<Option<Arc<Object>>>>>,
     names: Arc<BTreeMap<ObjectName, CheckId>>,
     slots: BTreeMap<Slot, Arc<SlotState>>,
     gaps: Arc<Vec<GapSeen>>,
-}
-
-/// What is shared in memory is written out in full.
-struct Whole<T>(Arc<T>);
-
-impl<C, T: Encode<C>> Encode<C> for Whole<T> {
-    fn encode<W: minicbor::encode::Write>(
-        &self,
-        encoder: &mut minicbor::Encoder<W>,
-        context: &mut C,
-    ) -> Result<(), minicbor::encode::Error<W::Error>> {
-        self.0.encode(encoder, context)
-    }
-}
-
-impl<'b, C, T: Decode<'b, C>> Decode<'b, C> for Whole<T> {
-    fn decode(decoder: &mut minicbor::Decoder<'b>, context: &mut C) -> Result<Self, minicbor::decode::Error> {
-        T::decode(decoder, context).map(Arc::new).map(Self)
-    }
-}
-
-/// The state as it lies in a checkpoint. Everything derived (chunks, names, catalog) is left out.
-#[derive(Encode, Decode)]
-struct Frozen {
-    #[n(0)]
-    head: JournalIndex,
-    #[n(1)]
-    at: Timestamp,
-    #[n(2)]
-    term: Term,
-    #[n(3)]
-    installation: Option<InstallationId>,
-    #[n(4)]
-    timeline: Timeline,
-    #[n(5)]
-    first_check: CheckId,
-    #[n(6)]
-    next_check: CheckId,
-    #[n(7)]
-    generation: Generation,
-    #[n(8)]
-    digest: String,
-    #[n(9)]
-    objects: Vec<Whole<Object>>,
-    #[n(10)]
-    slots: BTreeMap<Slot, Whole<SlotState>>,
-    #[n(11)]
-    gaps: Vec<GapSeen>,
 }
 
 impl Default for Status {
@@ -311,11 +268,19 @@ impl Status {
             generation: Generation(0),
             digest: String::new(),
             catalog: None,
+            defects: Defects::default(),
             chunks: Vec::new(),
             names: Arc::default(),
             slots: BTreeMap::new(),
             gaps: Arc::default(),
         }
+    }
+
+    /// The same with defects planted (see [`shared::defect`]); for the simulator alone.
+    #[must_use]
+    pub fn with_defects(mut self, defects: Defects) -> Self {
+        self.defects = defects;
+        self
     }
 
     /// The object with this number.
@@ -513,55 +478,6 @@ impl Status {
             // Who said that it was complete had a copy of it: on another volume it went on.
             run.drained = None;
         }
-    }
-
-    /// The state as bytes: equal states give equal bytes.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let frozen = Frozen {
-            head: self.head,
-            at: self.at,
-            term: self.term,
-            installation: self.installation.clone(),
-            timeline: self.timeline,
-            first_check: self.first_check,
-            next_check: self.next_check,
-            generation: self.generation,
-            digest: self.digest.clone(),
-            objects: self.chunks.iter().flat_map(|chunk| chunk.iter().flatten().cloned()).map(Whole).collect(),
-            slots: self.slots.iter().map(|(slot, state)| (slot.clone(), Whole(Arc::clone(state)))).collect(),
-            gaps: self.gaps.as_ref().clone(),
-        };
-        let mut bytes = Vec::new();
-        // Writing into a Vec cannot fail, and none of our types refuses to be encoded.
-        let _ = minicbor::encode(&frozen, &mut bytes);
-        bytes
-    }
-
-    /// Reads what [`Status::encode`] wrote. The catalog must be given afterwards (see [`Status::catalog`]).
-    ///
-    /// # Errors
-    /// When the bytes are no state.
-    pub fn decode(bytes: &[u8]) -> Result<Self, minicbor::decode::Error> {
-        let frozen: Frozen = minicbor::decode(bytes)?;
-        let mut status = Self {
-            head: frozen.head,
-            at: frozen.at,
-            term: frozen.term,
-            installation: frozen.installation,
-            timeline: frozen.timeline,
-            first_check: frozen.first_check,
-            next_check: frozen.next_check,
-            generation: frozen.generation,
-            digest: frozen.digest,
-            slots: frozen.slots.into_iter().map(|(slot, state)| (slot, state.0)).collect(),
-            gaps: Arc::new(frozen.gaps),
-            ..Self::new()
-        };
-        for object in frozen.objects {
-            status.insert(object.0);
-        }
-        Ok(status)
     }
 }
 

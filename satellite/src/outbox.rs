@@ -8,6 +8,7 @@ pub mod run;
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use shared::defect::{Defect, Defects};
 use shared::delivery::{RUNS_UNDELIVERED_MAX, decode_header};
 use shared::frame::Lane;
 use shared::message::{self, HeldRun, RunPosition, ToMaster};
@@ -61,6 +62,7 @@ pub struct Outbox {
     read_retry: Option<Monotonic>,
     reads: u64,
     commands: VecDeque<Command>,
+    defects: Defects,
 }
 
 impl Outbox {
@@ -78,10 +80,16 @@ impl Outbox {
             read_retry: None,
             reads: 0,
             commands: VecDeque::new(),
+            defects: Defects::default(),
         };
         outbox.runs.insert(outbox.open, Run::new(open));
         outbox.adopt(earlier);
         outbox
+    }
+
+    pub(crate) fn set_defects(&mut self, defects: Defects) {
+        self.defects = defects;
+        self.gathering.set_defects(defects);
     }
 
     fn adopt(&mut self, found: &[FoundRun]) {
@@ -254,7 +262,8 @@ impl Outbox {
             if let Some(up_to) = covered.get(id) {
                 run.covered = run.covered.max(*up_to);
             }
-            let up_to = run.covered.min(run.position);
+            let early = self.defects.has(Defect::TrimmedEarly);
+            let up_to = if early { run.covered } else { run.covered.min(run.position) };
             if up_to > run.trimmed {
                 run.trimmed = up_to;
                 self.commands.push_back(Command::Trim { run: *id, up_to });
@@ -286,6 +295,9 @@ impl Outbox {
 
     /// Bytes and batches that may still be sent before an acknowledgement.
     fn room(&self, lane: Lane) -> (usize, usize) {
+        if self.defects.has(Defect::WindowIgnored) {
+            return (usize::MAX, usize::MAX);
+        }
         let live = lane == Lane::Live;
         let (mut bytes, mut batches) = (0_usize, 0_usize);
         for (_, run) in self.runs.iter().filter(|(place, _)| (**place == self.open) == live) {
@@ -340,6 +352,10 @@ impl Outbox {
         let last = last.min(run.durable);
         if last > run.sent {
             let first = Sequence(run.sent.0.saturating_add(1));
+            if self.defects.has(Defect::DamageUntold) {
+                self.runs.entry(place).and_modify(|run| run.sent = last);
+                return;
+            }
             let payload = self.gathering.gap(place, first, last, SPOOL_DAMAGED);
             self.send(lane, place, last, payload);
         }
@@ -404,7 +420,7 @@ impl Outbox {
         }
         // Backlog takes what live leaves.
         let live_lags = self.runs.get(&self.open).is_some_and(Run::lags);
-        if self.backlog_read.is_none() && !live_lags {
+        if self.backlog_read.is_none() && !live_lags && !self.defects.has(Defect::BacklogUnsent) {
             let oldest = self.runs.iter().find(|(place, run)| **place != self.open && run.lags());
             self.backlog_read = oldest.map(|(place, _)| *place).and_then(|place| self.ask(Lane::Backlog, place));
         }

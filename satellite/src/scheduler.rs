@@ -2,6 +2,7 @@
 //! makes, what is told to the master, and whether this process may check at all. Knows no clock, disk, socket or chance.
 //! The surprise: nothing has happened until its answer came back as an input; see [`Command`].
 
+mod condition;
 pub mod daemons;
 pub mod roster;
 
@@ -9,13 +10,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Serialize;
 use shared::assignment::{AssignedCheck, Assignment, Carried, Difference};
 use shared::check::{Exit, Outcome, State};
+use shared::defect::{Defect, Defects};
 use shared::delivery::Key;
 use shared::frame::Lane;
 use shared::message::{self, AssignmentBegin, Heartbeat, Hello, PROTOCOL, ToMaster, ToSatellite, Welcome};
-use shared::name::{CheckId, Generation, InstanceId, RunCounter, RunId, Sequence, Timeline};
+use shared::name::{CheckId, Generation, RunCounter, RunId, Sequence, Timeline};
 use shared::result::CheckResult;
 use shared::state::Confirmation;
 use shared::time::{Monotonic, Timestamp};
@@ -23,6 +24,7 @@ use shared::time::{Monotonic, Timestamp};
 use crate::clock::{MasterClock, Now};
 use crate::command::{Adopted, Beginning, Command, Identity, Kept, KeptStates, ProbeId, ReadBatches, ReadId, Seen};
 use crate::outbox::Outbox;
+pub use condition::Status;
 use roster::{Ended, Roster};
 
 /// A sign of life this often; the master's lease of 15 s outlasts two that are lost.
@@ -51,29 +53,6 @@ struct Series {
     difference: Difference,
 }
 
-/// What this process is doing, for its operator.
-#[derive(Debug, Clone, Serialize)]
-pub struct Status {
-    pub region: String,
-    pub slot: u32,
-    pub instance: InstanceId,
-    pub software: String,
-    pub connected: bool,
-    pub holder: bool,
-    pub fenced: bool,
-    pub running: bool,
-    pub generation: Generation,
-    pub checks: usize,
-    pub in_flight: usize,
-    pub late: u64,
-    pub results: u64,
-    pub runs: usize,
-    pub undelivered: u64,
-    pub spool_bytes: u64,
-    pub memory_only: bool,
-    pub offset_ms: Option<i64>,
-}
-
 /// The brain.
 #[derive(Debug)]
 pub struct Scheduler {
@@ -100,6 +79,7 @@ pub struct Scheduler {
     results: u64,
     spool_bytes: u64,
     commands: VecDeque<Command>,
+    defects: Defects,
 }
 
 impl Scheduler {
@@ -139,10 +119,19 @@ impl Scheduler {
             results: 0,
             spool_bytes: 0,
             commands: VecDeque::new(),
+            defects: Defects::default(),
         };
         scheduler.update_running(now.monotonic);
         scheduler.advance(now);
         scheduler
+    }
+
+    /// The same with defects planted (see [`shared::defect`]); for the simulator alone.
+    #[must_use]
+    pub fn with_defects(mut self, defects: Defects) -> Self {
+        self.defects = defects;
+        self.outbox.set_defects(defects);
+        self
     }
 
     fn may_run(&self) -> bool {
@@ -204,6 +193,9 @@ impl Scheduler {
             command: None,
             offset_ms: self.clock.offset_ms(now),
         };
+        if self.defects.has(Defect::QuestionTold) {
+            result.long_output = format!("{:?}", check.check);
+        }
         result.after = before.apply(observed, confirmation, result.ended()).0;
         let (counter, sequence) = self.outbox.next_place();
         let key = Key { grant: flight.grant, counter, sequence };
@@ -474,6 +466,9 @@ impl Scheduler {
     }
 
     fn advance(&mut self, now: Now) {
+        if self.defects.has(Defect::WallClockDeadlines) {
+            self.clock = MasterClock::new(now);
+        }
         self.start_due(now);
         self.keep(now);
         self.beat(now);
@@ -548,32 +543,6 @@ impl Scheduler {
             memory_only: self.outbox.memory_only(),
         };
         self.say(&[ToMaster::Heartbeat(heartbeat)]);
-    }
-
-    /// For people.
-    #[must_use]
-    pub fn status(&self, now: Now) -> Status {
-        let connected = self.connection.as_ref().is_some_and(|connection| connection.welcome.is_some());
-        Status {
-            region: self.identity.slot.region.to_string(),
-            slot: self.identity.slot.number.get(),
-            instance: self.identity.instance,
-            software: self.identity.software.clone(),
-            connected,
-            holder: self.holder,
-            fenced: self.fenced,
-            running: self.may_run(),
-            generation: self.roster.assignment().generation,
-            checks: self.roster.assignment().checks.len(),
-            in_flight: self.roster.in_flight(),
-            late: self.roster.late(),
-            results: self.results,
-            runs: self.outbox.run_count(),
-            undelivered: self.outbox.undelivered(),
-            spool_bytes: self.spool_bytes,
-            memory_only: self.outbox.memory_only(),
-            offset_ms: self.clock.offset_ms(now),
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The contract between master and satellites: names, times, checks and their results, state, schedule, assignment, messages and
 //! delivery. Pure: no socket, no file, no clock. A change in here is a change of protocol or of meaning.
 
+pub mod defect;
 pub mod time;
 pub mod name;
 pub mod unit;

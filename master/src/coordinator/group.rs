@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use shared::defect::Defect;
 use shared::delivery::BatchItem;
-use shared::name::{JournalIndex, Slot};
+use shared::name::{JournalIndex, Slot, Term};
 use shared::time::Timestamp;
 
 use super::{Command, Consequence, Coordinator};
@@ -35,10 +36,11 @@ impl Coordinator {
         catalog: Option<&Arc<Catalog>>,
         at: Timestamp,
     ) {
+        let older = self.has(Defect::TermFalls).then(|| Term(self.working.term.0.saturating_sub(1)));
         let row = Row {
             index: JournalIndex(self.working.head.0 + 1),
-            term: self.working.term,
-            at: at.max(self.working.at),
+            term: older.unwrap_or(self.working.term),
+            at: if self.has(Defect::TimeFalls) { at } else { at.max(self.working.at) },
             entry,
             outcomes,
         };
@@ -82,7 +84,8 @@ impl Coordinator {
 
     /// Lets something happen once everything known to the working copy is durable; at once if it is.
     pub(super) fn follow(&mut self, consequence: Consequence) {
-        match self.groups.back_mut() {
+        let early = self.has(Defect::AcknowledgedEarly) && matches!(consequence, Consequence::Acknowledge(..));
+        match self.groups.back_mut().filter(|_| !early) {
             Some(group) => group.consequences.push(consequence),
             None => self.act(consequence),
         }

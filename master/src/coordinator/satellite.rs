@@ -2,6 +2,7 @@
 //! Nothing is told that is not durable.
 
 use shared::assignment::Assignment;
+use shared::defect::Defect;
 use shared::message::{self, AssignmentBegin, Hello, RunPosition, ToSatellite, Welcome};
 use shared::name::RunId;
 use shared::time::{Monotonic, Timestamp};
@@ -30,14 +31,15 @@ impl Coordinator {
                 let outcomes = Outcomes { fenced, ..Outcomes::default() };
                 // Whoever has a slot for the first time may own checks at once; one that was out proves itself stable first.
                 let first = self.working.slots().get(&slot).is_none_or(|state| state.holder.is_none());
-                self.add_with_grants(Entry::Claim(entry), outcomes, None, Some(&slot), at);
+                let fences = !self.has(Defect::NoFence);
+                self.add_with_grants(Entry::Claim(entry), outcomes, None, Some(&slot).filter(|_| fences), at);
                 if first {
                     self.change_presence(&slot, true, "joined", at);
                 }
                 let losers = self
                     .connections
                     .iter()
-                    .filter(|(_, link)| link.slot == slot && fenced.is_some() && link.instance() == fenced);
+                    .filter(|(_, link)| fences && link.slot == slot && fenced.is_some() && link.instance() == fenced);
                 for other in losers.map(|(other, _)| *other).collect::<Vec<_>>() {
                     self.follow(Consequence::Fence(slot.clone(), other));
                 }
@@ -114,7 +116,7 @@ impl Coordinator {
         let slot = connection.slot.clone();
         let known = self.working.slots().get(&slot).and_then(|state| state.runs.get(&run));
         let complete = known.map_or(held.last.0 == 0, |known| known.position >= held.last);
-        if !complete {
+        if !complete && !self.has(Defect::ClosedEarly) {
             return;
         }
         if known.is_some_and(|known| known.drained.is_none()) {

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
+use shared::defect::{Defect, Defects};
 use shared::delivery::{BatchBuilder, BatchHeader, GapRecord};
 use shared::name::{Generation, RunId, Sequence, Timeline};
 use shared::result::CheckResult;
@@ -52,6 +53,7 @@ pub struct Gathering {
     retry: Option<Monotonic>,
     flushing: bool,
     memory_only: bool,
+    defects: Defects,
 }
 
 impl Gathering {
@@ -72,7 +74,12 @@ impl Gathering {
             retry: None,
             flushing: false,
             memory_only: false,
+            defects: Defects::default(),
         }
+    }
+
+    pub(super) fn set_defects(&mut self, defects: Defects) {
+        self.defects = defects;
     }
 
     /// Results from here on were made under this. A batch never mixes two.
@@ -206,6 +213,12 @@ impl Gathering {
         self.appending = 0;
         self.retry = Some(now.plus(RETRY_AFTER));
         self.memory_only = true;
+        if self.defects.has(Defect::SequenceReused) {
+            self.close();
+            let waiting = self.waiting.iter().find(|waiting| waiting.place == self.place);
+            self.last = waiting.map_or(self.last, |waiting| Sequence(waiting.batch.first.0.saturating_sub(1)));
+            self.after = self.last;
+        }
     }
 
     /// Whether the volume cannot be written.

@@ -13,6 +13,7 @@ type Table = [(&'static str, &'static [&'static str])];
 
 /// From the ground up: a room knows only rooms above its line.
 const SHARED: &Table = &[
+    ("defect", &[]),
     ("time", &[]),
     ("name", &[]),
     ("unit", &[]),

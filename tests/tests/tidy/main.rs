@@ -7,6 +7,7 @@
 mod arrows;
 mod closing;
 mod decisions;
+mod defects;
 mod examples;
 mod limits;
 mod locks;

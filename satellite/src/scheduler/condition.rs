@@ -1,0 +1,58 @@
+//! What a process is doing at this moment, for its operator. Reads the brain, changes nothing.
+
+use serde::Serialize;
+use shared::name::{Generation, InstanceId};
+
+use super::Scheduler;
+use crate::clock::Now;
+
+/// What this process is doing, for its operator.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    pub region: String,
+    pub slot: u32,
+    pub instance: InstanceId,
+    pub software: String,
+    pub connected: bool,
+    pub holder: bool,
+    pub fenced: bool,
+    pub running: bool,
+    pub generation: Generation,
+    pub checks: usize,
+    pub in_flight: usize,
+    pub late: u64,
+    pub results: u64,
+    pub runs: usize,
+    pub undelivered: u64,
+    pub spool_bytes: u64,
+    pub memory_only: bool,
+    pub offset_ms: Option<i64>,
+}
+
+impl Scheduler {
+    /// For people.
+    #[must_use]
+    pub fn status(&self, now: Now) -> Status {
+        let connected = self.connection.as_ref().is_some_and(|connection| connection.welcome.is_some());
+        Status {
+            region: self.identity.slot.region.to_string(),
+            slot: self.identity.slot.number.get(),
+            instance: self.identity.instance,
+            software: self.identity.software.clone(),
+            connected,
+            holder: self.holder,
+            fenced: self.fenced,
+            running: self.may_run(),
+            generation: self.roster.assignment().generation,
+            checks: self.roster.assignment().checks.len(),
+            in_flight: self.roster.in_flight(),
+            late: self.roster.late(),
+            results: self.results,
+            runs: self.outbox.run_count(),
+            undelivered: self.outbox.undelivered(),
+            spool_bytes: self.spool_bytes,
+            memory_only: self.outbox.memory_only(),
+            offset_ms: self.clock.offset_ms(now),
+        }
+    }
+}
