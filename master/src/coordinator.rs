@@ -9,11 +9,12 @@ mod connection;
 mod group;
 mod presence;
 mod satellite;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod view;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use shared::time::{Monotonic, Timestamp};
 
 use crate::config::Catalog;
 use crate::entry::{Activate, Batch, Entry, Genesis, Named, Outcomes, Row};
-use crate::fleet::ConnectionId;
+use crate::fleet::{ConnectionId, LEASE};
 use crate::ingest::{self, Reception};
 use crate::status::Status;
 
@@ -91,6 +92,8 @@ enum Consequence {
     Fence(Slot, ConnectionId),
     CloseRun(ConnectionId, RunId),
     Answer(RequestId, Activation),
+    StatesHeard(ConnectionId),
+    Settle(ConnectionId),
 }
 
 /// Who this master is.
@@ -115,6 +118,8 @@ pub struct Coordinator {
     connections: BTreeMap<ConnectionId, Connection>,
     /// When each slot's holder was last heard; at start all known holders count as heard at readiness.
     heard: BTreeMap<Slot, Monotonic>,
+    /// Slots whose holder has told its newest states since it was last silent for a lease, or since this master began.
+    settled: BTreeSet<Slot>,
     next_tick: Monotonic,
     held_off: bool,
     /// Results refused since start, by reason.
@@ -139,6 +144,7 @@ impl Coordinator {
             blocked_until: None,
             connections: BTreeMap::new(),
             heard,
+            settled: BTreeSet::new(),
             next_tick: now.plus(PRESENCE_TICK),
             held_off: false,
             refused: BTreeMap::new(),
@@ -192,6 +198,7 @@ impl Coordinator {
             Ok(messages) => messages,
             Err(error) => return self.cut(id, Cut::Protocol(error.to_string())),
         };
+        self.handle_states(id, payload, &messages, now, at);
         for message in messages {
             match message {
                 ToMaster::Hello(hello) => self.handle_hello(id, *hello, now, at),
@@ -207,8 +214,12 @@ impl Coordinator {
                     if let Some(connection) = self.connections.get_mut(&id) {
                         connection.applied = Some(generation);
                     }
+                    self.handle_applied(id);
                     self.dirty = true;
                 }
+                // All states of a frame are one row of the journal, judged above.
+                ToMaster::State(_) => {}
+                ToMaster::StatesEnd(_) => self.handle_states_end(id),
                 ToMaster::Held(held) => {
                     if let Some(connection) = self.connections.get_mut(&id) {
                         connection.hold(held);
@@ -379,7 +390,13 @@ impl Coordinator {
         self.at = at;
         let Some(connection) = self.connections.get(&id) else { return false };
         if connection.instance().is_some() && connection.instance() == self.holder(&connection.slot) {
-            self.heard.insert(connection.slot.clone(), now);
+            let (slot, told) = (connection.slot.clone(), connection.told.is_some());
+            let before = self.heard.insert(slot.clone(), now);
+            let returned = before.is_none_or(|before| now.since(before) >= LEASE);
+            // A link that outlived the silence brings no hello: its process is asked for its newest states all the same.
+            if returned && self.settled.remove(&slot) && told {
+                self.push_assignment(id, true);
+            }
         }
         true
     }
@@ -423,6 +440,8 @@ impl Coordinator {
                 self.commands.push_back(Command::Answer { request, activation })
             }
             Consequence::Greet(id) => self.greet(id),
+            Consequence::StatesHeard(id) => self.say(id, &[ToSatellite::StatesHeard]),
+            Consequence::Settle(id) => self.settle(id),
         }
     }
 }

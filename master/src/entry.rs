@@ -12,10 +12,12 @@ use minicbor::{Decode, Encode};
 use shared::check::State;
 use shared::delivery::{self, BatchItem, GapRecord};
 use shared::item::{self, Items};
+use shared::message::{self, ToMaster};
 use shared::name::{
     CheckId, Generation, Grant, InstallationId, InstanceId, JournalIndex, ObjectName, RunCounter, RunId, Sequence,
     Slot, Term, Timeline,
 };
+use shared::snapshot::StateTold;
 use shared::state::StateType;
 use shared::time::Timestamp;
 
@@ -67,6 +69,9 @@ pub enum Entry {
     /// A run is drained and its satellite holds nothing of it any more.
     #[n(5)]
     Drained(#[n(0)] Drained),
+    /// Newest states that an owner told when it was back, as they came.
+    #[n(6)]
+    Snapshot(#[n(0)] Snapshot),
 }
 
 /// See [`Entry::Genesis`].
@@ -150,6 +155,17 @@ pub struct Drained {
     pub run: RunId,
 }
 
+/// See [`Entry::Snapshot`].
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Snapshot {
+    /// The slot that told them, by its certificate.
+    #[n(0)]
+    pub slot: Slot,
+    /// The control frame as received (see `shared::message`); items of it that are no states mean nothing here.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub bytes: Vec<u8>,
+}
+
 /// What was made of an entry. Empty parts are left empty; a row has the parts that its entry can have.
 #[derive(Debug, Clone, PartialEq, Default, Encode, Decode)]
 pub struct Outcomes {
@@ -168,7 +184,7 @@ pub struct Outcomes {
     /// The run whose position moves.
     #[n(4)]
     pub moved: Option<Moved>,
-    /// Per item of a batch, in order.
+    /// Per item of a batch or state of a snapshot, in order.
     #[n(5)]
     pub verdicts: Vec<Verdict>,
     /// Results known to be lost.
@@ -248,13 +264,17 @@ pub enum Effect {
     /// Refused: it cannot be read, or says what cannot be.
     #[n(6)]
     RefusedMalformed,
+    /// History and metrics only, and no transition even there: its grant has ended and the check belongs to another slot now, or to
+    /// nobody. It is what that slot saw.
+    #[n(7)]
+    Observed,
 }
 
 impl Effect {
     /// Whether the result went into history and metrics.
     #[must_use]
     pub fn is_logged(self) -> bool {
-        matches!(self, Effect::Current | Effect::Late)
+        matches!(self, Effect::Current | Effect::Late | Effect::Observed)
     }
 
     /// Stable name of the refusal, for logs and metrics.
@@ -264,7 +284,7 @@ impl Effect {
             Effect::RefusedUnknown => Some("unknown-check"),
             Effect::RefusedForeign => Some("foreign-check"),
             Effect::RefusedMalformed => Some("malformed"),
-            Effect::Known | Effect::Current | Effect::Late | Effect::Gap => None,
+            Effect::Known | Effect::Current | Effect::Late | Effect::Gap | Effect::Observed => None,
         }
     }
 }
@@ -287,6 +307,14 @@ pub struct Change {
     /// Whether the hard state changed.
     #[n(4)]
     pub hard: bool,
+    /// It is the newest known of its check, and people may be told of it. What is not current is history and nothing else, for ever.
+    #[n(5)]
+    #[cbor(default)]
+    pub current: bool,
+    /// It was told by a snapshot and came about at some time after this, when the last result known before had ended;
+    /// `None` for a change that a result brought, or where no result was known.
+    #[n(6)]
+    pub not_before: Option<Timestamp>,
 }
 
 /// Results of a run that will never come.
@@ -374,10 +402,25 @@ impl Row {
             Entry::Batch(batch) => delivery::decode_header(&batch.bytes)
                 .and_then(|(header, body)| delivery::decode_items(&header, body))
                 .unwrap_or_default(),
-            Entry::Genesis(_) | Entry::Activate(_) | Entry::Claim(_) | Entry::Presence(_) | Entry::Drained(_) => {
-                Vec::new()
-            }
+            Entry::Genesis(_)
+            | Entry::Activate(_)
+            | Entry::Claim(_)
+            | Entry::Presence(_)
+            | Entry::Drained(_)
+            | Entry::Snapshot(_) => Vec::new(),
         }
+    }
+
+    /// The states of this row's snapshot, in order; none if it has no snapshot or one that cannot be read.
+    #[must_use]
+    pub fn states(&self) -> Vec<StateTold> {
+        let Entry::Snapshot(snapshot) = &self.entry else { return Vec::new() };
+        let messages = message::decode::<ToMaster>(&snapshot.bytes).unwrap_or_default();
+        let states = messages.into_iter().filter_map(|message| match message {
+            ToMaster::State(told) => Some(*told),
+            _ => None,
+        });
+        states.collect()
     }
 
     /// The grant that this row's ownership changes make.

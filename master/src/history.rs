@@ -7,6 +7,7 @@ mod event;
 mod query;
 mod retention;
 mod table;
+mod transition;
 
 use std::fs;
 use std::io;

@@ -1,14 +1,17 @@
-//! A batch from a slot → what of it is new, what it does to state, and what is refused. Judges only: reads the state, changes
+//! A batch or states from a slot → what is new, what it does to state, and what is refused. Judges only: reads the state, changes
 //! nothing (`status` folds). Two guards: the run's position for log effect, the key for state effect. Knows no connection.
 
 use std::collections::BTreeMap;
 
+use shared::check::State;
 use shared::defect::Defect;
 use shared::delivery::{self, Admission, BatchError, BatchHeader, BatchItem, GapRecord, Key};
 use shared::message::RunPosition;
 use shared::name::{CheckId, RunCounter, Sequence, Slot};
 use shared::result::CheckResult;
+use shared::snapshot::StateTold;
 use shared::state::CheckState;
+use shared::time::Timestamp;
 
 use crate::entry::{Change, Effect, Gap, Moved, Outcomes, Verdict};
 use crate::status::{Object, Status};
@@ -135,41 +138,89 @@ fn judge_result(
     result: &CheckResult,
     newest: Option<&(Key, CheckState)>,
 ) -> Verdict {
-    let refused = |effect| Verdict { effect, change: None };
-    let Some(object) = status.object(result.check) else { return refused(Effect::RefusedUnknown) };
+    let unchanged = |effect| Verdict { effect, change: None };
+    let Some(object) = status.object(result.check) else { return unchanged(Effect::RefusedUnknown) };
     let owns = object.owner.as_ref().is_some_and(|owner| owner.slot == *slot && owner.grant == key.grant);
     let owned = owns || object.ended.iter().any(|ended| ended.slot == *slot && ended.grant == key.grant);
     if !owned && !status.defects.has(Defect::ForeignAccepted) {
-        return refused(Effect::RefusedForeign);
+        return unchanged(Effect::RefusedForeign);
     }
     if !plausible(object, result, key.counter) {
-        return refused(Effect::RefusedMalformed);
+        return unchanged(Effect::RefusedMalformed);
     }
     let (known, before) = newest.map_or((object.key, object.state), |(key, state)| (*key, *state));
     let ended = !owns && !status.defects.has(Defect::EndedGrantApplies);
     let older = key <= known && !status.defects.has(Defect::LateKeyApplies);
     let late = ended || older;
+    let elsewhere = object.owner.as_ref().is_none_or(|owner| owner.slot != *slot);
+    let effect = match (late, elsewhere) {
+        (true, true) => Effect::Observed,
+        (true, false) => Effect::Late,
+        (false, _) => Effect::Current,
+    };
     if late && !status.defects.has(Defect::LateChanges) {
-        return Verdict { effect: Effect::Late, change: None };
+        return unchanged(effect);
     }
-    let after = result.after;
+    Verdict { effect, change: change(before, result.after, None) }
+}
+
+/// The change from one state to the next that is known, if people would call it one.
+fn change(before: CheckState, after: CheckState, not_before: Option<Timestamp>) -> Option<Change> {
     let changed = before.state != after.state || before.state_type != after.state_type;
-    let change = changed.then_some(Change {
+    changed.then_some(Change {
         from: before.state,
         from_type: before.state_type,
         to: after.state,
         to_type: after.state_type,
         hard: before.hard != after.hard,
-    });
-    Verdict { effect: if late { Effect::Late } else { Effect::Current }, change }
+        current: true,
+        not_before,
+    })
 }
 
-/// Whether an owner can have said this: a host is UP or DOWN, a service is not, nobody decides PENDING, and counter 0 is the master's.
+/// Judges states that the holder of `slot` told: only who owns a check under the living grant decides, and only what is newer counts.
+#[must_use]
+pub fn judge_states<'a>(status: &Status, slot: &Slot, states: impl IntoIterator<Item = &'a StateTold>) -> Vec<Verdict> {
+    let mut newest: BTreeMap<CheckId, (Key, CheckState)> = BTreeMap::new();
+    let judged = states.into_iter().map(|told| {
+        let verdict = judge_state(status, slot, told, newest.get(&told.check));
+        if verdict.effect == Effect::Current {
+            newest.insert(told.check, (told.key, told.state));
+        }
+        verdict
+    });
+    judged.collect()
+}
+
+fn judge_state(status: &Status, slot: &Slot, told: &StateTold, newest: Option<&(Key, CheckState)>) -> Verdict {
+    let unchanged = |effect| Verdict { effect, change: None };
+    let Some(object) = status.object(told.check) else { return unchanged(Effect::RefusedUnknown) };
+    let owns = object.owner.as_ref().is_some_and(|owner| owner.slot == *slot && owner.grant == told.key.grant);
+    let owned = object.ended.iter().any(|ended| ended.slot == *slot && ended.grant == told.key.grant);
+    if !owns {
+        // The grant may have ended while the state was on its way: its results are history then, and it is nothing.
+        return unchanged(if owned { Effect::Late } else { Effect::RefusedForeign });
+    }
+    // A state made before the grant stands first under it; all others have the place of their result.
+    let first = told.key.counter.0 == 0 && told.key.sequence.0 == 0;
+    if !(first || told.key.counter.0 > 0) || !is_possible(object, told.state) {
+        return unchanged(Effect::RefusedMalformed);
+    }
+    let (known, before) = newest.map_or((object.key, object.state), |(key, state)| (*key, *state));
+    if told.key <= known {
+        return unchanged(Effect::Late);
+    }
+    let not_before = object.last.as_ref().map(|last| last.ended);
+    Verdict { effect: Effect::Current, change: change(before, told.state, not_before) }
+}
+
+/// Whether an owner can have said this: counter 0 is the master's.
 fn plausible(object: &Object, result: &CheckResult, counter: RunCounter) -> bool {
-    use shared::check::State;
-    let host = matches!(result.after.state, State::Up | State::Down);
-    counter.0 > 0
-        && result.after.state != State::Pending
-        && host == object.name.is_host()
-        && result.after.max_attempts > 0
+    counter.0 > 0 && is_possible(object, result.after)
+}
+
+/// Whether an owner can have decided this: a host is UP or DOWN, a service is not, and nobody decides PENDING.
+fn is_possible(object: &Object, state: CheckState) -> bool {
+    let host = matches!(state.state, State::Up | State::Down);
+    state.state != State::Pending && host == object.name.is_host() && state.max_attempts > 0
 }

@@ -5,6 +5,7 @@
 //! it was while the working copy goes on.
 
 mod frozen;
+mod result;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,12 +20,11 @@ use shared::name::{
     Slot, Term, Timeline,
 };
 use shared::perfdata::Metric;
-use shared::result::CheckResult;
 use shared::state::CheckState;
 use shared::time::Timestamp;
 
 use crate::config::Catalog;
-use crate::entry::{Effect, Entry, Gap, Row};
+use crate::entry::{Entry, Gap, Row};
 
 /// Objects per chunk: the unit of copying on write.
 pub const CHUNK: usize = 1024;
@@ -377,6 +377,7 @@ impl Status {
             }
             Entry::Presence(presence) => self.slot_mut(&presence.slot).present = presence.present,
             Entry::Batch(batch) => self.fold_batch(row, &batch.slot, items),
+            Entry::Snapshot(snapshot) => self.fold_snapshot(row, &snapshot.slot),
             Entry::Drained(drained) => {
                 let slot = self.slot_mut(&drained.slot);
                 if let Some(run) = slot.runs.get_mut(&drained.run) {
@@ -440,64 +441,4 @@ impl Status {
             }
         }
     }
-
-    fn fold_batch(&mut self, row: &Row, slot: &Slot, items: &[BatchItem]) {
-        let mut accepted = 0;
-        let mut refused = 0;
-        for (verdict, item) in row.outcomes.verdicts.iter().zip(items) {
-            accepted += u64::from(verdict.effect.is_logged());
-            refused += u64::from(verdict.effect.refusal().is_some());
-            if let (Effect::Current, BatchItem::Result(sequence, result)) = (verdict.effect, item) {
-                let counter = row.outcomes.moved.map_or(RunCounter(0), |moved| moved.counter);
-                let key = Key { grant: result.grant, counter, sequence: *sequence };
-                if let Some(object) = self.object_mut(result.check) {
-                    fold_result(object, result, key, slot, row.index);
-                }
-            }
-        }
-        if !row.outcomes.gaps.is_empty() {
-            let gaps = Arc::make_mut(&mut self.gaps);
-            gaps.extend(row.outcomes.gaps.iter().map(|gap| GapSeen { index: row.index, at: row.at, gap: gap.clone() }));
-            let surplus = gaps.len().saturating_sub(GAPS_SHOWN);
-            gaps.drain(..surplus);
-        }
-        let state = self.slot_mut(slot);
-        state.results += accepted;
-        state.refused += refused;
-        if accepted > 0 {
-            state.last_result = Some(row.at);
-        }
-        if let Some(moved) = row.outcomes.moved {
-            let run = state.runs.entry(moved.run).or_insert(Run {
-                counter: moved.counter,
-                position: Sequence(0),
-                drained: None,
-                since: row.at,
-            });
-            run.position = run.position.max(moved.position);
-            // Who said that it was complete had a copy of it: on another volume it went on.
-            run.drained = None;
-        }
-    }
-}
-
-fn fold_result(object: &mut Object, result: &CheckResult, key: Key, slot: &Slot, index: JournalIndex) {
-    object.state = result.after;
-    object.key = key;
-    object.seen.insert(result.after.state, result.ended());
-    object.last = Some(LastResult {
-        scheduled: result.scheduled,
-        started: result.started,
-        duration_us: result.duration_us,
-        exit: result.exit.clone(),
-        passive: result.passive,
-        output: result.output.clone(),
-        long_output: result.long_output.clone(),
-        perfdata: result.perfdata.clone(),
-        metrics: result.metrics.clone(),
-        authenticated: result.authenticated,
-        slot: slot.clone(),
-        ended: result.ended(),
-    });
-    object.version = index;
 }

@@ -6,10 +6,13 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
 use shared::assignment::{AssignedCheck, Assignment, Carried};
+use shared::delivery::Key;
 use shared::frame::Lane;
 use shared::name::{
     CheckId, Generation, Grant, InstallationId, InstanceId, RunCounter, RunId, Sequence, Slot, Timeline,
 };
+use shared::result::CheckResult;
+use shared::snapshot::Said;
 
 /// One execution of one check, within this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -126,6 +129,37 @@ pub struct KeptStates {
     /// How many adoptions of earlier processes' directories `states` contains; means nothing on disk.
     #[cbor(skip)]
     pub adoptions: u64,
+    /// What people read of each state that was made here.
+    #[n(3)]
+    #[cbor(default)]
+    pub said: BTreeMap<CheckId, Said>,
+}
+
+impl KeptStates {
+    /// Takes a state in if its key is greater than the one known.
+    pub fn take(&mut self, id: CheckId, carried: Carried, said: Option<&Said>) {
+        if self.states.get(&id).is_some_and(|known| carried.key <= known.key) {
+            return;
+        }
+        self.states.insert(id, carried);
+        match said {
+            Some(said) => self.said.insert(id, said.clone()),
+            None => self.said.remove(&id),
+        };
+    }
+
+    /// Takes in what a result made, if nothing newer is known.
+    pub fn take_result(&mut self, counter: RunCounter, sequence: Sequence, result: &CheckResult) {
+        let key = Key { grant: result.grant, counter, sequence };
+        self.take(result.check, Carried { state: result.after, key }, Some(&Said::of(result)));
+    }
+
+    /// Takes in all that other states contain, where it is greater.
+    pub fn take_all(&mut self, other: &KeptStates) {
+        for (id, carried) in &other.states {
+            self.take(*id, *carried, other.said.get(id));
+        }
+    }
 }
 
 /// What ended processes left in directories of the volume.

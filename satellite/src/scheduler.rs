@@ -5,6 +5,7 @@
 mod condition;
 pub mod daemons;
 pub mod roster;
+pub mod snapshot;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use shared::frame::Lane;
 use shared::message::{self, AssignmentBegin, Heartbeat, Hello, PROTOCOL, ToMaster, ToSatellite, Welcome};
 use shared::name::{CheckId, Generation, RunCounter, RunId, Sequence, Timeline};
 use shared::result::CheckResult;
+use shared::snapshot::Said;
 use shared::state::Confirmation;
 use shared::time::{Monotonic, Timestamp};
 
@@ -26,6 +28,7 @@ use crate::command::{Adopted, Beginning, Command, Identity, Kept, KeptStates, Pr
 use crate::outbox::Outbox;
 pub use condition::Status;
 use roster::{Ended, Roster};
+use snapshot::Telling;
 
 /// A sign of life this often; the master's lease of 15 s outlasts two that are lost.
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
@@ -45,6 +48,7 @@ struct Connection {
     heartbeat_due: Option<Monotonic>,
     pings: VecDeque<(Timestamp, Monotonic)>,
     series: Option<Series>,
+    telling: Telling,
 }
 
 #[derive(Debug)]
@@ -89,7 +93,8 @@ impl Scheduler {
         let Beginning { open, earlier, kept, states, neighbour } = beginning;
         let clock = MasterClock::new(now);
         let timeline = kept.as_ref().map_or(states.timeline, |kept| kept.timeline);
-        let known = if states.timeline == timeline { states.states } else { BTreeMap::new() };
+        let adoptions = states.adoptions;
+        let known = if states.timeline == timeline { states } else { KeptStates::default() };
         let mut roster = Roster::new(timeline, known);
         let mut outbox = Outbox::new(&open, &earlier);
         let mut seen = Seen::default();
@@ -115,7 +120,7 @@ impl Scheduler {
             states_changed: true,
             states_due: now.monotonic,
             states_keeping: None,
-            adoptions: states.adoptions,
+            adoptions,
             results: 0,
             spool_bytes: 0,
             commands: VecDeque::new(),
@@ -203,7 +208,7 @@ impl Scheduler {
         self.results += 1;
         if current {
             let place = self.clock.axis(now.monotonic);
-            self.roster.settle(place, flight.check, Carried { state: result.after, key });
+            self.roster.settle(place, flight.check, Carried { state: result.after, key }, Said::of(&result));
             if let Some(exit) = &result.exit {
                 self.roster.hear(place, &check, exit);
             }
@@ -298,8 +303,12 @@ impl Scheduler {
         if let Some(Adopted { runs, states }) = adopted {
             self.adoptions = states.adoptions;
             self.outbox.handle_adopted(now.monotonic, &runs);
-            self.roster.merge(states.timeline, &states.states);
+            let greater = self.roster.merge(&states);
             self.states_changed = true;
+            // Before the first series of a connection all states are still to be looked at.
+            if self.connection.as_ref().is_some_and(|connection| connection.telling.has_begun()) {
+                self.ask_for_states(greater);
+            }
         }
         self.update_running(now.monotonic);
         self.advance(now);
@@ -314,6 +323,7 @@ impl Scheduler {
             heartbeat_due: None,
             pings: VecDeque::new(),
             series: None,
+            telling: Telling::default(),
         });
         let runs = self.outbox.introduce();
         let owns = self.roster.assignment().generation > Generation(0);
@@ -328,6 +338,7 @@ impl Scheduler {
             check: self.seen.check,
             runs,
             clock: now.wall,
+            tells_states: true,
         }))]);
         self.advance(now);
     }
@@ -360,6 +371,7 @@ impl Scheduler {
                 }
             }
             ToSatellite::CloseRun(run) => self.outbox.handle_close(now.monotonic, run),
+            ToSatellite::StatesHeard => connection.telling.heard(),
         }
         self.advance(now);
     }
@@ -400,8 +412,10 @@ impl Scheduler {
             return;
         }
         let mut assignment = if series.begin.whole { Assignment::default() } else { self.roster.assignment().clone() };
+        let asked: Vec<CheckId> = series.difference.upserts.iter().map(|check| check.id).collect();
         assignment.apply(series.difference, generation);
         self.handle_assignment(now, timeline, first_check, assignment);
+        self.ask_for_states(asked);
     }
 
     /// The master's time is known: `master` is now. Due times follow slowly (see [`crate::clock`]).
@@ -472,6 +486,7 @@ impl Scheduler {
         self.start_due(now);
         self.keep(now);
         self.beat(now);
+        self.tell_states();
     }
 
     fn start_due(&mut self, now: Now) {
@@ -519,6 +534,7 @@ impl Scheduler {
                 states: self.roster.states().clone(),
                 covered,
                 adoptions: self.adoptions,
+                said: self.roster.all_said().clone(),
             })));
         }
     }

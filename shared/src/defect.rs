@@ -15,6 +15,8 @@ pub enum Defect {
     ClosedEarly,
     /// Master, I2: sequences missing before a batch make no gap.
     GapForgotten,
+    /// Master, I2: a snapshot moves the position of the run whose states it tells.
+    SnapshotMovesPosition,
     /// Satellite, I2: batches that can no longer be read are passed over without a gap record.
     DamageUntold,
     /// Satellite, I2: after a failed append the sequences of what waits are given once more.

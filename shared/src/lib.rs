@@ -16,6 +16,7 @@ pub mod schedule;
 pub mod item;
 pub mod delivery;
 pub mod assignment;
+pub mod snapshot;
 pub mod message;
 pub mod frame;
 pub mod refusal;

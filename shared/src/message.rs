@@ -14,6 +14,7 @@ use crate::item::{self, Items};
 use crate::name::{
     CheckId, Generation, Grant, InstallationId, InstanceId, RunCounter, RunId, Sequence, Term, Timeline,
 };
+use crate::snapshot::StateTold;
 use crate::time::Timestamp;
 
 /// Largest payload of a frame, in bytes; a longer one closes the link.
@@ -78,6 +79,10 @@ pub struct Hello {
     /// Its wall clock.
     #[n(9)]
     pub clock: Timestamp,
+    /// Whether it tells its newest states once it knows what it owns. One that does not is believed to have nothing newer.
+    #[n(10)]
+    #[cbor(default)]
+    pub tells_states: bool,
 }
 
 /// The master's answer to [`Hello`].
@@ -182,6 +187,10 @@ pub enum ToMaster {
     Applied(Generation),
     /// About one run, what hello says of it; for runs that changed or were found since.
     Held(HeldRun),
+    /// A newest state of its own; whole frames of them (see `snapshot`), after each series of assignment items.
+    State(Box<StateTold>),
+    /// Every state that the series with this generation asked for was told.
+    StatesEnd(Generation),
 }
 
 /// From master to satellite.
@@ -205,6 +214,8 @@ pub enum ToSatellite {
     ClockReply(ClockReply),
     /// A drained run is closed: nothing of it need be kept.
     CloseRun(RunId),
+    /// One more frame of states is dealt with, and durable as far as it had an effect.
+    StatesHeard,
 }
 
 /// Why a control frame cannot be read.
@@ -242,6 +253,8 @@ impl Message for ToMaster {
             Self::Heartbeat(heartbeat) => item::push(list, 2, heartbeat),
             Self::Applied(generation) => item::push(list, 3, generation),
             Self::Held(held) => item::push(list, 4, held),
+            Self::State(told) => item::push(list, 5, told),
+            Self::StatesEnd(generation) => item::push(list, 6, generation),
         }
     }
 
@@ -251,6 +264,8 @@ impl Message for ToMaster {
             2 => Self::Heartbeat(minicbor::decode(bytes)?),
             3 => Self::Applied(minicbor::decode(bytes)?),
             4 => Self::Held(minicbor::decode(bytes)?),
+            5 => Self::State(minicbor::decode(bytes)?),
+            6 => Self::StatesEnd(minicbor::decode(bytes)?),
             _ => return Ok(None),
         }))
     }
@@ -268,6 +283,7 @@ impl Message for ToSatellite {
             Self::Fence => item::push(list, 107, &()),
             Self::ClockReply(reply) => item::push(list, 108, reply),
             Self::CloseRun(run) => item::push(list, 109, run),
+            Self::StatesHeard => item::push(list, 110, &()),
         }
     }
 
@@ -282,6 +298,7 @@ impl Message for ToSatellite {
             107 => Self::Fence,
             108 => Self::ClockReply(minicbor::decode(bytes)?),
             109 => Self::CloseRun(minicbor::decode(bytes)?),
+            110 => Self::StatesHeard,
             _ => return Ok(None),
         }))
     }
@@ -353,7 +370,19 @@ mod tests {
                 open: true,
             }],
             clock: Timestamp::from_millis(1_790_000_000_000),
+            tells_states: true,
         }))
+    }
+
+    #[test]
+    fn a_hello_without_the_newest_fields_is_understood() {
+        // As an earlier program writes it: an array that ends with the clock.
+        let ToMaster::Hello(mut expected) = hello() else { panic!("a hello") };
+        let mut bytes = minicbor::to_vec(&*expected).unwrap();
+        assert_eq!((bytes[0], bytes.pop()), (0x8b, Some(0xf5)), "eleven fields, the last one true");
+        bytes[0] = 0x8a;
+        expected.tells_states = false;
+        assert_eq!(minicbor::decode::<Hello>(&bytes).unwrap(), *expected);
     }
 
     #[test]

@@ -45,13 +45,15 @@ pub struct Report {
 }
 
 /// Interesting states that a few hundred worlds must reach, else they are too tame.
-pub const INTERESTING: [&str; 25] = [
+pub const INTERESTING: [&str; 32] = [
     "a claim is refused",
     "a commit failed",
     "a directory is adopted by a living process",
     "a drained run went on",
     "a gap that the satellite named",
     "a late result",
+    "a late result is the one whose state was told",
+    "a minute after the heal every state is right",
     "a neighbour on the volume",
     "a process has its slot back",
     "a process is fenced",
@@ -61,10 +63,15 @@ pub const INTERESTING: [&str; 25] = [
     "a run is trimmed",
     "a satellite comes back without its volume",
     "a slot changes hands",
+    "a slot has told its newest states",
     "a slot is out",
     "a slot is stable again",
     "a slot is stale",
     "a slot may own checks",
+    "a slot tells what it saw of a check that has moved",
+    "a snapshot brings a hard problem",
+    "a snapshot brings a state",
+    "a snapshot brings a state made under an older grant",
     "a start from disk",
     "an earlier process's run is delivered",
     "backlog",

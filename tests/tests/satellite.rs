@@ -286,6 +286,7 @@ impl Master {
                 master: Timestamp::from_millis(clock),
             })),
             ToMaster::Applied(generation) => self.applied = Some(generation),
+            ToMaster::State(_) | ToMaster::StatesEnd(_) => {}
             ToMaster::Held(held) => {
                 self.held.insert(held.run, held);
             }

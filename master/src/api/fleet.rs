@@ -16,7 +16,7 @@ use crate::api::error::ApiError;
 use crate::api::list::{Fields, candidates, lines};
 use crate::api::object::value;
 use crate::api::parameter::{OF_LISTS, Parameters};
-use crate::coordinator::View;
+use crate::coordinator::{SlotLink, View};
 use crate::status::GapSeen;
 
 /// One slot, expected or seen. Counts of its own are from its last sign of life and `None` before the first.
@@ -30,8 +30,10 @@ pub(crate) struct ShownSlot {
     pub(crate) connected: bool,
     /// It may own checks.
     pub(crate) present: bool,
-    /// Silent for longer than its lease.
+    /// Silent for longer than its lease, or back and not settled yet.
     pub(crate) stale: bool,
+    /// Since it was last silent for so long it has told all its newest states.
+    settled: bool,
     remote: Option<String>,
     instance: Option<InstanceId>,
     software: Option<String>,
@@ -86,7 +88,8 @@ pub(crate) fn slots_of(view: &View, now: Timestamp) -> Vec<ShownSlot> {
             expected: *expected,
             connected: link.is_some_and(|link| link.connected),
             present: state.is_some_and(|state| state.present),
-            stale: link.is_none_or(|link| link.stale),
+            stale: link.is_none_or(SlotLink::is_stale),
+            settled: link.is_some_and(|link| link.settled),
             remote: link.and_then(|link| link.remote.clone()),
             instance: holder.map(|holder| holder.instance),
             software: holder.map(|holder| holder.software.clone()),
@@ -120,6 +123,7 @@ impl Fields for SlotFields {
         "connected",
         "present",
         "stale",
+        "settled",
         "remote",
         "instance",
         "software",

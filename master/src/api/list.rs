@@ -12,7 +12,7 @@ use shared::state::StateType;
 
 use crate::api::Api;
 use crate::api::error::ApiError;
-use crate::api::object::{Shown, is_stale, region, value};
+use crate::api::object::{Shown, region, value};
 use crate::api::parameter::{Known, OF_LISTS, Parameters};
 use crate::api::selection::{self, Filter, Item, Order, Rank};
 use crate::coordinator::View;
@@ -67,7 +67,7 @@ impl Item for Candidate<'_> {
             "state" => vec![object.state.state.as_str().into()],
             "state_type" => vec![if object.state.state_type == StateType::Hard { "HARD" } else { "SOFT" }.into()],
             "problem" => vec![flag(object.state.state.is_problem())],
-            "stale" => vec![flag(is_stale(self.view, owner))],
+            "stale" => vec![flag(self.view.is_stale(object))],
             "command" => vec![object.command.as_str().into()],
             "group" => {
                 let host = self.view.status.catalog.as_ref().and_then(|catalog| catalog.hosts.get(&name.host));

@@ -88,7 +88,12 @@ fn own(api: &Api) -> Vec<Figure> {
             labels(),
             flag(slot.connected),
         ));
-        figures.push(gauge("perigee_slot_stale", "Whether the slot's lease has run out", labels(), flag(slot.stale)));
+        figures.push(gauge(
+            "perigee_slot_stale",
+            "Whether the slot is silent or has not told its newest states",
+            labels(),
+            flag(slot.stale),
+        ));
         figures.push(gauge("perigee_slot_checks", "Checks the slot owns", labels(), size(slot.checks)));
         figures.push(count("perigee_slot_results_total", "Results accepted from the slot", labels(), slot.results));
         figures.push(count("perigee_slot_refused_total", "Results refused from the slot", labels(), slot.refused));

@@ -7,10 +7,11 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde::Serialize;
 use shared::check::{Exit, State as Observed};
-use shared::name::{Generation, HostName, JournalIndex, ObjectName, RegionName, ServiceName, Slot, SlotNumber};
+use shared::name::{Generation, HostName, JournalIndex, ObjectName, RegionName, ServiceName, SlotNumber};
 use shared::perfdata::Metric;
 use shared::result::CheckResult;
 use shared::schedule::next_due;
+use shared::snapshot::StateTold;
 use shared::state::{CheckState, StateType};
 use shared::time::Timestamp;
 
@@ -79,6 +80,24 @@ impl<'a> From<&'a CheckResult> for Evidence<'a> {
     }
 }
 
+impl<'a> From<&'a StateTold> for Evidence<'a> {
+    fn from(told: &'a StateTold) -> Self {
+        let said = told.said.as_ref();
+        Self {
+            scheduled: said.map_or(told.at(), |said| said.scheduled),
+            ended: told.at(),
+            duration_us: said.map_or(0, |said| said.duration_us),
+            exit: said.and_then(|said| said.exit.as_ref()),
+            passive: said.is_some_and(|said| said.passive),
+            output: said.map_or("", |said| &said.output),
+            long_output: "",
+            perfdata: "",
+            metrics: &[],
+            authenticated: said.and_then(|said| said.authenticated),
+        }
+    }
+}
+
 /// One host or service. Times are the master's, as well as they are known.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Shown<'a> {
@@ -102,7 +121,7 @@ pub(crate) struct Shown<'a> {
     last_hard_change: Option<Timestamp>,
     #[serde(flatten)]
     handling: Handling,
-    /// Its owner is silent, or there is none: what is shown may be out of date.
+    /// Its owner is silent, has not told its newest state yet, or there is none: what is shown may be out of date.
     stale: bool,
     exit: Option<&'a Exit>,
     /// Seconds.
@@ -113,11 +132,6 @@ pub(crate) struct Shown<'a> {
     groups: Vec<&'a str>,
     version: JournalIndex,
     generation: Generation,
-}
-
-/// Whether what a slot owns is out of date.
-pub(crate) fn is_stale(view: &View, owner: Option<&Slot>) -> bool {
-    owner.is_none_or(|slot| view.links.get(slot).is_none_or(|link| link.stale))
 }
 
 /// The region of an object.
@@ -134,6 +148,11 @@ impl<'a> Shown<'a> {
     /// An object as a result of row `version` left it.
     pub(crate) fn after(view: &'a View, object: &'a Object, result: &'a CheckResult, version: JournalIndex) -> Self {
         Self::with(view, object, &result.after, Some(Evidence::from(result)), version)
+    }
+
+    /// An object as a state told in row `version` left it.
+    pub(crate) fn told(view: &'a View, object: &'a Object, told: &'a StateTold, version: JournalIndex) -> Self {
+        Self::with(view, object, &told.state, Some(Evidence::from(told)), version)
     }
 
     fn with(
@@ -174,7 +193,7 @@ impl<'a> Shown<'a> {
             last_change: known(state.since),
             last_hard_change: known(state.hard_since),
             handling: UNHANDLED,
-            stale: is_stale(view, owner),
+            stale: view.is_stale(object),
             exit: evidence.and_then(|evidence| evidence.exit),
             duration: evidence.map(|evidence| std::time::Duration::from_micros(evidence.duration_us).as_secs_f64()),
             authenticated: evidence.and_then(|evidence| evidence.authenticated),

@@ -279,7 +279,7 @@ impl Session {
 }
 
 fn links(view: &View) -> BTreeMap<Slot, (bool, bool)> {
-    view.links.iter().map(|(slot, link)| (slot.clone(), (link.connected, link.stale))).collect()
+    view.links.iter().map(|(slot, link)| (slot.clone(), (link.connected, link.is_stale()))).collect()
 }
 
 type Stored = Result<Option<Read>, StoreError>;

@@ -108,6 +108,10 @@ fn row_bytes(row: &Row) -> usize {
     const ROUGHLY_A_ROW: usize = 256;
     let grants: usize = row.outcomes.granted.iter().map(|granted| granted.checks.len() * 5).sum();
     let named: usize = row.outcomes.named.iter().map(|named| 16 + named.object.host.as_str().len()).sum();
-    let body = if let Entry::Batch(batch) = &row.entry { batch.bytes.len() } else { 0 };
+    let body = match &row.entry {
+        Entry::Batch(batch) => batch.bytes.len(),
+        Entry::Snapshot(snapshot) => snapshot.bytes.len(),
+        _ => 0,
+    };
     ROUGHLY_A_ROW + grants + named + body
 }

@@ -38,6 +38,7 @@ impl Coordinator {
                 remote: link.map(|link| link.remote.clone()),
                 silent,
                 stale: silent >= LEASE,
+                settled: silent < LEASE && self.settled.contains(slot),
                 applied: link.and_then(|link| link.applied),
                 heartbeat: link.and_then(|link| link.heartbeat.clone()),
                 offset_ms: link.map_or(0, |link| link.offset_ms),

@@ -28,6 +28,7 @@ impl Coordinator {
             fleet::Claim::Holds | fleet::Claim::Fenced => {}
             fleet::Claim::Takes(fenced) => {
                 self.heard.insert(slot.clone(), now);
+                self.settled.remove(&slot);
                 let outcomes = Outcomes { fenced, ..Outcomes::default() };
                 // Whoever has a slot for the first time may own checks at once; one that was out proves itself stable first.
                 let first = self.working.slots().get(&slot).is_none_or(|state| state.holder.is_none());

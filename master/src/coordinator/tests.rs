@@ -144,6 +144,7 @@ impl Bench {
             check: CheckId(0),
             runs,
             clock: AT,
+            tells_states: true,
         };
         self.control(id, &[ToMaster::Hello(Box::new(hello))], now);
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use shared::message::Heartbeat;
 use shared::name::{Generation, Slot};
 
-use crate::status::Status;
+use crate::status::{Object, Status};
 
 /// A slot's link, now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct SlotLink {
     pub silent: Duration,
     /// Silent for longer than its lease: what it owns is stale.
     pub stale: bool,
+    /// Since it was last silent for so long, or since this master began, it has told all its newest states.
+    pub settled: bool,
     /// Generation it said it runs.
     pub applied: Option<Generation>,
     /// Its last sign of life.
@@ -43,4 +45,24 @@ pub struct View {
     pub read_only: bool,
     /// Results refused since this process started, by reason.
     pub refused: BTreeMap<&'static str, u64>,
+}
+
+impl SlotLink {
+    /// What the slot owns may be out of date: it is silent, or is back and has not told its newest states yet.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.stale || !self.settled
+    }
+}
+
+impl View {
+    /// Whether what is shown of an object may be out of date: nobody owns it, its owner is stale, or it came from another slot and
+    /// its new owner has said nothing of it yet.
+    #[must_use]
+    pub fn is_stale(&self, object: &Object) -> bool {
+        let Some(owner) = &object.owner else { return true };
+        let moved = object.ended.last().is_some_and(|ended| ended.slot != owner.slot);
+        let unheard = moved && object.last.is_some() && object.key.grant < owner.grant;
+        unheard || self.links.get(&owner.slot).is_none_or(SlotLink::is_stale)
+    }
 }

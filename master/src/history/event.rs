@@ -191,6 +191,10 @@ pub struct TransitionDetail {
     pub hard: bool,
     /// It became known when something newer was known already.
     pub late: bool,
+    /// An owner told it when it was back: it came about at some moment up to `time`. The true moment replaces it when its result comes.
+    pub snapshot: bool,
+    /// Of one that a snapshot told: it came about after this, when the last result known before had ended.
+    pub not_before: Option<Timestamp>,
     /// First line of the result that made it.
     pub output: String,
 }
@@ -262,7 +266,7 @@ impl Source {
             }
             Source::Transitions => {
                 "SELECT time, at, host, service, slot, from_state, from_type, state, state_type, attempt, max_attempts, hard, late,
-                 output FROM transitions LEFT JOIN objects ON objects.id = object WHERE transitions.id = ?1"
+                 output, snapshot, not_before FROM transitions LEFT JOIN objects ON objects.id = object WHERE transitions.id = ?1"
             }
             Source::Gaps => {
                 "SELECT time, at, NULL, NULL, slot, run, first, last, reason, explained, lost_from, lost_to FROM gaps WHERE id = ?1"
@@ -342,6 +346,8 @@ fn transition(row: &Row<'_>) -> rusqlite::Result<Detail> {
         hard: row.get(11)?,
         late: row.get(12)?,
         output: row.get(13)?,
+        snapshot: row.get(14)?,
+        not_before: row.get::<_, Option<i64>>(15)?.map(Timestamp::from_millis),
     }))
 }
 

@@ -1,6 +1,5 @@
 //! The tables of history, and what one row of the journal adds to them. Everything a row adds goes into the transaction that also
-//! moves the reflected index. Knows neither threads nor queries. The surprise: a late result brings its transition only here, by
-//! comparison with the result before it in time, because the journal's outcomes speak of the present.
+//! moves the reflected index. Knows neither threads nor queries.
 
 use std::path::Path;
 
@@ -16,14 +15,15 @@ use shared::time::Timestamp;
 use crate::entry::{Effect, Entry, Row, Verdict};
 
 use super::event::Kind;
+use super::transition::{Changing, late_change, supersede};
 
 /// Version of the tables; a file of another one is made anew from the journal.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 /// The events of one row are numbered: results by their place in the batch, then gaps, transitions, the rest. Ids rise with the
 /// journal.
 pub(super) const IDS_PER_ROW: i64 = 4096;
 const GAP_IDS: i64 = 1024;
-const TRANSITION_IDS: i64 = 2048;
+pub(super) const TRANSITION_IDS: i64 = 2048;
 const EVENT_IDS: i64 = 3072;
 /// Pages are cached up to this many KiB.
 const CACHE_KIB: i64 = 16 * 1024;
@@ -47,7 +47,7 @@ CREATE TABLE transitions (
     id INTEGER PRIMARY KEY, object INTEGER NOT NULL, time INTEGER NOT NULL, at INTEGER NOT NULL,
     from_state TEXT NOT NULL, from_type TEXT NOT NULL, state TEXT NOT NULL, state_type TEXT NOT NULL,
     attempt INTEGER NOT NULL, max_attempts INTEGER NOT NULL, hard INTEGER NOT NULL, late INTEGER NOT NULL,
-    output TEXT NOT NULL, slot TEXT NOT NULL);
+    output TEXT NOT NULL, slot TEXT NOT NULL, snapshot INTEGER NOT NULL, not_before INTEGER);
 CREATE INDEX transitions_object ON transitions (object, time);
 CREATE INDEX transitions_time ON transitions (time);
 CREATE TABLE gaps (
@@ -214,6 +214,17 @@ impl<'a> Writing<'a> {
                     }
                 }
             }
+            Entry::Snapshot(snapshot) => {
+                for (place, (verdict, told)) in (0_i64..).zip(row.outcomes.verdicts.iter().zip(row.states())) {
+                    if let Some(reason) = verdict.effect.refusal() {
+                        let detail = json!({ "reason": reason, "check": told.check, "snapshot": true });
+                        events.add(Kind::Refused, Some(told.check), Some(&snapshot.slot), &detail)?;
+                    } else if let (Effect::Current, Some(change)) = (verdict.effect, &verdict.change) {
+                        let transition = Changing::of_state(row, &snapshot.slot, place, &told, change);
+                        transition.add(&self.transaction)?;
+                    }
+                }
+            }
             Entry::Drained(drained) => {
                 events.add(Kind::Drained, None, Some(&drained.slot), &json!({ "run": drained.run }))?;
             }
@@ -300,56 +311,32 @@ fn log(
     result: &CheckResult,
     verdict: &Verdict,
 ) -> rusqlite::Result<()> {
-    let late = verdict.effect == Effect::Late;
+    let late = verdict.effect != Effect::Current;
+    let told_late = verdict.effect == Effect::Late;
     let before = match verdict.change {
         Some(change) => Some((change.from.as_str().to_owned(), type_text(change.from_type).to_owned(), change.hard)),
-        None if late => late_change(transaction, result)?,
+        None if told_late => late_change(transaction, result)?,
         None => None,
     };
+    if told_late {
+        supersede(transaction, result, before.is_some())?;
+    }
     add_result(transaction, origin, place, sequence, result, late)?;
     let Some((from, from_type, hard)) = before else { return Ok(()) };
-    let mut statement = transaction.prepare_cached(
-        "INSERT INTO transitions (id, object, time, at, from_state, from_type, state, state_type, attempt, max_attempts, hard, late,
-         output, slot) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
-    )?;
-    statement
-        .execute(params![
-            event_id(origin.row.index, TRANSITION_IDS + place),
-            result.check.0,
-            result.ended().as_millis(),
-            origin.row.at.as_millis(),
-            from,
-            from_type,
-            result.after.state.as_str(),
-            type_text(result.after.state_type),
-            result.after.shown_attempt(),
-            result.after.max_attempts,
-            hard,
-            late,
-            result.output,
-            origin.slot.to_string(),
-        ])
-        .map(drop)
-}
-
-/// What a late result changed in its own time; `None` where nothing is known of the time before it.
-fn late_change(
-    transaction: &Transaction<'_>,
-    result: &CheckResult,
-) -> rusqlite::Result<Option<(String, String, bool)>> {
-    let mut statement = transaction.prepare_cached(
-        "SELECT state, state_type FROM results WHERE object = ?1 AND time <= ?2 ORDER BY time DESC, id DESC LIMIT 1",
-    )?;
-    let before: Option<(String, String)> = statement
-        .query_row(params![result.check.0, result.ended().as_millis()], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let after = &result.after;
-    Ok(before.and_then(|(state, state_type)| {
-        let same_state = state == after.state.as_str();
-        // A soft problem that recovers leaves the hard state as it was, and the time of its change before that of the state's.
-        let hard = after.state_type == StateType::Hard && (same_state || after.hard_since >= after.since);
-        (!same_state || state_type != type_text(after.state_type)).then_some((state, state_type, hard))
-    }))
+    Changing {
+        id: event_id(origin.row.index, TRANSITION_IDS + place),
+        object: result.check,
+        time: result.ended(),
+        at: origin.row.at,
+        from: (from, from_type),
+        after: &result.after,
+        hard,
+        late,
+        output: &result.output,
+        slot: origin.slot,
+        told: None,
+    }
+    .add(transaction)
 }
 
 fn add_result(
@@ -424,7 +411,7 @@ fn add_gaps(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn event_id(index: JournalIndex, number: i64) -> i64 {
+pub(super) fn event_id(index: JournalIndex, number: i64) -> i64 {
     signed(index.0).saturating_mul(IDS_PER_ROW).saturating_add(number)
 }
 
@@ -433,7 +420,7 @@ pub(super) fn timeline_text(timeline: Timeline) -> String {
     format!("{:016x}", timeline.0)
 }
 
-fn type_text(state_type: StateType) -> &'static str {
+pub(super) fn type_text(state_type: StateType) -> &'static str {
     match state_type {
         StateType::Soft => "SOFT",
         StateType::Hard => "HARD",

@@ -1,7 +1,10 @@
 //! What a process is doing at this moment, for its operator. Reads the brain, changes nothing.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
-use shared::name::{Generation, InstanceId};
+use shared::assignment::Carried;
+use shared::name::{CheckId, Generation, InstanceId};
 
 use super::Scheduler;
 use crate::clock::Now;
@@ -54,5 +57,11 @@ impl Scheduler {
             memory_only: self.outbox.memory_only(),
             offset_ms: self.clock.offset_ms(now),
         }
+    }
+
+    /// Newest state of each check.
+    #[must_use]
+    pub fn states(&self) -> &BTreeMap<CheckId, Carried> {
+        self.roster.states()
     }
 }

@@ -9,11 +9,12 @@ use shared::assignment::{AssignedCheck, Assignment, Carried};
 use shared::check::Exit;
 use shared::name::{CheckId, Grant, Timeline};
 use shared::schedule::{first_due, next_due};
+use shared::snapshot::Said;
 use shared::state::CheckState;
 use shared::time::{Monotonic, Timestamp};
 
 use crate::clock::MasterClock;
-use crate::command::ProbeId;
+use crate::command::{KeptStates, ProbeId};
 use crate::scheduler::daemons::{Daemons, asks_daemon};
 
 /// Checks that run at the same time; further ones start late and are counted.
@@ -73,6 +74,8 @@ pub struct Roster {
     queue: BTreeSet<(Timestamp, CheckId)>,
     flights: BTreeMap<ProbeId, Flying>,
     states: BTreeMap<CheckId, Carried>,
+    /// What people read of the states that were made on this volume.
+    said: BTreeMap<CheckId, Said>,
     daemons: Daemons,
     running: bool,
     probes: u64,
@@ -82,8 +85,8 @@ pub struct Roster {
 impl Roster {
     /// States that the volume remembers, of this timeline; they count for checks yet to be assigned.
     #[must_use]
-    pub fn new(timeline: Timeline, states: BTreeMap<CheckId, Carried>) -> Self {
-        Self { timeline: Some(timeline), states, ..Self::default() }
+    pub fn new(timeline: Timeline, kept: KeptStates) -> Self {
+        Self { timeline: Some(timeline), states: kept.states, said: kept.said, ..Self::default() }
     }
 
     /// The checks owned.
@@ -104,17 +107,31 @@ impl Roster {
         &self.states
     }
 
-    /// States of an earlier process: greater keys count.
-    pub fn merge(&mut self, timeline: Timeline, states: &BTreeMap<CheckId, Carried>) {
-        if self.timeline.is_some_and(|own| own != timeline) {
-            return;
+    /// What people read of a state that was made on this volume.
+    #[must_use]
+    pub fn said(&self, id: CheckId) -> Option<&Said> {
+        self.said.get(&id)
+    }
+
+    /// All of it, by check.
+    #[must_use]
+    pub fn all_said(&self) -> &BTreeMap<CheckId, Said> {
+        &self.said
+    }
+
+    /// States of an earlier process: greater keys count. Gives the checks whose state is another now.
+    pub fn merge(&mut self, other: &KeptStates) -> Vec<CheckId> {
+        if self.timeline.is_some_and(|own| own != other.timeline) {
+            return Vec::new();
         }
-        for (id, other) in states {
-            let known = self.states.entry(*id).or_insert(*other);
-            if other.key > known.key {
-                *known = *other;
-            }
-        }
+        let greater =
+            |(id, other): &(&CheckId, &Carried)| self.states.get(id).is_none_or(|known| other.key > known.key);
+        let greater: Vec<CheckId> = other.states.iter().filter(greater).map(|(id, _)| *id).collect();
+        let (states, said) = (std::mem::take(&mut self.states), std::mem::take(&mut self.said));
+        let mut known = KeptStates { states, said, ..KeptStates::default() };
+        known.take_all(other);
+        (self.states, self.said) = (known.states, known.said);
+        greater
     }
 
     /// Takes a whole new assignment. Untouched checks keep phase, state and what is running.
@@ -125,6 +142,7 @@ impl Roster {
             // Grants and keys of another timeline mean nothing here; ids from the first new one on may mean other objects.
             self.flights.values_mut().for_each(|flying| *flying = Flying::Void);
             self.states.retain(|id, _| *id < first_check);
+            self.said.retain(|id, _| *id < first_check);
             self.states.values_mut().for_each(|known| known.key = Default::default());
             self.timeline = Some(timeline);
         }
@@ -134,6 +152,7 @@ impl Roster {
         for id in gone {
             self.depart(id, old.checks.get(&id));
             self.states.remove(&id);
+            self.said.remove(&id);
             self.drop_duty(id);
         }
         self.daemons.assign(&self.assignment.checks);
@@ -156,6 +175,7 @@ impl Roster {
             && self.states.get(&id).is_none_or(|own| own.key <= carried.key)
         {
             self.states.insert(id, *carried);
+            self.said.remove(&id);
         }
         let known = self.states.get(&id);
         let state = known.map_or_else(|| CheckState::pending(check.policy.max_attempts), |known| known.state);
@@ -312,8 +332,9 @@ impl Roster {
     }
 
     /// The state after a current execution that [`Roster::end`] gave; the check gets its next place.
-    pub fn settle(&mut self, now: Timestamp, id: CheckId, after: Carried) {
+    pub fn settle(&mut self, now: Timestamp, id: CheckId, after: Carried, said: Said) {
         self.states.insert(id, after);
+        self.said.insert(id, said);
         if let Some(duty) = self.duties.get_mut(&id) {
             duty.flight = None;
         }

@@ -141,7 +141,7 @@ fn a_start_has_the_greatest_state_of_file_and_spools() {
                 (CheckId(2), only_kept),
             ]),
             covered: BTreeMap::from([(run.run, Sequence(1))]),
-            adoptions: 0,
+            ..KeptStates::default()
         },
     );
     append(&mut spool, &run, vec![batch(&run, 2, 3, State::Critical, "b")]);

@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use seglog::{Item, Log, Options};
-use shared::assignment::Carried;
-use shared::delivery::{BatchItem, Key, decode_header, decode_items};
-use shared::name::{CheckId, InstallationId, InstanceId, RunCounter, RunId, Sequence, Slot, Timeline};
+use shared::delivery::{BatchItem, decode_header, decode_items};
+use shared::name::{InstallationId, InstanceId, RunCounter, RunId, Sequence, Slot, Timeline};
 
 use crate::command::{FoundRun, KeptStates};
 use crate::spool::sealed::{self, SealError};
@@ -321,9 +320,7 @@ impl Holding {
             known.timeline = timeline;
         }
         if timeline == Some(kept.timeline) {
-            for (id, carried) in &kept.states {
-                take_greater(&mut known.states, *id, *carried);
-            }
+            known.take_all(&kept);
         }
         for (run, held) in &self.runs {
             let covered = kept.covered.get(run).copied().unwrap_or_default();
@@ -331,13 +328,6 @@ impl Holding {
                 tracing::warn!(path = %held.path.display(), "states may be older than this run: {error}");
             }
         }
-    }
-}
-
-fn take_greater(states: &mut BTreeMap<CheckId, Carried>, id: CheckId, carried: Carried) {
-    let known = states.entry(id).or_insert(carried);
-    if carried.key > known.key {
-        *known = carried;
     }
 }
 
@@ -358,8 +348,7 @@ fn fold_run(
         let Ok(items) = decode_items(&header, body) else { continue };
         for item in items {
             if let BatchItem::Result(sequence, result) = item {
-                let key = Key { grant: result.grant, counter: header.counter, sequence };
-                take_greater(&mut known.states, result.check, Carried { state: result.after, key });
+                known.take_result(header.counter, sequence, &result);
             }
         }
         known.timeline = header.timeline;

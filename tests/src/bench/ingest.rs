@@ -55,6 +55,7 @@ impl Master {
             check: CheckId(0),
             runs: Vec::new(),
             clock: AT,
+            tells_states: true,
         };
         for payload in message::encode(&[ToMaster::Hello(Box::new(hello))]) {
             master.coordinator.handle_control(LINK, &payload, NOW, AT);

@@ -194,5 +194,7 @@ impl World {
         self.sites.values_mut().for_each(|site| site.paused_until = site.paused_until.min(self.now));
         (self.store_slow_until, self.volume_slow_until) = (0, 0);
         (self.commit_fails, self.order_fails) = (false, false);
+        let open: Vec<(InstanceId, u64)> = self.links.iter().map(|(number, link)| (link.instance, *number)).collect();
+        open.into_iter().for_each(|(id, link)| self.look_later(id, link));
     }
 }

@@ -8,7 +8,8 @@ use satellite::command::{Command, ProbeId};
 use satellite::scheduler::Scheduler;
 use satellite::spool::{Answer, Order};
 use shared::assignment::AssignedCheck;
-use shared::name::{InstanceId, Slot};
+use shared::delivery::Key;
+use shared::name::{CheckId, InstanceId, Slot};
 use shared::time::{Monotonic, Timestamp};
 
 use super::volume::Seat;
@@ -96,5 +97,11 @@ impl Site {
     /// The next order of the brain.
     pub(super) fn poll(&mut self) -> Option<Command> {
         self.scheduler.poll_command()
+    }
+
+    /// The key of each state its brain knows.
+    #[must_use]
+    pub(super) fn keys(&self) -> BTreeMap<CheckId, Key> {
+        self.scheduler.states().iter().map(|(id, known)| (*id, known.key)).collect()
     }
 }

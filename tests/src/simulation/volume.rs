@@ -9,9 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use satellite::command::{Adopted, Beginning, Command, FoundRun, Identity, Kept, KeptStates, ReadBatches};
 use satellite::spool::{Answer, Order};
-use shared::assignment::Carried;
-use shared::delivery::{BatchItem, Key, decode_header, decode_items};
-use shared::name::{CheckId, InstanceId, RunCounter, RunId, Sequence, Timeline};
+use shared::delivery::{BatchItem, decode_header, decode_items};
+use shared::name::{InstanceId, RunCounter, RunId, Sequence, Timeline};
 
 use super::chance::Chance;
 
@@ -70,13 +69,6 @@ pub(super) struct Seat {
     timeline: Option<Timeline>,
 }
 
-fn take_greater(states: &mut BTreeMap<CheckId, Carried>, id: CheckId, carried: Carried) {
-    let known = states.entry(id).or_insert(carried);
-    if carried.key > known.key {
-        *known = carried;
-    }
-}
-
 impl RunFile {
     fn found(&self, run: RunId) -> FoundRun {
         FoundRun { run, counter: self.counter, first: Sequence(self.first), last: Sequence(self.published) }
@@ -96,8 +88,7 @@ impl RunFile {
             }
             for item in decode_items(&header, body).unwrap_or_default() {
                 if let BatchItem::Result(sequence, result) = item {
-                    let key = Key { grant: result.grant, counter: header.counter, sequence };
-                    take_greater(&mut known.states, result.check, Carried { state: result.after, key });
+                    known.take_result(header.counter, sequence, &result);
                 }
             }
             known.timeline = header.timeline;
@@ -113,7 +104,7 @@ impl Directory {
             known.timeline = timeline;
         }
         if timeline == Some(kept.timeline) {
-            kept.states.iter().for_each(|(id, carried)| take_greater(&mut known.states, *id, *carried));
+            known.take_all(&kept);
         }
         for (run, file) in &self.runs {
             file.fold(kept.covered.get(run).copied().unwrap_or_default(), timeline, known);

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use master::entry::{Batch, Effect, Entry, Row};
+use master::entry::{Batch, Effect, Entry, Row, Snapshot, Verdict};
 use master::status::Status;
 use shared::delivery::{BatchItem, Key, decode_header, decode_items};
 use shared::name::{CheckId, Grant, InstanceId, JournalIndex, RunId, Slot, Term};
@@ -49,6 +49,12 @@ pub(super) struct Witness {
     effects: BTreeMap<u64, (Slot, RunId, u64)>,
     /// Runs that the master has closed.
     drained: BTreeSet<RunId>,
+    /// When the state that a snapshot told last was observed.
+    told: BTreeMap<CheckId, Timestamp>,
+    /// What each process knew when its last link was opened.
+    knew: BTreeMap<InstanceId, BTreeMap<CheckId, Key>>,
+    /// Slots that count as settled.
+    settled: BTreeSet<Slot>,
     // What the satellites have.
     makers: BTreeMap<RunId, InstanceId>,
     /// By volume and run: what its process called durable, and whose it is.
@@ -188,6 +194,7 @@ impl Witness {
                         self.reach("a drained run went on");
                     }
                 }
+                Entry::Snapshot(snapshot) => self.snapshot(row, snapshot),
                 Entry::Genesis(_) | Entry::Activate(_) => {}
             }
             self.grants(row);
@@ -228,9 +235,7 @@ impl Witness {
         }
         let items = decode_items(&header, body).unwrap_or_default();
         for (item, verdict) in items.iter().zip(&row.outcomes.verdicts) {
-            if verdict.effect != Effect::Current && verdict.change.is_some() {
-                self.violated("I8", format!("row {}: {:?} changes a state", row.index, verdict.effect));
-            }
+            self.current(row, verdict);
             if verdict.effect == Effect::Known {
                 self.reach("a batch that is known in part");
                 continue;
@@ -266,6 +271,107 @@ impl Witness {
         }
     }
 
+    /// Nobody is told of what is not the newest.
+    fn current(&mut self, row: &Row, verdict: &Verdict) {
+        if verdict.change.is_some_and(|change| verdict.effect != Effect::Current || !change.current) {
+            self.violated("I8", format!("row {}: {verdict:?} changes a state", row.index));
+        }
+    }
+
+    /// States only: nothing is moved, lost or counted by them.
+    fn snapshot(&mut self, row: &Row, snapshot: &Snapshot) {
+        let states = row.states();
+        if row.outcomes.moved.is_some() || !row.outcomes.gaps.is_empty() || states.len() != row.outcomes.verdicts.len()
+        {
+            self.violated(
+                "I2",
+                format!("row {}: a snapshot of {} did more than tell states", row.index, snapshot.slot),
+            );
+        }
+        for (told, verdict) in states.iter().zip(&row.outcomes.verdicts) {
+            self.current(row, verdict);
+            if verdict.effect != Effect::Current {
+                continue;
+            }
+            let living = self.owners.get(&told.check).and_then(|owner| owner.living.as_ref());
+            if living.is_none_or(|(grant, owner)| *grant != told.key.grant || *owner != snapshot.slot) {
+                self.violated("I5", format!("{} tells check {} as {:?}", snapshot.slot, told.check, told.key));
+            }
+            let known = self.newest.insert(told.check, (told.key, told.state));
+            if known.is_some_and(|(known, _)| known >= told.key) {
+                self.violated("I4", format!("check {} goes back from {known:?} to {:?}", told.check, told.key));
+            }
+            self.told.insert(told.check, told.at());
+            self.reach(if told.key.counter.0 == 0 {
+                "a snapshot brings a state made under an older grant"
+            } else {
+                "a snapshot brings a state"
+            });
+            if verdict.change.is_some_and(|change| change.hard && change.to.is_problem()) {
+                self.reach("a snapshot brings a hard problem");
+            }
+        }
+    }
+
+    /// A process has a link again, and knows this.
+    pub(super) fn linked(&mut self, id: InstanceId, states: BTreeMap<CheckId, Key>) {
+        self.knew.insert(id, states);
+    }
+
+    /// A master has begun: it knows of nobody what they know.
+    pub(super) fn begun(&mut self) {
+        self.settled.clear();
+    }
+
+    /// The master shows whether a slot has told its newest states: if so it knows all that its holder knew when the link was opened.
+    pub(super) fn settles(&mut self, slot: &Slot, settled: bool, status: &Status) {
+        if !settled {
+            self.settled.remove(slot);
+            return;
+        }
+        if !self.settled.insert(slot.clone()) {
+            return;
+        }
+        self.reach("a slot has told its newest states");
+        let Some(knew) = self.holders.get(slot).and_then(|holder| self.knew.get(holder)).cloned() else { return };
+        for (id, own) in knew {
+            let Some(object) = status.object(id) else { continue };
+            let owns = object.owner.as_ref().is_some_and(|owner| owner.slot == *slot && owner.grant >= own.grant);
+            if owns && object.key < own {
+                self.violated(
+                    "I10",
+                    format!("{slot} has told all, knew {own:?} of check {id}, shown is {:?}", object.key),
+                );
+            }
+        }
+    }
+
+    /// A minute after the last fault, or after the link was made: this was known to the holder of `slot` for a while.
+    pub(super) fn known_for_long(
+        &mut self,
+        slot: &Slot,
+        id: InstanceId,
+        states: &BTreeMap<CheckId, Key>,
+        status: &Status,
+    ) {
+        let holder = status.slots().get(slot).and_then(|state| state.holder.as_ref());
+        if holder.is_none_or(|holder| holder.instance != id) {
+            return;
+        }
+        for (check, own) in states {
+            let Some(object) = status.object(*check) else { continue };
+            let owns = object.owner.as_ref().is_some_and(|owner| owner.slot == *slot && owner.grant >= own.grant);
+            if owns && object.key < *own {
+                let shown = object.key;
+                self.violated(
+                    "I10",
+                    format!("a minute after the heal {slot} knows {own:?} of check {check}, shown is {shown:?}"),
+                );
+            }
+        }
+        self.reach("a minute after the heal every state is right");
+    }
+
     fn result(&mut self, slot: &Slot, run: RunId, key: Key, result: &CheckResult, effect: Effect) {
         let owner = self.owners.get(&result.check);
         let living = owner.and_then(|owner| owner.living.as_ref());
@@ -290,7 +396,13 @@ impl Witness {
                 format!("answer {number} of {slot} {run} {} had its effect at {other:?}", key.sequence),
             );
         }
+        if effect == Effect::Observed {
+            return self.reach("a slot tells what it saw of a check that has moved");
+        }
         if effect != Effect::Current {
+            if self.told.get(&result.check) == Some(&result.ended()) {
+                self.reach("a late result is the one whose state was told");
+            }
             return self.reach("a late result");
         }
         if !owns {

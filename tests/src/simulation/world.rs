@@ -13,6 +13,7 @@ use master::coordinator::Coordinator;
 use master::fleet::ConnectionId;
 use satellite::command::ProbeId;
 use shared::check::State;
+use shared::delivery::Key;
 use shared::frame::Lane;
 use shared::name::{CheckId, InstanceId, ObjectName, Slot, SlotNumber};
 use shared::state::StateType;
@@ -64,6 +65,9 @@ pub(super) enum Event {
     Silence(u64, Way),
     /// One side is told, or finds, that the link is gone: the master's end for `Up`.
     Gone(u64, Way),
+    /// What a process knows is remembered, and compared with what the master shows a little later.
+    Look(InstanceId, u64),
+    Compare(InstanceId, u64, BTreeMap<CheckId, Key>),
     MasterStart,
     MasterWake(u64),
     Committed(u64),
@@ -229,6 +233,8 @@ impl World {
             Event::Fault => self.fault(),
             Event::Calm => self.calm(),
             Event::Operator => self.activate(),
+            Event::Look(id, link) => self.look(id, link),
+            Event::Compare(id, link, keys) => self.compare(id, link, &keys),
             Event::Wake(id)
             | Event::Disk(id)
             | Event::Probed(id, _)

@@ -183,6 +183,7 @@ impl Fleet {
             check: CheckId(0),
             runs: held.to_vec(),
             clock: at,
+            tells_states: true,
         };
         for payload in message::encode(&[ToMaster::Hello(Box::new(hello))]) {
             self.coordinator.handle_control(connection, &payload, now, at);

@@ -39,6 +39,7 @@ fn event(name: &str, data: &Value) -> String {
 pub(super) fn of_row(view: &View, row: &Row, all: bool) -> String {
     let events: Vec<String> = match &row.entry {
         Entry::Batch(_) => of_batch(view, row, all),
+        Entry::Snapshot(_) => of_snapshot(view, row),
         Entry::Claim(claim) => {
             let mut data = of_slot(row, &claim.slot, "claim");
             add(
@@ -113,6 +114,23 @@ fn of_batch(view: &View, row: &Row, all: bool) -> Vec<String> {
         events.push(event("change", &json!({ "index": row.index, "at": row.at, "changes": changes })));
     }
     events
+}
+
+/// What states told by an owner that is back have changed; a client cannot know when between the two times it came about.
+fn of_snapshot(view: &View, row: &Row) -> Vec<String> {
+    let states = row.states();
+    let told = row.outcomes.verdicts.iter().zip(&states);
+    let changes: Vec<Changed> = told
+        .filter_map(|(verdict, told)| {
+            let change = verdict.change.filter(|_| verdict.effect == Effect::Current)?;
+            let object = Shown::told(view, view.status.object(told.check)?, told, row.index);
+            Some(Changed { object, from: From { state: change.from, state_type: change.from_type }, hard: change.hard })
+        })
+        .collect();
+    if changes.is_empty() {
+        return Vec::new();
+    }
+    vec![event("change", &json!({ "index": row.index, "at": row.at, "snapshot": true, "changes": changes }))]
 }
 
 /// A sign of life that also moves the client's place: an event without data is never dispatched, but its id is kept.

@@ -259,6 +259,7 @@ impl Rig {
             remote: connected.then(|| "192.0.2.1:5".to_owned()),
             silent: Duration::ZERO,
             stale: !connected,
+            settled: connected,
             applied: Some(self.status.generation),
             heartbeat: None,
             offset_ms: 0,
@@ -293,6 +294,8 @@ impl Rig {
                 to: after.state,
                 to_type: after.state_type,
                 hard,
+                current: true,
+                not_before: None,
             };
             verdicts.push(Verdict { effect: Effect::Current, change: changed.then_some(change) });
             builder.push(&result(object.id, grant, now, after, output));

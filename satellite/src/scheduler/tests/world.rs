@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use shared::assignment::{AssignedCheck, Assignment, Carried, Policy};
 use shared::check::{Check, Exit, Outcome, State, TcpCheck};
-use shared::delivery::{BatchItem, Key, decode_header, decode_items};
+use shared::delivery::{BatchItem, decode_header, decode_items};
 use shared::frame::Lane;
 use shared::message::{self, Hello, RunPosition, ToMaster, ToSatellite, Welcome};
 use shared::name::{
@@ -110,12 +110,7 @@ impl Disk {
         for held in self.runs.values() {
             for batch in &held.batches {
                 for (sequence, result) in results(&batch.bytes) {
-                    let key = Key { grant: result.grant, counter: held.counter, sequence };
-                    let carried = Carried { state: result.after, key };
-                    let known = states.states.entry(result.check).or_insert(carried);
-                    if key > known.key {
-                        *known = carried;
-                    }
+                    states.take_result(held.counter, sequence, &result);
                 }
             }
         }

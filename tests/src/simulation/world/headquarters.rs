@@ -23,6 +23,7 @@ impl World {
         self.epoch += 1;
         let status = self.store.replay();
         self.witness.replayed(&status, None);
+        self.witness.begun();
         let identity = Identity { installation: self.estate.installation(INSTALLATION), software: "1".to_owned() };
         let timeline = Timeline(self.chance.draw());
         let coordinator = Coordinator::new(identity, status, timeline, Monotonic(self.now), self.wall());
@@ -135,6 +136,9 @@ impl World {
                     }
                     if view.links.values().any(|link| link.stale) {
                         self.witness.reach("a slot is stale");
+                    }
+                    for (slot, link) in &view.links {
+                        self.witness.settles(slot, link.settled, &view.status);
                     }
                 }
                 Order::Send { connection, payload } => {

@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use master::fleet::ConnectionId;
 use satellite::link::backoff;
+use shared::delivery::Key;
 use shared::frame::Lane;
 use shared::message::{self, ToSatellite};
-use shared::name::InstanceId;
+use shared::name::{CheckId, InstanceId};
 use shared::time::Monotonic;
 
 use super::{CONNECT, Event, World, nanos};
@@ -79,9 +80,46 @@ impl World {
             Monotonic(self.now),
         );
         let now = site.now(self.now);
+        self.witness.linked(id, site.keys());
         site.scheduler.handle_connected(now);
+        self.look_later(id, self.connections);
         self.drain(id);
         self.drain_master();
+    }
+
+    /// Once nothing goes wrong any more: what a process knows 45 s after its link was made, the master must know at 60 s.
+    pub(in crate::simulation) fn look_later(&mut self, id: InstanceId, link: u64) {
+        if self.calm {
+            self.after(Duration::from_secs(45), Event::Look(id, link));
+        }
+    }
+
+    /// Both ends are there, and nothing on the way is still held up by a cut that has ended.
+    fn is_whole(&self, id: InstanceId, link: u64) -> bool {
+        let soon = self.now + nanos(Duration::from_secs(5));
+        self.links.get(&link).is_some_and(|link| {
+            let flows = link.lanes.values().flatten().all(|(arrival, _)| *arrival <= soon);
+            link.instance == id && link.satellite_open && link.master_open && flows
+        })
+    }
+
+    pub(in crate::simulation) fn look(&mut self, id: InstanceId, link: u64) {
+        if self.is_whole(id, link)
+            && let Some(site) = self.sites.get(&id)
+        {
+            let keys = site.keys();
+            self.after(Duration::from_secs(15), Event::Compare(id, link, keys));
+        } else if self.links.contains_key(&link) {
+            self.look_later(id, link);
+        }
+    }
+
+    pub(in crate::simulation) fn compare(&mut self, id: InstanceId, link: u64, keys: &BTreeMap<CheckId, Key>) {
+        if self.is_whole(id, link)
+            && let (Some(site), Some(master)) = (self.sites.get(&id), &self.master)
+        {
+            self.witness.known_for_long(&site.slot, id, keys, master.coordinator.published());
+        }
     }
 
     pub(in crate::simulation) fn send_up(&mut self, id: InstanceId, lane: Lane, payload: Bytes) {

@@ -1,0 +1,129 @@
+//! How results and told states become the newest known of their objects, and what a batch adds to its slot and run. Folds what was
+//! judged; decides nothing. The surprise: a told state has neither performance data nor further lines; they come with its result.
+
+use std::sync::Arc;
+
+use shared::delivery::{BatchItem, Key};
+use shared::name::{JournalIndex, RunCounter, Sequence, Slot};
+use shared::result::CheckResult;
+use shared::snapshot::StateTold;
+
+use super::{GAPS_SHOWN, GapSeen, LastResult, Object, Run, Status};
+use crate::entry::{Effect, Row};
+
+impl Status {
+    pub(super) fn fold_batch(&mut self, row: &Row, slot: &Slot, items: &[BatchItem]) {
+        let mut accepted = 0;
+        let mut refused = 0;
+        for (verdict, item) in row.outcomes.verdicts.iter().zip(items) {
+            accepted += u64::from(verdict.effect.is_logged());
+            refused += u64::from(verdict.effect.refusal().is_some());
+            if let (Effect::Current, BatchItem::Result(sequence, result)) = (verdict.effect, item) {
+                let counter = row.outcomes.moved.map_or(RunCounter(0), |moved| moved.counter);
+                let key = Key { grant: result.grant, counter, sequence: *sequence };
+                if let Some(object) = self.object_mut(result.check) {
+                    fold_result(object, result, key, slot, row.index);
+                }
+            }
+        }
+        if !row.outcomes.gaps.is_empty() {
+            let gaps = Arc::make_mut(&mut self.gaps);
+            gaps.extend(row.outcomes.gaps.iter().map(|gap| GapSeen { index: row.index, at: row.at, gap: gap.clone() }));
+            let surplus = gaps.len().saturating_sub(GAPS_SHOWN);
+            gaps.drain(..surplus);
+        }
+        let state = self.slot_mut(slot);
+        state.results += accepted;
+        state.refused += refused;
+        if accepted > 0 {
+            state.last_result = Some(row.at);
+        }
+        self.fold_moved(row, slot);
+    }
+
+    fn fold_moved(&mut self, row: &Row, slot: &Slot) {
+        let state = self.slot_mut(slot);
+        if let Some(moved) = row.outcomes.moved {
+            let run = state.runs.entry(moved.run).or_insert(Run {
+                counter: moved.counter,
+                position: Sequence(0),
+                drained: None,
+                since: row.at,
+            });
+            run.position = run.position.max(moved.position);
+            // Who said that it was complete had a copy of it: on another volume it went on.
+            run.drained = None;
+        }
+    }
+
+    /// States only: nothing counts as a result, and no snapshot is judged to move a position.
+    pub(super) fn fold_snapshot(&mut self, row: &Row, slot: &Slot) {
+        let mut refused = 0;
+        for (verdict, told) in row.outcomes.verdicts.iter().zip(row.states()) {
+            refused += u64::from(verdict.effect.refusal().is_some());
+            if verdict.effect == Effect::Current
+                && let Some(object) = self.object_mut(told.check)
+            {
+                fold_state(object, told, slot, row.index);
+            }
+        }
+        self.slot_mut(slot).refused += refused;
+        self.fold_moved(row, slot);
+    }
+}
+
+fn fold_state(object: &mut Object, told: StateTold, slot: &Slot, index: JournalIndex) {
+    let at = told.at();
+    object.state = told.state;
+    object.key = told.key;
+    object.seen.insert(told.state.state, at);
+    let mut last = LastResult {
+        scheduled: at,
+        started: at,
+        duration_us: 0,
+        exit: None,
+        passive: false,
+        output: String::new(),
+        long_output: String::new(),
+        perfdata: String::new(),
+        metrics: Vec::new(),
+        authenticated: None,
+        slot: slot.clone(),
+        ended: at,
+    };
+    if let Some(said) = told.said {
+        last = LastResult {
+            scheduled: said.scheduled,
+            started: said.started,
+            duration_us: said.duration_us,
+            exit: said.exit,
+            passive: said.passive,
+            output: said.output,
+            authenticated: said.authenticated,
+            ..last
+        };
+    }
+    object.last = Some(last);
+    object.version = index;
+}
+
+fn fold_result(object: &mut Object, result: &CheckResult, key: Key, slot: &Slot, index: JournalIndex) {
+    object.state = result.after;
+    object.key = key;
+    object.seen.insert(result.after.state, result.ended());
+    object.last = Some(LastResult {
+        scheduled: result.scheduled,
+        started: result.started,
+        duration_us: result.duration_us,
+        exit: result.exit.clone(),
+        passive: result.passive,
+        output: result.output.clone(),
+        long_output: result.long_output.clone(),
+        perfdata: result.perfdata.clone(),
+        metrics: result.metrics.clone(),
+        authenticated: result.authenticated,
+        slot: slot.clone(),
+        ended: result.ended(),
+    });
+    object.version = index;
+}
