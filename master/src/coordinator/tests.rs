@@ -1,5 +1,7 @@
 //! The brain as a protocol transcript: what goes in, what comes out, and never before it is durable.
 
+mod states;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -2,6 +2,7 @@
 
 mod daemons;
 mod faults;
+mod states;
 mod world;
 
 use std::collections::BTreeSet;

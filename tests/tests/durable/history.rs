@@ -5,15 +5,17 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use master::entry::{Activate, Batch, Effect, Entry, Genesis, Named, Outcomes, Row, Verdict};
+use master::entry::{Activate, Batch, Change, Effect, Entry, Genesis, Named, Outcomes, Row, Snapshot, Verdict};
 use master::history::{Detail, Event, FILE, History, HistoryReader, Kept, Kind, Order, Query};
 use master::store::{self, Commit, Options, Projection, Read, Store};
 use shared::check::{Exit, State};
-use shared::delivery::{BatchBuilder, BatchHeader};
+use shared::delivery::{BatchBuilder, BatchHeader, Key};
+use shared::message::{self, ToMaster};
 use shared::name::{
     CheckId, Generation, Grant, JournalIndex, RunCounter, RunId, Sequence, Slot, SlotNumber, Term, Timeline,
 };
 use shared::result::CheckResult;
+use shared::snapshot::{Said, StateTold};
 use shared::state::{CheckState, Confirmation};
 use shared::time::Timestamp;
 use tests::wait::until;
@@ -315,73 +317,152 @@ fn result_at(second: i64, before: CheckState, state: State) -> CheckResult {
     }
 }
 
-#[test]
-fn late_results_bring_their_transitions_at_their_true_times() {
+/// When these rows became durable.
+const RECORDED: Timestamp = Timestamp::from_millis(1_790_000_200_000);
+
+fn the_slot() -> Slot {
+    Slot { region: "eu".parse().unwrap(), number: SlotNumber::new(1).unwrap() }
+}
+
+fn batch_of(counter: u64, results: &[CheckResult]) -> Entry {
+    let mut builder = BatchBuilder::default();
+    results.iter().for_each(|result| builder.push(result));
+    let header = BatchHeader {
+        timeline: Timeline(42),
+        generation: Generation(1),
+        run: RunId([counter as u8; 16]),
+        counter: RunCounter(counter),
+        first: Sequence(1),
+        last: Sequence(results.len() as u64),
+    };
+    Entry::Batch(Batch { slot: the_slot(), bytes: builder.finish(&header) })
+}
+
+fn verdicts(effect: Effect, count: usize) -> Outcomes {
+    Outcomes { verdicts: vec![Verdict { effect, change: None }; count], ..Outcomes::default() }
+}
+
+/// History's transitions after each of these rows, which follow those that make a store and name check 1.
+fn transitions_of(entries: Vec<(Entry, Outcomes)>) -> Vec<Vec<String>> {
     let directory = tempfile::tempdir().unwrap();
     let mut opened = store::open(directory.path(), options()).unwrap();
     let store = opened.store.clone();
     let history = History::open(directory.path(), store.clone(), &opened.status).unwrap();
     let catalog = catalog(1);
     store.keep_revision(&catalog).unwrap();
-    let slot = Slot { region: "eu".parse().unwrap(), number: SlotNumber::new(1).unwrap() };
-    let batch = |counter: u64, results: &[CheckResult]| {
-        let mut builder = BatchBuilder::default();
-        results.iter().for_each(|result| builder.push(result));
-        let header = BatchHeader {
-            timeline: Timeline(42),
-            generation: Generation(1),
-            run: RunId([counter as u8; 16]),
-            counter: RunCounter(counter),
-            first: Sequence(1),
-            last: Sequence(results.len() as u64),
-        };
-        Entry::Batch(Batch { slot: slot.clone(), bytes: builder.finish(&header) })
+    let named = catalog.objects.keys().take(1).map(|object| Named { id: CheckId(1), object: object.clone() }).collect();
+    let genesis = Genesis { installation: "test".parse().unwrap(), timeline: Timeline(42), first_check: CheckId(1) };
+    let digest = catalog.digest.to_string();
+    let activate = Activate { generation: Generation(1), digest, author: "test".into() };
+    let first = [
+        (Entry::Genesis(genesis), Outcomes::default()),
+        (Entry::Activate(activate), Outcomes { named, ..Outcomes::default() }),
+    ];
+    let mut shown = Vec::new();
+    for (index, (entry, outcomes)) in (1..).zip(first.into_iter().chain(entries)) {
+        let row = Row { index: JournalIndex(index), term: Term(1), at: RECORDED, entry, outcomes };
+        let commit = Commit { record: master::entry::encode(std::slice::from_ref(&row)), last: row.index };
+        store.append(commit).unwrap();
+        assert!(matches!(opened.done.blocking_recv(), Some(store::Done::Committed { .. })));
+        reflects(&history, row.index);
+        let query = Query { kinds: [Kind::Transition].into(), order: Order::OldestFirst, ..Query::default() };
+        shown.push(all(&history.reader(), query).iter().map(transition_text).collect());
+    }
+    shown.split_off(2)
+}
+
+fn transition_text(event: &Event) -> String {
+    let second = |at: Timestamp| at.as_seconds() - 1_790_000_000;
+    let Detail::Transition(it) = &event.detail else { panic!("{event:?}") };
+    assert_eq!(event.recorded, RECORDED);
+    let late = if it.late { " late" } else { "" };
+    let hard = if it.hard { " hard" } else { "" };
+    let between = match (it.snapshot, it.not_before) {
+        (false, None) => String::new(),
+        (true, Some(after)) => format!(" told, after {}", second(after)),
+        (true, None) => " told".to_owned(),
+        other => panic!("{other:?}"),
     };
-    let verdicts =
-        |effect, count| Outcomes { verdicts: vec![Verdict { effect, change: None }; count], ..Outcomes::default() };
+    format!("{} {}→{}{late}{hard}{between}: {}", second(event.time), it.from_state, it.state, it.output)
+}
+
+#[test]
+fn late_results_bring_their_transitions_at_their_true_times() {
     let good = result_at(10, CheckState::pending(1), State::Ok);
     let down = result_at(20, good.after, State::Critical);
     let back = result_at(30, down.after, State::Ok);
     let now = result_at(100, back.after, State::Ok);
-    let named = catalog.objects.keys().take(1).map(|object| Named { id: CheckId(1), object: object.clone() }).collect();
-    let entries = [
-        (
-            Entry::Genesis(Genesis {
-                installation: "test".parse().unwrap(),
-                timeline: Timeline(42),
-                first_check: CheckId(1),
-            }),
-            Outcomes::default(),
-        ),
-        (
-            Entry::Activate(Activate {
-                generation: Generation(1),
-                digest: catalog.digest.to_string(),
-                author: "test".into(),
-            }),
-            Outcomes { named, ..Outcomes::default() },
-        ),
-        (batch(2, &[now]), verdicts(Effect::Current, 1)),
-        (batch(1, &[good, down, back]), verdicts(Effect::Late, 3)),
-    ];
-    let at = Timestamp::from_millis(1_790_000_200_000);
-    for (index, (entry, outcomes)) in (1..).zip(entries) {
-        let row = Row { index: JournalIndex(index), term: Term(1), at, entry, outcomes };
-        let commit = Commit { record: master::entry::encode(std::slice::from_ref(&row)), last: row.index };
-        store.append(commit).unwrap();
-        assert!(matches!(opened.done.blocking_recv(), Some(store::Done::Committed { .. })));
-    }
-    reflects(&history, JournalIndex(4));
-    let query = Query { kinds: [Kind::Transition].into(), order: Order::OldestFirst, ..Query::default() };
-    let shown: Vec<_> = all(&history.reader(), query)
-        .iter()
-        .map(|event| match &event.detail {
-            Detail::Transition(it) => {
-                assert!(it.late && it.hard && event.recorded == at);
-                format!("{} {}→{} {}", event.time.as_seconds() - 1_790_000_000, it.from_state, it.state, it.output)
-            }
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    assert_eq!(shown, ["20 OK→CRITICAL CRITICAL at 20", "30 CRITICAL→OK OK at 30"]);
+    let shown = transitions_of(vec![
+        (batch_of(2, &[now]), verdicts(Effect::Current, 1)),
+        (batch_of(1, &[good, down, back]), verdicts(Effect::Late, 3)),
+    ]);
+    assert_eq!(shown[1], ["20 OK→CRITICAL late hard: CRITICAL at 20", "30 CRITICAL→OK late hard: OK at 30"]);
+}
+
+#[test]
+fn what_a_slot_saw_of_a_check_that_has_moved_is_a_result_and_no_transition() {
+    let good = result_at(10, CheckState::pending(1), State::Ok);
+    let down = result_at(20, good.after, State::Critical);
+    let shown = transitions_of(vec![
+        (batch_of(2, &[good]), verdicts(Effect::Current, 1)),
+        (batch_of(1, &[down]), verdicts(Effect::Observed, 1)),
+    ]);
+    assert_eq!(shown[1], [""; 0]);
+}
+
+/// A frame that tells the state after a result, and what was made of it.
+fn told(result: &CheckResult, before: &CheckResult) -> (Entry, Outcomes) {
+    let key = Key { grant: Grant(2), counter: RunCounter(1), sequence: Sequence(9) };
+    let said = Some(Said::of(result));
+    let state = StateTold { check: CheckId(1), key, state: result.after, said, command: None };
+    let bytes = message::encode(&[ToMaster::State(Box::new(state))]).remove(0);
+    let change = Change {
+        from: before.after.state,
+        from_type: before.after.state_type,
+        to: result.after.state,
+        to_type: result.after.state_type,
+        hard: true,
+        current: true,
+        not_before: Some(before.ended()),
+    };
+    let verdicts = vec![Verdict { effect: Effect::Current, change: Some(change) }];
+    (Entry::Snapshot(Snapshot { slot: the_slot(), bytes }), Outcomes { verdicts, ..Outcomes::default() })
+}
+
+#[test]
+fn what_a_snapshot_told_gives_way_to_the_moment_it_came_about() {
+    let good = result_at(10, CheckState::pending(1), State::Ok);
+    let still = result_at(20, good.after, State::Ok);
+    let down = result_at(30, still.after, State::Critical);
+    let newest = result_at(40, down.after, State::Critical);
+    let after = result_at(50, newest.after, State::Critical);
+    let shown = transitions_of(vec![
+        (batch_of(1, &[good.clone()]), verdicts(Effect::Current, 1)),
+        told(&newest, &good),
+        (batch_of(2, &[after]), verdicts(Effect::Current, 1)),
+        (batch_of(3, &[still]), verdicts(Effect::Late, 1)),
+        (batch_of(4, &[down]), verdicts(Effect::Late, 1)),
+        (batch_of(5, &[newest]), verdicts(Effect::Late, 1)),
+    ]);
+    let between = "40 OK→CRITICAL hard told, after 10: CRITICAL at 40".to_owned();
+    let truly = "30 OK→CRITICAL late hard: CRITICAL at 30".to_owned();
+    assert_eq!(shown[1..4], [vec![between.clone()], vec![between.clone()], vec![between]]);
+    assert_eq!(shown[4..], [vec![truly.clone()], vec![truly]]);
+}
+
+#[test]
+fn what_a_snapshot_told_of_a_change_and_back_goes_with_its_own_result() {
+    let bad = result_at(10, CheckState::pending(1), State::Warning);
+    let worse = result_at(20, bad.after, State::Critical);
+    let newest = result_at(30, worse.after, State::Ok);
+    let shown = transitions_of(vec![
+        // The result of second 10 is forgotten: only the snapshot knows what was before.
+        told(&newest, &bad),
+        (batch_of(3, &[worse]), verdicts(Effect::Late, 1)),
+        (batch_of(4, &[newest]), verdicts(Effect::Late, 1)),
+    ]);
+    let between = "30 WARNING→OK hard told, after 10: OK at 30";
+    assert_eq!(shown[0], [between]);
+    assert_eq!(shown[1], ["20 WARNING→CRITICAL late hard: CRITICAL at 20", between]);
+    assert_eq!(shown[2], ["20 WARNING→CRITICAL late hard: CRITICAL at 20", "30 CRITICAL→OK late hard: OK at 30"]);
 }
