@@ -21,7 +21,7 @@ NODE_OK := $(shell node -e 'const [a, b] = process.versions.node.split(".").map(
 WEB := master/web
 WEB_SOURCES := $(shell test -f $(WEB)/package.json && find $(WEB) \( -name node_modules -o -name dist \) -prune -o -type f -print)
 
-.PHONY: deps build web lint test proof demo demo-smoke bench sim
+.PHONY: deps build web lint test proof demo demo-smoke bench sim sim-defects
 
 # Debian packages the tests want: real daemons, real stores, and the tools that watch them. Root, idempotent.
 deps:
@@ -70,6 +70,10 @@ demo-smoke: build
 # Simulated worlds: SEEDS=n, SEED_FROM=s, or SEED=s for one of them with all that is known of it.
 sim: build
 	@$(RELEASE)/perigee-sim
+
+# Every planted defect, and how many worlds the check of its invariant takes to notice: SEEDS=n at most, each from seed 1 on.
+sim-defects: build
+	@SEEDS=$${SEEDS:-2000} $(RELEASE)/perigee-sim --defects
 
 bench: build
 	@$(RELEASE)/perigee-bench

@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.." || exit 2
 : "${CARGO_FLAGS:?start it with make proof}"
 read -ra cargo_flags <<<"$CARGO_FLAGS"
 budget=${BUDGET:-180}
-read -ra claims <<<"${CLAIMS:-2 3 4 5 6 7 8 9 10 11 12 13 1}"
+read -ra claims <<<"${CLAIMS:-2 3 4 5 6 7 8 9 10 11 12 13 14 15 1}"
 out="$PWD/target/proof"
 table=docs/proof.md
 # What was proven is named by commit, so the tree must be one. The table itself is what a proof rewrites.
@@ -33,6 +33,9 @@ programs() {
 # Measures these rows, and the peers they are measured against.
 bench() { CI=true "$CARGO_TARGET_DIR/release/perigee-bench" "$@"; }
 
+# Simulated worlds.
+worlds() { "$CARGO_TARGET_DIR/release/perigee-sim" "$@"; }
+
 # The claims, by their row. Each ends with one JSON line on stdout and exits 0 when it held.
 claim_1() { tests/bare-machine.sh; }
 claim_2() { programs nrpe; }
@@ -47,6 +50,9 @@ claim_10() { programs agent; }
 claim_11() { PERIGEE_FUZZ_INPUTS=10000000 programs nrpe crowd; }
 claim_12() { bench nrpe-cert-full nrpe-cert-resumed nrpe-64-parallel agent-answer; }
 claim_13() { programs check_nrpe agent; }
+# The table of proofs names the worlds by their seeds, so anybody sees the same ones; 20,000 others follow those of the first run.
+claim_14() { worlds --seeds 2000 --within 300 --claim && worlds --seeds 20000 --seed-from 100001 --claim; }
+claim_15() { worlds --seeds 2000 --defects --claim --table "$table"; }
 
 # What stands in the row: what the proof said of itself (tests/src/figure.rs), else its counts.
 figure_of() {

@@ -181,7 +181,7 @@ impl Outbox {
         let open_lags = self.runs.get(&self.open).is_some_and(|run| run.undelivered() > 0);
         self.sending = if self.opening {
             Sending::Opening
-        } else if open_lags && undelivered < RUNS_UNDELIVERED_MAX {
+        } else if open_lags && (undelivered < RUNS_UNDELIVERED_MAX || self.defects.has(Defect::RunsUnbounded)) {
             self.opening = true;
             self.commands.push_back(Command::OpenRun);
             Sending::Opening
@@ -334,11 +334,12 @@ impl Outbox {
             if header.run != place.1 || header.last <= sent {
                 continue;
             }
+            // What is lost before it takes its place in the window as well.
+            self.send_lost(lane, place, Sequence(header.first.0.saturating_sub(1)));
             if !self.has_room(lane) {
                 self.advance(now);
                 return;
             }
-            self.send_lost(lane, place, Sequence(header.first.0.saturating_sub(1)));
             self.send(lane, place, header.last, bytes.clone());
         }
         self.send_lost(lane, place, found.through);
@@ -346,11 +347,11 @@ impl Outbox {
         self.advance(now);
     }
 
-    /// Says that everything above what was sent, up to `last`, can no longer be read.
+    /// Says that everything above what was sent, up to `last`, can no longer be read; the next reading says it if there is no room.
     fn send_lost(&mut self, lane: Lane, place: Place, last: Sequence) {
         let Some(run) = self.runs.get(&place) else { return };
         let last = last.min(run.durable);
-        if last > run.sent {
+        if last > run.sent && self.has_room(lane) {
             let first = Sequence(run.sent.0.saturating_add(1));
             if self.defects.has(Defect::DamageUntold) {
                 self.runs.entry(place).and_modify(|run| run.sent = last);

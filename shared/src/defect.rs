@@ -31,7 +31,7 @@ pub enum Defect {
     WallClockDeadlines,
     /// Master, I5: a process that loses its slot is neither fenced nor loses its grants.
     NoFence,
-    /// Master, I6: a row is written under an older term.
+    /// Master, I6: who takes a slot is written under an older term.
     TermFalls,
     /// Master, I6: the journal's time follows the wall clock back.
     TimeFalls,
@@ -43,6 +43,8 @@ pub enum Defect {
     LateChanges,
     /// Satellite, I9: the windows of the lanes bound nothing.
     WindowIgnored,
+    /// Satellite, I9: every reconnect opens another run, however many are undelivered.
+    RunsUnbounded,
     /// Satellite, I10: older runs are never sent.
     BacklogUnsent,
     /// Master, I11: a result for a check that the slot never owned is taken.
@@ -57,6 +59,38 @@ pub enum Defect {
     QuestionTold,
     /// Master, I16: who lost a check is told to go on with it.
     EndedGrantTold,
+}
+
+impl Defect {
+    /// All of them.
+    pub const ALL: [Self; 26] = [
+        Self::AcknowledgedEarly,
+        Self::DrainedIsDeaf,
+        Self::ClosedEarly,
+        Self::GapForgotten,
+        Self::DamageUntold,
+        Self::SequenceReused,
+        Self::SnapshotMovesPosition,
+        Self::PositionIgnored,
+        Self::LateKeyApplies,
+        Self::EndedGrantApplies,
+        Self::WallClockDeadlines,
+        Self::NoFence,
+        Self::TermFalls,
+        Self::TimeFalls,
+        Self::PublishedTwice,
+        Self::PublishedNever,
+        Self::LateChanges,
+        Self::WindowIgnored,
+        Self::RunsUnbounded,
+        Self::BacklogUnsent,
+        Self::ForeignAccepted,
+        Self::TrimmedEarly,
+        Self::OddFramePanics,
+        Self::WorkingKept,
+        Self::QuestionTold,
+        Self::EndedGrantTold,
+    ];
 }
 
 /// The defects that are planted; none by default. A bit each, so that asking costs next to nothing.

@@ -8,22 +8,33 @@ pub mod chance;
 pub mod defect;
 mod estate;
 mod fault;
+pub mod landmark;
 mod network;
+mod outlet;
 mod plan;
+mod secret;
 mod site;
 mod store;
+mod sum;
+mod trace;
 mod volume;
 mod witness;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 
-use defect::Defect;
+use defect::Planted;
 pub use plan::Fault;
+pub use sum::Sum;
+use trace::Trace;
 pub use witness::Violation;
 use world::World;
+
+/// One seed in so many is run twice, and both runs must be equal.
+pub const TWICE: u64 = 100;
 
 /// What a world came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,50 +53,33 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// Interesting states reached.
     pub reached: BTreeSet<&'static str>,
+    /// Over every decision of both brains: records, frames, orders, in their order.
+    pub digest: u64,
+    /// It was run a second time.
+    pub twice: bool,
 }
-
-/// Interesting states that a few hundred worlds must reach, else they are too tame.
-pub const INTERESTING: [&str; 32] = [
-    "a claim is refused",
-    "a commit failed",
-    "a directory is adopted by a living process",
-    "a drained run went on",
-    "a gap that the satellite named",
-    "a late result",
-    "a late result is the one whose state was told",
-    "a minute after the heal every state is right",
-    "a neighbour on the volume",
-    "a process has its slot back",
-    "a process is fenced",
-    "a process is sent for",
-    "a run is drained",
-    "a run is opened at a reconnect",
-    "a run is trimmed",
-    "a satellite comes back without its volume",
-    "a slot changes hands",
-    "a slot has told its newest states",
-    "a slot is out",
-    "a slot is stable again",
-    "a slot is stale",
-    "a slot may own checks",
-    "a slot tells what it saw of a check that has moved",
-    "a snapshot brings a hard problem",
-    "a snapshot brings a state",
-    "a snapshot brings a state made under an older grant",
-    "a start from disk",
-    "an earlier process's run is delivered",
-    "backlog",
-    "results are in memory only",
-    "the master comes back",
-    "the master holds itself cut off",
-];
 
 /// Runs the world of a seed to its end, with a defect planted or without.
 #[must_use]
-pub fn run(seed: u64, defect: Option<Defect>) -> Report {
-    let mut world = World::new(seed, defect);
-    world.run();
-    Report {
+pub fn run(seed: u64, planted: Option<Planted>) -> Report {
+    watch(seed, planted, Trace::default()).0
+}
+
+/// The same, with a line for everything that happens.
+#[must_use]
+pub fn run_readable(seed: u64, planted: Option<Planted>) -> (Report, Vec<String>) {
+    let (report, trace) = watch(seed, planted, Trace::readable());
+    (report, trace.into_lines())
+}
+
+fn watch(seed: u64, planted: Option<Planted>, trace: Trace) -> (Report, Trace) {
+    let log = secret::Log::default();
+    let mut world = World::new(seed, planted, trace);
+    log.of(|| world.run());
+    if log.tells() {
+        world.witness.violated("I15", "what a check was asked with stands in a log".to_owned());
+    }
+    let report = Report {
         seed,
         events: world.witness.step,
         faults: world.faults.clone(),
@@ -93,11 +87,28 @@ pub fn run(seed: u64, defect: Option<Defect>) -> Report {
         rows: world.witness.head().0,
         violations: world.witness.violations().to_vec(),
         reached: world.witness.reached().clone(),
+        digest: world.trace.digest(),
+        twice: false,
+    };
+    (report, world.trace)
+}
+
+/// As [`run`], and for one seed in [`TWICE`] a second time: what differs is a violation of its own.
+fn run_and_compare(seed: u64) -> Report {
+    let mut report = run(seed, None);
+    if seed.is_multiple_of(TWICE) {
+        let again = run(seed, None);
+        if again != report {
+            let what = format!("two runs differ: digests {:x} and {:x}", report.digest, again.digest);
+            report.violations.push(Violation { invariant: "seed", step: 0, what });
+        }
+        report.twice = true;
     }
+    report
 }
 
 /// Runs the worlds of these seeds on all cores, and hands each report on as it comes.
-pub fn run_all(seeds: std::ops::Range<u64>, mut heard: impl FnMut(Report)) {
+pub fn run_all(seeds: Range<u64>, mut heard: impl FnMut(Report)) {
     let next = AtomicU64::new(seeds.start);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -107,7 +118,7 @@ pub fn run_all(seeds: std::ops::Range<u64>, mut heard: impl FnMut(Report)) {
             scope.spawn(move || {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end || reports.send(run(seed, None)).is_err() {
+                    if seed >= seeds.end || reports.send(run_and_compare(seed)).is_err() {
                         return;
                     }
                 }
@@ -118,55 +129,44 @@ pub fn run_all(seeds: std::ops::Range<u64>, mut heard: impl FnMut(Report)) {
     });
 }
 
-/// What many worlds came to.
-#[derive(Debug, Clone, Default)]
-pub struct Sum {
-    /// How many.
-    pub worlds: u64,
-    /// Faults of each kind.
-    pub faults: BTreeMap<Fault, u64>,
-    /// Answers that had their effect.
-    pub results: u64,
-    /// Worlds in which something must not have been.
-    pub violated: Vec<Report>,
-    /// Faults and results of each world, for their medians.
-    sizes: (Vec<u64>, Vec<u64>),
-    reached: BTreeSet<&'static str>,
+/// How a planted defect was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The defect.
+    pub planted: Planted,
+    /// Worlds that were needed, from seed 1 on, and what the check of its invariant said; `None` if it was not found.
+    pub by: Option<(u64, Violation)>,
 }
 
-impl Sum {
-    /// Adds one.
-    pub fn add(&mut self, report: Report) {
-        self.worlds += 1;
-        self.results += report.results;
-        for (fault, count) in &report.faults {
-            *self.faults.entry(*fault).or_default() += count;
-        }
-        self.sizes.0.push(report.faults.values().sum());
-        self.sizes.1.push(report.results);
-        self.reached.extend(&report.reached);
-        if !report.violations.is_empty() {
-            self.violated.push(report);
-        }
-    }
-
-    /// Faults and results of the world in the middle.
-    #[must_use]
-    pub fn medians(&self) -> (u64, u64) {
-        let median = |sizes: &[u64]| {
-            let mut sizes = sizes.to_vec();
-            sizes.sort_unstable();
-            sizes.get(sizes.len() / 2).copied().unwrap_or(0)
-        };
-        (median(&self.sizes.0), median(&self.sizes.1))
-    }
-
-    /// Interesting states and kinds of faults that never were.
-    #[must_use]
-    pub fn unreached(&self) -> Vec<String> {
-        let states = INTERESTING.iter().filter(|state| !self.reached.contains(*state)).map(|state| (*state).to_owned());
-        let faults =
-            Fault::ALL.iter().filter(|fault| !self.faults.contains_key(fault)).map(|fault| format!("{fault:?}"));
-        states.chain(faults).collect()
-    }
+/// Plants each defect into the worlds of the seeds 1 to `worlds`, on all cores, until the check of its invariant notices.
+#[must_use]
+pub fn find_defects(worlds: u64) -> Vec<Found> {
+    let all = Planted::all();
+    let next = AtomicU64::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let find = |planted: Planted| {
+        let by = (1..=worlds).find_map(|seed| {
+            let violations = run(seed, Some(planted)).violations;
+            let first = violations.into_iter().find(|violation| violation.invariant == planted.invariant());
+            first.map(|first| (seed, first))
+        });
+        Found { planted, by }
+    };
+    let mut found: Vec<(usize, Found)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut mine = Vec::new();
+                    loop {
+                        let at = usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap_or(usize::MAX);
+                        let Some(planted) = all.get(at) else { return mine };
+                        mine.push((at, find(*planted)));
+                    }
+                })
+            })
+            .collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
+    });
+    found.sort_by_key(|(at, _)| *at);
+    found.into_iter().map(|(_, found)| found).collect()
 }

@@ -36,7 +36,8 @@ impl Coordinator {
         catalog: Option<&Arc<Catalog>>,
         at: Timestamp,
     ) {
-        let older = self.has(Defect::TermFalls).then(|| Term(self.working.term.0.saturating_sub(1)));
+        let falls = self.has(Defect::TermFalls) && matches!(entry, Entry::Claim(_));
+        let older = falls.then(|| Term(self.working.term.0.saturating_sub(1)));
         let row = Row {
             index: JournalIndex(self.working.head.0 + 1),
             term: older.unwrap_or(self.working.term),

@@ -315,6 +315,25 @@ fn the_window_bounds_what_is_unacknowledged_and_reading_fills_it_again() {
 }
 
 #[test]
+fn what_the_spool_lost_takes_its_place_in_the_window() {
+    let batches = u64::try_from(WINDOW_BATCHES).unwrap();
+    let mut outbox = Outbox::new(&found(9, 0), &[found(1, 2 * batches + 5)]);
+    outbox.handle_welcome(at(0), &[]);
+    let (read, _, _) = read_of(&orders(&mut outbox)).unwrap();
+    // Every other sequence can be read, and one more behind the last room.
+    let readable = (1..=batches).map(|n| batch(1, 2 * n, 2 * n)).collect();
+    let through = Sequence(2 * batches + 5);
+    outbox.handle_read(at(1), read, &ReadBatches { batches: readable, through, trimmed_below: Sequence(0) });
+    let first = sent(&mut outbox);
+    assert_eq!(first.len(), WINDOW_BATCHES);
+    outbox.handle_ack(at(2), position(1, batches));
+    let (read, _, from) = read_of(&orders(&mut outbox)).unwrap();
+    assert_eq!(from, batches + 1, "the rest is read once more");
+    outbox.handle_read(at(3), read, &ReadBatches { batches: Vec::new(), through, trimmed_below: Sequence(0) });
+    assert_eq!(sent(&mut outbox), [(Lane::Backlog, batches + 1, 2 * batches + 5)]);
+}
+
+#[test]
 fn what_the_spool_lost_is_sent_as_a_gap() {
     let mut outbox = Outbox::new(&found(9, 0), &[found(3, 12)]);
     outbox.handle_welcome(at(0), &[]);

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use master::config::{Catalog, CheckDefinition, Host, Region, Vars};
 use shared::assignment::Policy;
-use shared::check::{Check, State, TcpCheck};
+use shared::check::{Check, PluginCheck, State, TcpCheck};
 use shared::name::{InstallationId, ObjectName, RegionName, Slot};
 
 use super::chance::Chance;
 use super::plan::Plan;
+use super::secret::CANARY;
 use super::world::{STATES, object, slot};
 
 #[derive(Debug, Clone)]
@@ -18,6 +19,18 @@ struct Watched {
     state: State,
     /// Changed by the operator now and then.
     port: u16,
+}
+
+impl Watched {
+    /// Hosts are asked for a port, services by a plugin that is given secrets in both ways there are.
+    fn question(&self, name: &ObjectName) -> Check {
+        if name.is_host() {
+            return Check::Tcp(TcpCheck::port("192.0.2.1", self.port));
+        }
+        let argv = ["check_page", "--port", &self.port.to_string(), "--password", CANARY];
+        let environment = BTreeMap::from([("PASSWORD".to_owned(), CANARY.to_owned())]);
+        Check::Plugin(PluginCheck { argv: argv.map(str::to_owned).to_vec(), environment })
+    }
 }
 
 /// Everything there is to watch.
@@ -143,9 +156,9 @@ impl Estate {
         });
         let objects = self.objects.iter().map(|(name, watched)| {
             let definition = CheckDefinition {
-                check: Check::Tcp(TcpCheck::port("192.0.2.1", watched.port)),
+                check: watched.question(name),
                 policy,
-                command_name: "tcp".to_owned(),
+                command_name: if name.is_host() { "tcp" } else { "plugin" }.to_owned(),
                 region: watched.region.clone(),
             };
             (name.clone(), definition)

@@ -5,8 +5,14 @@ use std::time::Duration;
 use shared::name::InstanceId;
 
 use super::network::{IDLE, Way};
+use super::outlet::Mood;
 use super::plan::Fault;
 use super::world::{Event, World, nanos};
+
+/// A link that flaps is cut so often: more often than a satellite opens runs.
+const FLAPS: u32 = 80;
+/// The deny list acts on open connections within this.
+const DENIED_WITHIN: Duration = Duration::from_secs(5);
 
 impl World {
     pub(super) fn fault(&mut self) {
@@ -17,6 +23,7 @@ impl World {
         let next = self.chance.time(mean / 4, mean * 7 / 4);
         self.after(next, Event::Fault);
         let Some(fault) = self.plan.fault(&mut self.chance) else { return };
+        self.line(|| format!("FAULT {fault:?}"));
         if self.befall(fault).is_some() {
             *self.faults.entry(fault).or_default() += 1;
         }
@@ -62,6 +69,7 @@ impl World {
                 let site = self.sites.get_mut(&id)?;
                 site.paused_until = site.paused_until.max(now + nanos(pause));
                 if pause > IDLE {
+                    self.witness.reach("a satellite stands still for longer than its lease");
                     for link in self.links_of(id) {
                         self.after(IDLE, Event::Gone(link, Way::Up));
                         self.at(now + nanos(pause), Event::Gone(link, Way::Down));
@@ -80,8 +88,9 @@ impl World {
             Fault::VolumeFull => {
                 let id = self.some_site()?;
                 let volume = self.sites.get(&id)?.volume;
-                let disk = self.volumes.get_mut(volume)?;
-                disk.full = !disk.full;
+                self.volumes.get_mut(volume)?.full = true;
+                let again = self.seconds(5, 100);
+                self.after(again, Event::VolumeFreed(volume));
             }
             Fault::VolumeSlow => self.volume_slow_until = now + nanos(self.seconds(5, 30)),
             Fault::OrderFailed => self.order_fails = true,
@@ -147,6 +156,57 @@ impl World {
                 let volume = self.new_volume(copy);
                 self.after(Duration::from_secs(1), Event::Start { slot, volume, extra: true });
             }
+            Fault::LinkClogged => {
+                let id = self.some_site()?;
+                let until = now + nanos(self.seconds(10, 120));
+                let road = &mut self.roads.entry(self.sites.get(&id)?.volume).or_default().up;
+                road.clogged_until = road.clogged_until.max(until);
+            }
+            Fault::LinkFlaps => {
+                let id = self.some_site()?;
+                let volume = self.sites.get(&id)?.volume;
+                self.after(Duration::from_secs(1), Event::Flap(volume, FLAPS, 0));
+            }
+            Fault::Denied => {
+                let id = self.some_site()?;
+                let until = now + nanos(self.seconds(5, 90));
+                let slot = self.sites.get(&id)?.slot.clone();
+                let links = self.links.iter().filter(|(_, link)| link.slot == slot && link.master_open);
+                for link in links.map(|(link, _)| *link).collect::<Vec<_>>() {
+                    let within = self.chance.time(Duration::ZERO, DENIED_WITHIN);
+                    self.after(within, Event::Gone(link, Way::Up));
+                    self.after(within + self.plan.delay, Event::Gone(link, Way::Down));
+                }
+                self.denied.insert(slot, until);
+            }
+            Fault::Impostor => self.impostor()?,
+            Fault::MasterPaused => {
+                self.master.as_ref()?;
+                let pause = self.seconds(1, 40);
+                self.master_paused_until = self.master_paused_until.max(now + nanos(pause));
+                if pause > IDLE {
+                    self.witness.reach("the master stands still for longer than links do");
+                    for link in self.links.keys().copied().collect::<Vec<_>>() {
+                        self.after(IDLE, Event::Gone(link, Way::Down));
+                        self.at(now + nanos(pause), Event::Gone(link, Way::Up));
+                    }
+                }
+            }
+            Fault::StoreFull => {
+                self.master.as_ref()?;
+                self.store_full_until = now + nanos(self.seconds(3, 40));
+            }
+            Fault::VolumeUnreadable => self.volume_unreadable_until = now + nanos(self.seconds(3, 60)),
+            Fault::MetricsKilled => {
+                if self.outlet.kill() > 0 {
+                    self.witness.reach("a metrics store forgets what it was given");
+                }
+            }
+            Fault::MetricsSlow => self.sulk(Mood::Slow),
+            Fault::MetricsHanging => self.sulk(Mood::Hanging),
+            Fault::MetricsRefusing => self.sulk(Mood::Refusing),
+            // Neither is drawn: each has its time.
+            Fault::LongCut | Fault::ClockDrifting => return None,
             Fault::Reconfigured => {
                 self.estate.change(&mut self.chance);
                 self.activate();
@@ -155,13 +215,21 @@ impl World {
         Some(())
     }
 
+    fn sulk(&mut self, mood: Mood) {
+        let until = self.now + nanos(self.seconds(5, 240));
+        self.outlet.behave(mood, until);
+    }
+
     /// A clock that is set wrong by seconds, or by hours, or right again.
     fn step(&mut self) -> i64 {
         let sign = if self.chance.one_in(2) { 1 } else { -1 };
         match self.chance.below(3) {
             0 => 0,
             1 => sign * i64::try_from(self.chance.between(1, 90_000)).unwrap_or(0),
-            _ => sign * i64::try_from(self.chance.between(1, 12)).unwrap_or(0) * 3_600_000,
+            _ => {
+                self.witness.reach("a clock is hours wrong");
+                sign * i64::try_from(self.chance.between(1, 12)).unwrap_or(0) * 3_600_000
+            }
         }
     }
 
@@ -184,8 +252,58 @@ impl World {
         }
     }
 
+    /// Cuts a link as soon as there is something undelivered behind it that was not there the time before.
+    pub(super) fn flap(&mut self, volume: usize, left: u32, undelivered: u64) {
+        if self.calm || left == 0 {
+            return;
+        }
+        let again = Duration::from_secs(1);
+        let until = self.now + nanos(Duration::from_secs(3));
+        self.roads.entry(volume).or_default().up.stuck_until = until;
+        let site = self.sites.values().find(|site| site.volume == volume);
+        let status = site.map(|site| (site.instance, site.scheduler.status(site.now(self.now))));
+        let Some((id, status)) = status.filter(|(_, status)| status.connected && !status.fenced) else {
+            return self.after(again, Event::Flap(volume, left, undelivered));
+        };
+        if status.undelivered > undelivered
+            && let Some(link) = self.links_of(id).pop()
+        {
+            self.witness.reach("a link flaps");
+            self.after(Duration::ZERO, Event::Gone(link, Way::Up));
+            self.after(Duration::ZERO, Event::Gone(link, Way::Down));
+            return self.after(again, Event::Flap(volume, left - 1, status.undelivered));
+        }
+        self.after(again, Event::Flap(volume, left, undelivered.min(status.undelivered)));
+    }
+
+    /// A region is cut off for so long that an hour of results waits behind the cut.
+    pub(super) fn long_cut(&mut self) {
+        let Some(lasts) = self.plan.long_cut.filter(|_| !self.calm) else { return };
+        self.line(|| "FAULT LongCut".to_owned());
+        *self.faults.entry(Fault::LongCut).or_default() += 1;
+        let until = self.now + nanos(lasts);
+        for volume in 0..self.volumes.len() {
+            let now = self.now;
+            let roads = self.roads.entry(volume).or_default();
+            roads.up.cut(now, until);
+            roads.down.cut(now, until);
+        }
+        for link in self.links.keys().copied().collect::<Vec<_>>() {
+            for way in [Way::Up, Way::Down] {
+                self.after(IDLE + Duration::from_millis(1), Event::Silence(link, way));
+            }
+        }
+    }
+
+    /// Whether the master turns this process away.
+    pub(super) fn is_denied(&self, id: InstanceId) -> bool {
+        let slot = self.sites.get(&id).map(|site| &site.slot);
+        slot.and_then(|slot| self.denied.get(slot)).is_some_and(|until| self.now < *until)
+    }
+
     /// Everything that is broken is whole from here on, and nothing changes any more.
     pub(super) fn calm(&mut self) {
+        self.line(|| "from here on nothing goes wrong any more".to_owned());
         self.calm = true;
         self.volumes.iter_mut().for_each(|volume| volume.full = false);
         for roads in self.roads.values_mut() {
@@ -193,6 +311,10 @@ impl World {
         }
         self.sites.values_mut().for_each(|site| site.paused_until = site.paused_until.min(self.now));
         (self.store_slow_until, self.volume_slow_until) = (0, 0);
+        (self.store_full_until, self.volume_unreadable_until) = (0, 0);
+        self.master_paused_until = self.master_paused_until.min(self.now);
+        self.denied.clear();
+        self.outlet.calm();
         (self.commit_fails, self.order_fails) = (false, false);
         let open: Vec<(InstanceId, u64)> = self.links.iter().map(|(number, link)| (link.instance, *number)).collect();
         open.into_iter().for_each(|(id, link)| self.look_later(id, link));

@@ -15,6 +15,9 @@ use super::chance::Chance;
 /// A side that has heard nothing for so long gives the link up: both programs' own bound.
 pub(super) const IDLE: Duration = satellite::link::tls::IDLE;
 
+/// How long a batch may be under way on a clogged link.
+const CLOGGED: Duration = Duration::from_secs(60);
+
 /// From where to where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Way {
@@ -33,6 +36,10 @@ pub(super) struct Road {
     pub(super) cut_since: u64,
     /// Packets are lost and late until then.
     pub(super) bad_until: u64,
+    /// Batches are under way for up to [`CLOGGED`] until then.
+    pub(super) clogged_until: u64,
+    /// No batch gets through in time until then.
+    pub(super) stuck_until: u64,
 }
 
 impl Road {
@@ -90,7 +97,7 @@ pub(super) struct Link {
 }
 
 /// How long a frame is under way that is sent now.
-pub(super) fn transit(road: &Road, now: u64, delay: Duration, chance: &mut Chance) -> u64 {
+pub(super) fn transit(road: &Road, lane: Lane, now: u64, delay: Duration, chance: &mut Chance) -> u64 {
     let delay = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
     let mut transit = delay + chance.below(delay / 4 + 1);
     if now < road.bad_until {
@@ -99,6 +106,12 @@ pub(super) fn transit(road: &Road, now: u64, delay: Duration, chance: &mut Chanc
             transit += 3 * delay + 25_000_000;
         }
         transit += chance.below(2 * delay + 1);
+    }
+    if now < road.stuck_until && lane != Lane::Control {
+        transit += u64::try_from(CLOGGED.as_nanos()).unwrap_or(u64::MAX);
+    }
+    if now < road.clogged_until && lane != Lane::Control {
+        transit += chance.below(u64::try_from(CLOGGED.as_nanos()).unwrap_or(u64::MAX));
     }
     transit
 }

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::chance::Chance;
 
+/// About as many events a world may have; the true bound ([`super::world::EVENTS_MAX`]) leaves room for what faults add.
+const EVENTS: u64 = 11_000;
+
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fault {
@@ -53,11 +56,37 @@ pub enum Fault {
     VolumeCloned,
     /// The operator changes the configuration.
     Reconfigured,
+    /// A link carries what is small at once, and batches after up to a minute.
+    LinkClogged,
+    /// A link is cut again and again, as soon as something undelivered is behind it.
+    LinkFlaps,
+    /// A region is cut off for more than an hour.
+    LongCut,
+    /// A slot's certificate is on the deny list for some time.
+    Denied,
+    /// Somebody with a slot's certificate says what no satellite says.
+    Impostor,
+    /// The master stands still for some time.
+    MasterPaused,
+    /// The master's disk refuses every commit for some time.
+    StoreFull,
+    /// A satellite's disk gives nothing back for some time.
+    VolumeUnreadable,
+    /// A metrics store is killed, and comes back without what it had not written.
+    MetricsKilled,
+    /// A metrics store takes little at a time.
+    MetricsSlow,
+    /// A metrics store reads nothing.
+    MetricsHanging,
+    /// A metrics store refuses connections.
+    MetricsRefusing,
+    /// A machine's clock runs fast or slow, from the beginning.
+    ClockDrifting,
 }
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 36] = [
         Self::SatelliteKilled,
         Self::SatellitePowerLost,
         Self::SatelliteEnded,
@@ -81,14 +110,33 @@ impl Fault {
         Self::VolumeShared,
         Self::VolumeCloned,
         Self::Reconfigured,
+        Self::LinkClogged,
+        Self::LinkFlaps,
+        Self::LongCut,
+        Self::Denied,
+        Self::Impostor,
+        Self::MasterPaused,
+        Self::StoreFull,
+        Self::VolumeUnreadable,
+        Self::MetricsKilled,
+        Self::MetricsSlow,
+        Self::MetricsHanging,
+        Self::MetricsRefusing,
+        Self::ClockDrifting,
     ];
 
-    /// How often compared with the others.
+    /// How often compared with the others; 0 for what is not drawn again and again.
     fn weight(self) -> u64 {
         match self {
             Self::LinkReset | Self::SatelliteKilled | Self::UpCut | Self::DownCut | Self::OrderFailed => 4,
             Self::MasterKilled | Self::SatellitePowerLost | Self::CommitFailed | Self::LinkBad => 3,
-            Self::VolumeLost | Self::VolumeCloned | Self::VolumeShared | Self::SlotClaimed => 1,
+            Self::LongCut | Self::ClockDrifting => 0,
+            Self::LinkFlaps
+            | Self::Impostor
+            | Self::VolumeLost
+            | Self::VolumeCloned
+            | Self::VolumeShared
+            | Self::SlotClaimed => 1,
             _ => 2,
         }
     }
@@ -123,30 +171,65 @@ pub(super) struct Plan {
     pub(super) faults: Vec<Fault>,
     /// How fast each satellite's clock runs is drawn up to this, in parts per million.
     pub(super) drift_ppm: u64,
+    /// A region is cut off for so long.
+    pub(super) long_cut: Option<Duration>,
 }
 
 impl Plan {
-    /// Draws one.
+    /// Draws one. Sizes are drawn evenly by their exponent; a world that would not fit into [`EVENTS`] is shortened, then thinned out.
     #[must_use]
     pub(super) fn draw(chance: &mut Chance) -> Self {
         let seconds = Duration::from_secs;
         let regions = chance.between(1, 2);
         let faulty = chance.time(seconds(400), seconds(900));
-        Self {
+        let mut plan = Self {
             regions,
             slots: chance.log_between(1, 8 / regions),
-            hosts: chance.log_between(1, 12 / regions),
-            services: chance.between(0, 3),
+            hosts: chance.log_between(1, 16 / regions),
+            services: chance.between(1, 4),
             interval: chance.time(seconds(15), seconds(60)),
             retry: chance.time(seconds(4), seconds(12)),
             max_attempts: u32::try_from(chance.between(1, 4)).unwrap_or(1),
             failover_after: chance.time(seconds(20), seconds(90)),
             delay: Duration::from_millis(chance.log_between(1, 400)),
-            fault_every: faulty / u32::try_from(chance.log_between(40, 240)).unwrap_or(1),
+            fault_every: Duration::ZERO,
             faulty,
-            faults: Fault::ALL.into_iter().filter(|_| chance.one_in(2)).collect(),
+            faults: Fault::ALL.into_iter().filter(|fault| fault.weight() > 0 && chance.one_in(2)).collect(),
             drift_ppm: if chance.one_in(2) { chance.log_between(1, 500) } else { 0 },
+            long_cut: None,
+        };
+        if chance.one_in(12) {
+            // An hour and more of backlog; one satellite, so that the other hours are not all heartbeats.
+            (plan.regions, plan.slots, plan.hosts, plan.services) = (1, 1, plan.hosts.min(3), 1);
+            plan.interval = plan.interval.max(seconds(60)) + seconds(30);
+            // Which sends that hour again and again.
+            plan.faults.retain(|fault| *fault != Fault::LinkFlaps);
+            plan.long_cut = Some(chance.time(seconds(3660), seconds(3900)));
+            plan.faulty = seconds(4300);
         }
+        while plan.events() > EVENTS && plan.long_cut.is_none() {
+            if plan.faulty > seconds(300) {
+                plan.faulty = plan.faulty.saturating_sub(seconds(20));
+            } else if plan.interval < seconds(90) {
+                plan.interval += seconds(5);
+            } else {
+                plan.hosts = (plan.hosts - 1).max(1);
+                plan.slots = (plan.slots - 1).max(1);
+            }
+        }
+        plan.fault_every = plan.faulty / u32::try_from(chance.log_between(40, 240)).unwrap_or(1);
+        plan
+    }
+
+    /// About how many events a world of this kind has: heartbeats and housekeeping of each process, and each check on its way.
+    fn events(&self) -> u64 {
+        const MASTER: u64 = 130;
+        const PROCESS: u64 = 165;
+        const CHECK: u64 = 850;
+        let seconds = (self.faulty + super::world::QUIET).as_secs();
+        let checks = self.regions * self.hosts * (2 + self.services) / 2;
+        let a_second = MASTER + PROCESS * self.regions * self.slots + CHECK * checks / self.interval.as_secs().max(1);
+        seconds * a_second / 100
     }
 
     /// One of the kinds that are on.

@@ -9,7 +9,8 @@ use satellite::scheduler::Scheduler;
 use satellite::spool::{Answer, Order};
 use shared::assignment::AssignedCheck;
 use shared::delivery::Key;
-use shared::name::{CheckId, InstanceId, Slot};
+use shared::frame::Lane;
+use shared::name::{CheckId, InstanceId, RunId, Slot};
 use shared::time::{Monotonic, Timestamp};
 
 use super::volume::Seat;
@@ -56,6 +57,10 @@ pub(super) struct Site {
     pub(super) disk_busy: bool,
     /// Executions under way.
     pub(super) probes: BTreeMap<ProbeId, AssignedCheck>,
+    /// What it was told of the master's positions on the present link.
+    pub(super) told: BTreeMap<RunId, u64>,
+    /// Last sequences of batches sent on the present link, by lane, that it was not told to be there.
+    pub(super) unacknowledged: BTreeMap<Lane, Vec<(RunId, u64)>>,
     /// Deadline that is waited for.
     pub(super) wake: Option<u64>,
     /// It stands still until then.

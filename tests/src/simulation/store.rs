@@ -7,6 +7,8 @@ use std::sync::Arc;
 use master::config::Catalog;
 use master::entry::{self, Entry, Row};
 use master::status::Status;
+use shared::defect::Defects;
+use shared::name::JournalIndex;
 
 /// The journal and the revisions beside it.
 #[derive(Debug, Default)]
@@ -56,10 +58,27 @@ impl Store {
         self.records.pop();
     }
 
+    /// The rows behind `after`, in order; all of them behind 0.
+    #[must_use]
+    pub(super) fn rows(&self, after: JournalIndex) -> Vec<Row> {
+        let mut rows: Vec<Row> = Vec::new();
+        // Whoever reads has read most of it: from the newest record back.
+        for record in self.records.iter().rev() {
+            let decoded = entry::decode(record).unwrap_or_default();
+            let more = decoded.first().is_some_and(|row| row.index > after);
+            rows.extend(decoded.into_iter().rev().filter(|row| row.index > after));
+            if !more {
+                break;
+            }
+        }
+        rows.reverse();
+        rows
+    }
+
     /// The state that all of it adds up to.
     #[must_use]
-    pub(super) fn replay(&self) -> Status {
-        let mut status = Status::new();
+    pub(super) fn replay(&self, defects: Defects) -> Status {
+        let mut status = Status::new().with_defects(defects);
         for row in self.records.iter().flat_map(|record| entry::decode(record).unwrap_or_default()) {
             let catalog = match &row.entry {
                 Entry::Activate(activate) => self.revisions.get(&activate.digest),

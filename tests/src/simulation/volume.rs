@@ -302,7 +302,10 @@ impl Volume {
     }
 
     /// The process has gone and its locks with it. `power`: and the machine's memory as well.
-    pub(super) fn leave(&mut self, seat: &Seat, power: bool, chance: &mut Chance) {
+    ///
+    /// Gives the number of batches that were written and are gone.
+    pub(super) fn leave(&mut self, seat: &Seat, power: bool, chance: &mut Chance) -> usize {
+        let mut lost = 0;
         for id in seat.adopted.iter().map(|(_, id)| *id).chain([seat.own]) {
             let Some(directory) = self.directories.get_mut(&id) else { continue };
             directory.locked = false;
@@ -311,9 +314,12 @@ impl Volume {
                 let written = file.records.len() - synced;
                 // A prefix of what was written may have reached the disk; the record behind it is torn and cut off.
                 let kept = if power { chance.below(u64::try_from(written + 1).unwrap_or(1)) } else { u64::MAX };
-                file.records.truncate(synced + usize::try_from(kept).unwrap_or(usize::MAX).min(written));
+                let kept = usize::try_from(kept).unwrap_or(usize::MAX).min(written);
+                lost += written - kept;
+                file.records.truncate(synced + kept);
             }
         }
+        lost
     }
 
     /// Flips a bit in one record that is durable; says which sequences cannot be read any more.

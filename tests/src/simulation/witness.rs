@@ -1,16 +1,18 @@
 //! What must hold while a world goes on (docs/DESIGN.md, section 13): the invariants, judged from outside. Keeps its own account of
 //! answers, durable batches and journal rows, and shares no rule with the programs: what they decide is only compared.
 //!
-//! I7 has no check while nothing is notified; I9, I13 and I15 are held by other tests, but a panic of either brain ends a world all the same.
+//! I7 is judged of what a commit hands out to be acted on, once and in order: whoever notifies will stand there. I9, I13 and I15 are
+//! judged where frames and orders pass (`world`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use master::entry::{Batch, Effect, Entry, Row, Snapshot, Verdict};
 use master::status::Status;
+use shared::assignment::AssignedCheck;
 use shared::delivery::{BatchItem, Key, decode_header, decode_items};
 use shared::name::{CheckId, Grant, InstanceId, JournalIndex, RunId, Slot, Term};
 use shared::result::CheckResult;
-use shared::state::CheckState;
+use shared::state::{CheckState, StateType};
 use shared::time::Timestamp;
 
 /// Something that must not be.
@@ -33,8 +35,9 @@ struct Ownership {
 /// The account.
 #[derive(Debug, Default)]
 pub(super) struct Witness {
-    /// Events handled so far; the world keeps it.
+    /// Events handled so far, and virtual time in nanoseconds; the world keeps both.
     pub(super) step: u64,
+    pub(super) now: u64,
     violations: Vec<Violation>,
     reached: BTreeSet<&'static str>,
     // What the journal has, by its durable rows.
@@ -55,22 +58,34 @@ pub(super) struct Witness {
     knew: BTreeMap<InstanceId, BTreeMap<CheckId, Key>>,
     /// Slots that count as settled.
     settled: BTreeSet<Slot>,
+    /// Durable rows that were not handed out yet.
+    unpublished: VecDeque<JournalIndex>,
+    /// How far each run ever came at the master.
+    came: BTreeMap<RunId, u64>,
     // What the satellites have.
     makers: BTreeMap<RunId, InstanceId>,
+    /// When each process was given an answer that it took; and when each answer was given.
+    answers: BTreeMap<InstanceId, Vec<u64>>,
+    given: BTreeMap<u64, u64>,
+    /// Runs of somebody who is no satellite: nobody vouches for what is in them.
+    forged: BTreeSet<RunId>,
     /// By volume and run: what its process called durable, and whose it is.
     durable: BTreeMap<(usize, RunId), (Slot, u64)>,
+    /// Runs that were deleted there.
+    forgotten: BTreeSet<(usize, RunId)>,
 }
 
 /// The number in an answer's text.
-fn serial(result: &CheckResult) -> Option<u64> {
+pub(super) fn serial(result: &CheckResult) -> Option<u64> {
     result.output.strip_prefix("serial=")?.parse().ok()
 }
 
 impl Witness {
-    /// Notes a violation. One world's first few say enough.
+    /// Notes a violation. One world's first few say enough, and the first of each invariant.
     pub(super) fn violated(&mut self, invariant: &'static str, what: String) {
         const SHOWN: usize = 8;
-        if self.violations.len() < SHOWN {
+        let first = self.violations.iter().all(|violation| violation.invariant != invariant);
+        if self.violations.len() < SHOWN || first {
             self.violations.push(Violation { invariant, step: self.step, what });
         }
     }
@@ -79,6 +94,13 @@ impl Witness {
     #[must_use]
     pub(super) fn violations(&self) -> &[Violation] {
         &self.violations
+    }
+
+    /// Answers that had their effect so long ago that a metrics store must have them.
+    pub(super) fn due_at_stores(&self) -> Vec<u64> {
+        const BY: u64 = 300_000_000_000;
+        let given = |number: &u64| self.given.get(number).is_some_and(|given| given + BY <= self.now);
+        self.effects.keys().copied().filter(given).collect()
     }
 
     /// Notes that an interesting state was reached.
@@ -128,8 +150,30 @@ impl Witness {
         self.durable.get(&(volume, run)).map_or(0, |(_, made)| *made)
     }
 
+    /// A process took an answer: it has a place in one of its runs.
+    pub(super) fn answered(&mut self, by: InstanceId, number: u64, now: u64) {
+        self.given.insert(number, now);
+        self.answers.entry(by).or_default().push(now);
+    }
+
+    /// Somebody who is no satellite makes a run.
+    pub(super) fn forges(&mut self, by: InstanceId, run: RunId) {
+        self.makers.insert(run, by);
+        self.forged.insert(run);
+    }
+
+    /// Runs of a volume of which more is durable than the process was told to be at the master.
+    pub(super) fn undelivered_runs(&self, volume: usize, told: &BTreeMap<RunId, u64>) -> usize {
+        let behind = |run: &RunId, made: u64| told.get(run).copied().unwrap_or(0) < made;
+        let held = self.durable.iter().filter(|(place, _)| place.0 == volume && !self.forgotten.contains(place));
+        held.filter(|((_, run), (_, made))| behind(run, *made)).count()
+    }
+
     /// A satellite deletes a run up to here, or all of it: nothing that the master does not hold.
     pub(super) fn deleted(&mut self, volume: usize, slot: &Slot, run: RunId, up_to: Option<u64>) {
+        if up_to.is_none() {
+            self.forgotten.insert((volume, run));
+        }
         let up_to = up_to.unwrap_or_else(|| self.made(volume, run));
         let held = self.positions.get(&(slot.clone(), run)).copied().unwrap_or_default();
         if up_to > held {
@@ -164,9 +208,40 @@ impl Witness {
         }
     }
 
+    /// The master tells a slot to run a check.
+    pub(super) fn assigned(&mut self, slot: &Slot, check: &AssignedCheck) {
+        let living = self.owners.get(&check.id).and_then(|owner| owner.living.as_ref());
+        if living.is_none_or(|(grant, owner)| *grant != check.grant || owner != slot) {
+            let what = format!("{slot} is told to run {} under {}, living is {living:?}", check.id, check.grant);
+            self.violated("I16", what);
+        }
+    }
+
+    /// A master starts: what was committed and not handed out, its readers find in the journal.
+    pub(super) fn starts(&mut self) {
+        self.unpublished.clear();
+    }
+
+    /// The master hands rows out to be acted on: each durable row once, in order.
+    pub(super) fn published(&mut self, rows: &[Row]) {
+        for row in rows {
+            match self.unpublished.pop_front() {
+                Some(index) if index == row.index => {}
+                Some(index) => {
+                    self.violated("I7", format!("row {} is handed out where {index} is next", row.index));
+                    self.unpublished.push_front(index);
+                }
+                None => {
+                    self.violated("I7", format!("row {} is handed out, and it was before or is not durable", row.index))
+                }
+            }
+        }
+    }
+
     /// These rows are durable.
     pub(super) fn committed(&mut self, rows: &[Row]) {
         for row in rows {
+            self.unpublished.push_back(row.index);
             if row.index.0 != self.head.0 + 1 {
                 self.violated("I4", format!("row {} follows {}", row.index, self.head));
             }
@@ -205,11 +280,15 @@ impl Witness {
         for granted in &row.outcomes.granted {
             for id in &granted.checks {
                 let owner = self.owners.entry(*id).or_default();
+                let moved = owner.living.is_some();
                 if let Some((grant, slot)) = owner.living.take() {
                     owner.past.insert(grant, slot);
                 }
                 let fresh = owner.past.keys().next_back().is_none_or(|last| *last < row.grant());
                 owner.living = granted.slot.clone().map(|slot| (row.grant(), slot));
+                if moved {
+                    self.reach("a check is taken from its owner");
+                }
                 if !fresh {
                     self.violated("I16", format!("grant {} of check {id} is not new", row.grant()));
                 }
@@ -227,11 +306,16 @@ impl Witness {
             self.violated("I3", format!("row {}: position {before} and a batch up to {}", row.index, header.last));
         }
         self.positions.insert(place, header.last.0);
+        let came = self.came.entry(header.run).or_default();
+        *came = header.last.0.max(*came);
         // Every sequence above the old position once: a result, one that could not be read, or a gap with a name.
         let mut covered: Vec<(u64, u64)> = Vec::new();
         for gap in row.outcomes.gaps.iter().filter(|gap| !gap.explained) {
             covered.push((gap.record.first.0, gap.record.last.0));
             self.reach("a gap nobody explained");
+            if !self.forged.contains(&header.run) {
+                self.violated("I2", format!("row {}: {:?} is missing, and nobody said why", row.index, gap.record));
+            }
         }
         let items = decode_items(&header, body).unwrap_or_default();
         for (item, verdict) in items.iter().zip(&row.outcomes.verdicts) {
@@ -382,7 +466,7 @@ impl Witness {
         };
         if !effect.is_logged() {
             self.reach("a result is refused");
-            if owned {
+            if owned && !self.forged.contains(&run) {
                 self.violated("I1", format!("{slot} owned check {} and is refused: {effect:?}", result.check));
             }
             return;
@@ -395,6 +479,14 @@ impl Witness {
                 "I3",
                 format!("answer {number} of {slot} {run} {} had its effect at {other:?}", key.sequence),
             );
+        }
+        const LEASE: u64 = 15_000_000_000;
+        let age = self.given.get(&number).map_or(0, |given| self.now.saturating_sub(*given));
+        if age > 240 * LEASE {
+            self.reach("a result comes an hour late");
+        }
+        if age > LEASE && result.after.state_type == StateType::Hard && result.after.hard_since == result.ended() {
+            self.reach("a state became hard out of the master's sight");
         }
         if effect == Effect::Observed {
             return self.reach("a slot tells what it saw of a check that has moved");
@@ -427,10 +519,23 @@ impl Witness {
         }
     }
 
-    /// Long after the last fault nothing is on its way any more. `volumes`: those of processes that live.
-    pub(super) fn settled(&mut self, status: &Status, volumes: &BTreeSet<usize>) {
+    /// Long after the last fault nothing is on its way any more. `living`: the processes there are, each with its volume.
+    pub(super) fn settled(&mut self, status: &Status, living: &BTreeSet<(usize, InstanceId)>) {
         // What was made in the last seconds may be on its way.
         const ON_ITS_WAY: u64 = 16;
+        const UNDER_WAY: u64 = 60_000_000_000;
+        let volumes: BTreeSet<usize> = living.iter().map(|(volume, _)| *volume).collect();
+        // Every answer that a living process took has a sequence of its own, and all of them came: as results or as gaps.
+        for (_, id) in living {
+            let taken =
+                self.answers.get(id).map_or(&[][..], Vec::as_slice).iter().filter(|at| **at + UNDER_WAY <= self.now);
+            let taken = u64::try_from(taken.count()).unwrap_or(u64::MAX);
+            let runs = self.makers.iter().filter(|(_, maker)| *maker == id);
+            let came: u64 = runs.map(|(run, _)| self.came.get(run).copied().unwrap_or_default()).sum();
+            if came < taken {
+                self.violated("I2", format!("{id} took {taken} answers, of which {came} sequences came"));
+            }
+        }
         let durable = std::mem::take(&mut self.durable);
         for ((_, run), (slot, made)) in durable.iter().filter(|((volume, _), _)| volumes.contains(volume)) {
             let held = self.positions.get(&(slot.clone(), *run)).copied().unwrap_or_default();

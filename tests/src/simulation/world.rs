@@ -3,16 +3,19 @@
 //! that must hold is judged by the witness. Knows no invariant.
 
 mod headquarters;
+mod impostor;
 mod satellites;
 mod wires;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use master::coordinator::Coordinator;
 use master::fleet::ConnectionId;
 use satellite::command::ProbeId;
 use shared::check::State;
+use shared::defect::Defects;
 use shared::delivery::Key;
 use shared::frame::Lane;
 use shared::name::{CheckId, InstanceId, ObjectName, Slot, SlotNumber};
@@ -20,21 +23,26 @@ use shared::state::StateType;
 use shared::time::Timestamp;
 
 use super::chance::Chance;
-use super::defect::Defect;
+use super::defect::{Hand, Planted};
 use super::estate::Estate;
 use super::network::{Link, Roads, Way};
+use super::outlet::Outlet;
 use super::plan::{Fault, Plan};
+use super::secret;
 use super::site::{Site, WallClock};
 use super::store::Store;
+use super::trace::Trace;
 use super::volume::Volume;
 use super::witness::Witness;
 
 /// A world that goes on for longer is stuck.
-pub(super) const EVENTS_MAX: u64 = 200_000;
+pub(super) const EVENTS_MAX: u64 = 20_000;
 /// After the last fault everything must be right within this.
 pub(super) const QUIET: Duration = Duration::from_secs(600);
 /// What the volume's other directories hold is looked at this often, as by the real process.
 const SURVEY: Duration = satellite::run::SURVEY_EVERY;
+/// How often the metrics writer is looked at.
+const METRICS: Duration = Duration::from_secs(10);
 /// An attempt to connect that nobody answers.
 const CONNECT: Duration = Duration::from_secs(5);
 const INSTALLATION: &str = "simulated";
@@ -52,6 +60,8 @@ pub(super) enum Event {
         volume: usize,
         extra: bool,
     },
+    /// A second process for a slot goes again.
+    Depart(InstanceId),
     Wake(InstanceId),
     /// The disk has done the order in front.
     Disk(InstanceId),
@@ -72,6 +82,14 @@ pub(super) enum Event {
     MasterWake(u64),
     Committed(u64),
     Fault,
+    /// There is room on a volume again.
+    VolumeFreed(usize),
+    /// The link of a volume's process is cut again if it is time: at most so many times more, and what was undelivered last time.
+    Flap(usize, u32, u64),
+    /// A region is cut off for long.
+    LongCut,
+    /// The metrics writer goes on.
+    Outlet,
     /// The operator makes sure that what was written runs.
     Operator,
     /// From here on nothing goes wrong any more.
@@ -107,23 +125,30 @@ pub(super) struct World {
     pub(super) roads: BTreeMap<usize, Roads>,
     pub(super) links: BTreeMap<u64, Link>,
     pub(super) estate: Estate,
+    pub(super) outlet: Outlet,
     pub(super) witness: Witness,
     pub(super) faults: BTreeMap<Fault, u64>,
     pub(super) store_slow_until: u64,
     pub(super) commit_fails: bool,
+    pub(super) store_full_until: u64,
+    failed_in_a_row: u32,
+    pub(super) master_paused_until: u64,
+    pub(super) denied: BTreeMap<Slot, u64>,
     pub(super) volume_slow_until: u64,
+    pub(super) volume_unreadable_until: u64,
     pub(super) order_fails: bool,
     pub(super) calm: bool,
     requests: u64,
     answers: u64,
     stuck: bool,
-    pub(super) defect: Option<Defect>,
+    pub(super) planted: Option<Planted>,
+    pub(super) trace: Trace,
 }
 
 impl World {
     /// The world of a seed.
     #[must_use]
-    pub(super) fn new(seed: u64, defect: Option<Defect>) -> Self {
+    pub(super) fn new(seed: u64, planted: Option<Planted>, trace: Trace) -> Self {
         let mut chance = Chance::new(seed);
         let plan = Plan::draw(&mut chance);
         let mut world = Self {
@@ -143,17 +168,24 @@ impl World {
             sites: BTreeMap::new(),
             roads: BTreeMap::new(),
             links: BTreeMap::new(),
+            outlet: Outlet::default(),
             witness: Witness::default(),
             faults: BTreeMap::new(),
             store_slow_until: 0,
             commit_fails: false,
+            store_full_until: 0,
+            failed_in_a_row: 0,
+            master_paused_until: 0,
+            denied: BTreeMap::new(),
             volume_slow_until: 0,
+            volume_unreadable_until: 0,
             order_fails: false,
             calm: false,
             requests: 0,
             answers: 0,
             stuck: false,
-            defect,
+            planted,
+            trace,
         };
         // No start order: everybody comes when they come.
         for slot in world.estate.slots() {
@@ -163,8 +195,18 @@ impl World {
         }
         let at = world.chance.time(Duration::ZERO, Duration::from_secs(20));
         world.after(at, Event::MasterStart);
+        world.outlet.cursor_ahead = world.has(Hand::CursorAhead);
+        world.after(METRICS, Event::Outlet);
         let first = world.plan.fault_every;
         world.after(first, Event::Fault);
+        if world.plan.long_cut.is_some() {
+            let at = world.chance.time(Duration::from_secs(60), Duration::from_secs(300));
+            world.after(at, Event::LongCut);
+        }
+        let drifting = world.clocks.iter().filter(|clock| clock.drift_ppm != 0).count();
+        if drifting > 0 {
+            world.faults.insert(Fault::ClockDrifting, u64::try_from(drifting).unwrap_or(u64::MAX));
+        }
         let faulty = world.plan.faulty;
         world.after(faulty, Event::Calm);
         world
@@ -177,15 +219,58 @@ impl World {
             if at > end {
                 break;
             }
+            if self.is_void(&event) {
+                continue;
+            }
             self.now = at;
+            self.witness.now = at;
             self.witness.step += 1;
             if self.witness.step > EVENTS_MAX {
                 self.stuck = true;
                 break;
             }
-            self.happen(event);
+            let before = self.witness.violations().len();
+            // A frame or a record that ends a brain ends everything behind it: a decoder never panics (I13).
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.happen(event))) {
+                let said = panic.downcast_ref::<String>().map(String::as_str);
+                let said = said.or(panic.downcast_ref::<&str>().copied()).unwrap_or("without a word").to_owned();
+                return self.witness.violated("I13", format!("a panic: {said}"));
+            }
+            self.tell_violations(before);
         }
+        let before = self.witness.violations().len();
         self.judge();
+        self.tell_violations(before);
+    }
+
+    /// What was to happen to somebody who has gone does not happen.
+    fn is_void(&self, event: &Event) -> bool {
+        match event {
+            Event::Wake(id)
+            | Event::Disk(id)
+            | Event::Probed(id, _)
+            | Event::Survey(id)
+            | Event::Dial(id)
+            | Event::Opened(id, _)
+            | Event::Depart(id) => !self.sites.contains_key(id),
+            Event::Arrive(link, ..) | Event::Silence(link, _) | Event::Gone(link, _) => !self.links.contains_key(link),
+            Event::MasterWake(epoch) | Event::Committed(epoch) => {
+                self.master.as_ref().is_none_or(|master| master.epoch != *epoch)
+            }
+            _ => false,
+        }
+    }
+
+    fn tell_violations(&mut self, before: usize) {
+        let (now, step) = (self.now, self.witness.step);
+        for violation in self.witness.violations().iter().skip(before) {
+            self.trace.line(now, step, || format!("VIOLATED {}: {}", violation.invariant, violation.what));
+        }
+    }
+
+    /// A line for whoever reads along.
+    pub(super) fn line(&mut self, text: impl FnOnce() -> String) {
+        self.trace.line(self.now, self.witness.step, text);
     }
 
     pub(super) fn after(&mut self, time: Duration, event: Event) {
@@ -208,20 +293,44 @@ impl World {
     /// A disk with nothing on it.
     pub(super) fn empty_volume(&self) -> Volume {
         let mut volume = Volume::default();
-        volume.sync_skipped = self.has(Defect::SyncSkipped);
-        volume.locks_ignored = self.has(Defect::LockIgnored);
+        volume.sync_skipped = self.has(Hand::SyncSkipped);
+        volume.locks_ignored = self.has(Hand::LockIgnored);
         volume
     }
 
-    fn has(&self, defect: Defect) -> bool {
-        self.defect == Some(defect)
+    fn has(&self, hand: Hand) -> bool {
+        self.planted == Some(Planted::Hand(hand))
+    }
+
+    /// Defects of the brains.
+    fn defects(&self) -> Defects {
+        self.planted.map(Planted::in_brains).unwrap_or_default()
     }
 
     fn wall(&self) -> Timestamp {
         self.master_clock.at(self.now)
     }
 
+    /// The master's process is stopped, not ended.
+    pub(super) fn master_pauses(&self) -> bool {
+        self.now < self.master_paused_until && self.master.is_some()
+    }
+
     fn happen(&mut self, event: Event) {
+        if self.master_pauses()
+            && matches!(
+                event,
+                Event::MasterWake(_)
+                    | Event::Committed(_)
+                    | Event::Arrive(_, Way::Up, _)
+                    | Event::Gone(_, Way::Up)
+                    | Event::Silence(_, Way::Up)
+                    | Event::Operator
+            )
+        {
+            let until = self.master_paused_until;
+            return self.at(until, event);
+        }
         match event {
             Event::Start { slot, volume, extra } => self.start(slot, volume, extra),
             Event::MasterStart => self.start_master(),
@@ -231,6 +340,15 @@ impl World {
             Event::Silence(link, way) => self.silence(link, way),
             Event::Gone(link, end) => self.gone(link, end),
             Event::Fault => self.fault(),
+            Event::VolumeFreed(volume) => {
+                if let Some(volume) = self.volumes.get_mut(volume) {
+                    volume.full = false;
+                }
+            }
+            Event::Depart(id) => self.leave(id, false, false),
+            Event::Flap(volume, left, undelivered) => self.flap(volume, left, undelivered),
+            Event::LongCut => self.long_cut(),
+            Event::Outlet => self.write_metrics(),
             Event::Calm => self.calm(),
             Event::Operator => self.activate(),
             Event::Look(id, link) => self.look(id, link),
@@ -267,10 +385,17 @@ impl World {
             return self.witness.violated("I10", "the master is not back".to_owned());
         };
         let status = master.coordinator.published().clone();
-        let volumes = self.sites.values().map(|site| site.volume).collect();
-        self.witness.settled(&status, &volumes);
-        let replayed = self.store.replay();
+        let living = self.sites.values().map(|site| (site.volume, site.instance)).collect();
+        self.witness.settled(&status, &living);
+        let replayed = self.store.replay(self.defects());
         self.witness.replayed(&replayed, Some(&status));
+        let missing = self.witness.due_at_stores().into_iter().filter(|number| !self.outlet.has(*number)).count();
+        if missing > 0 {
+            self.witness.violated("I10", format!("{missing} results never came to the metrics store"));
+        }
+        if secret::tells(&status.encode()) {
+            self.witness.violated("I15", "what a check was asked with stands in the state".to_owned());
+        }
         let mut lagging: Vec<String> = Vec::new();
         for site in self.sites.values() {
             let told = site.scheduler.status(site.now(self.now));

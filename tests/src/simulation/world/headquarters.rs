@@ -8,12 +8,16 @@ use bytes::Bytes;
 use master::coordinator::{Activation, Command as Order, Coordinator, Cut, Identity, RequestId};
 use shared::frame::Lane;
 use shared::message::{self, ToSatellite};
-use shared::name::Timeline;
+use shared::name::{JournalIndex, Timeline};
 use shared::time::Monotonic;
 
-use super::{Event, INSTALLATION, Master, World, nanos};
-use crate::simulation::defect::Defect;
+use super::{Event, INSTALLATION, METRICS, Master, World, nanos};
+use crate::simulation::defect::{Hand, Planted};
 use crate::simulation::network::{IDLE, Way};
+use crate::simulation::secret;
+
+/// Rows of one commit, results of one batch: that many are many.
+pub(in crate::simulation) const MANY: usize = 8;
 
 impl World {
     pub(in crate::simulation) fn start_master(&mut self) {
@@ -21,9 +25,15 @@ impl World {
             return;
         }
         self.epoch += 1;
-        let status = self.store.replay();
+        let status = self.store.replay(self.defects());
         self.witness.replayed(&status, None);
         self.witness.begun();
+        self.witness.starts();
+        if self.has(Hand::ReplayEmits) {
+            let rows = self.store.rows(JournalIndex(0));
+            self.witness.published(&rows);
+        }
+        self.line(|| format!("the master starts at {}", status.head));
         let identity = Identity { installation: self.estate.installation(INSTALLATION), software: "1".to_owned() };
         let timeline = Timeline(self.chance.draw());
         let coordinator = Coordinator::new(identity, status, timeline, Monotonic(self.now), self.wall());
@@ -45,26 +55,35 @@ impl World {
 
     /// The operator's configuration is to run.
     pub(in crate::simulation) fn activate(&mut self) {
+        if self.master_pauses() {
+            return self.at(self.master_paused_until, Event::Operator);
+        }
         let catalog = self.estate.catalog(&self.plan);
         self.store.keep_revision(&catalog);
         self.requests += 1;
         let (request, at) = (RequestId(self.requests), self.wall());
         if let Some(master) = &mut self.master {
             master.coordinator.handle_activation(request, &catalog, "operator", at);
+            self.line(|| format!("the operator asks for {}", catalog.digest));
             self.drain_master();
         }
     }
 
     pub(in crate::simulation) fn kill_master(&mut self) {
         let Some(master) = self.master.take() else { return };
+        self.master_paused_until = 0;
+        self.outlet.begin_again();
         let reached = self.chance.one_in(2);
         let rows = self.store.leave(reached);
+        if !rows.is_empty() {
+            self.witness.reach("a commit outlived its master");
+        }
         self.witness.committed(&rows);
-        if self.has(Defect::CommitForgotten) {
+        if self.has(Hand::CommitForgotten) {
             self.store.forget();
         }
         let published = master.coordinator.published();
-        let replayed = self.store.replay();
+        let replayed = self.store.replay(self.defects());
         self.witness.replayed(&replayed, Some(published));
         for (number, link) in &mut self.links {
             if link.epoch == master.epoch && std::mem::take(&mut link.master_open) {
@@ -88,17 +107,28 @@ impl World {
         let at = self.wall();
         let Some(master) = self.master.as_mut().filter(|master| master.epoch == epoch) else { return };
         master.committing = false;
-        if std::mem::take(&mut self.commit_fails) {
+        if std::mem::take(&mut self.commit_fails) || self.now < self.store_full_until {
             self.store.fail();
             self.witness.reach("a commit failed");
-            if self.defect == Some(Defect::FailureIgnored) {
+            self.failed_in_a_row += 1;
+            if self.failed_in_a_row > 2 {
+                self.witness.reach("commits fail in a row");
+            }
+            if self.planted == Some(Planted::Hand(Hand::FailureIgnored)) {
                 master.coordinator.handle_committed(at);
             } else {
                 master.coordinator.handle_commit_failed(Monotonic(self.now));
             }
         } else {
             let rows = self.store.commit();
+            self.failed_in_a_row = 0;
             self.witness.committed(&rows);
+            if rows.len() >= MANY {
+                self.witness.reach("a group of many rows");
+            }
+            if rows.last().is_some_and(|row| row.at > at) {
+                self.witness.reach("the master's time stands still");
+            }
             master.coordinator.handle_committed(at);
         }
         self.drain_master();
@@ -113,11 +143,16 @@ impl World {
                 Order::Commit { record, .. } => {
                     master.committing = true;
                     let epoch = master.epoch;
+                    self.trace.decided(self.now, 0, &record);
+                    if secret::tells(&record) {
+                        self.witness.violated("I15", "what a check was asked with stands in the journal".to_owned());
+                    }
+                    self.line(|| format!("the master commits {}", told_rows(&record)));
                     self.store.begin(record);
                     let took = if self.now < self.store_slow_until { (300, 6000) } else { (1, 15) };
                     let took = self.chance.time(Duration::from_millis(took.0), Duration::from_millis(took.1));
                     self.after(took, Event::Committed(epoch));
-                    if self.has(Defect::ToldBeforeCommit) {
+                    if self.has(Hand::ToldBeforeCommit) {
                         let at = self.wall();
                         if let Some(master) = &mut self.master {
                             master.coordinator.handle_committed(at);
@@ -128,6 +163,7 @@ impl World {
                     if let Some(last) = rows.last() {
                         self.witness.shown(last.index);
                     }
+                    self.witness.published(&rows);
                 }
                 Order::Show(view) => {
                     self.witness.shown(view.status.head);
@@ -148,16 +184,21 @@ impl World {
                     }
                 }
                 Order::Close { connection, cut } => {
-                    if cut == Cut::Vacant {
-                        self.witness.reach("a process is sent for");
+                    match &cut {
+                        Cut::Vacant => self.witness.reach("a process is sent for"),
+                        Cut::NotCommitted => self.witness.reach("a link is closed for a failed commit"),
+                        Cut::Protocol(_) => self.witness.reach("nonsense closes a link"),
                     }
-                    if let Some(number) = master.links.get(&connection).copied() {
+                    let number = master.links.get(&connection).copied();
+                    self.line(|| format!("the master closes link {}: {cut:?}", connection.0));
+                    if let Some(number) = number {
                         self.after(Duration::from_millis(1), Event::Gone(number, Way::Up));
                         let told = self.plan.delay * 2;
                         self.after(told, Event::Gone(number, Way::Down));
                     }
                 }
                 Order::Answer { activation: Activation::NotCommitted, .. } => {
+                    self.witness.reach("an activation was not committed");
                     self.after(Duration::from_secs(5), Event::Operator);
                 }
                 Order::Answer { .. } => {}
@@ -172,6 +213,19 @@ impl World {
         }
     }
 
+    /// The metrics writer of a living master goes on where it was.
+    pub(in crate::simulation) fn write_metrics(&mut self) {
+        self.after(METRICS, Event::Outlet);
+        if self.master.is_none() || self.master_pauses() {
+            return;
+        }
+        let rows = self.store.rows(self.outlet.sent());
+        if rows.len() >= MANY {
+            self.witness.reach("a metrics store is behind");
+        }
+        self.outlet.advance(self.now, &rows);
+    }
+
     /// What the master says is judged as it leaves.
     pub(in crate::simulation) fn heed(&mut self, number: u64, payload: &[u8]) {
         let Some((slot, id)) = self.links.get(&number).map(|link| (link.slot.clone(), link.instance)) else { return };
@@ -183,6 +237,7 @@ impl World {
                         self.witness.acknowledged(&slot, at.run, at.position.0);
                     }
                 }
+                ToSatellite::AssignmentUpsert(check) => self.witness.assigned(&slot, &check),
                 ToSatellite::CloseRun(run) => {
                     if let Some(site) = self.sites.get(&id) {
                         self.witness.closed(site.volume, &slot, run);
@@ -192,4 +247,16 @@ impl World {
             }
         }
     }
+}
+
+/// The rows of a record in a few words.
+fn told_rows(record: &[u8]) -> String {
+    let rows = master::entry::decode(record).unwrap_or_default();
+    let kind = |row: &master::entry::Row| format!("{} {}", row.index, first_word(&format!("{:?}", row.entry)));
+    rows.iter().map(kind).collect::<Vec<_>>().join(", ")
+}
+
+/// The name of a variant, out of its text for programmers.
+pub(in crate::simulation) fn first_word(text: &str) -> String {
+    text.chars().take_while(|letter| letter.is_alphanumeric()).collect()
 }

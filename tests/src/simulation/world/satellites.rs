@@ -7,13 +7,18 @@ use satellite::command::{Command, Identity as Process, ProbeId};
 use satellite::scheduler::Scheduler;
 use satellite::spool;
 use shared::check::{Exit, Outcome};
+use shared::delivery::RUNS_UNDELIVERED_MAX;
 use shared::name::{InstanceId, RunId, Slot};
+use shared::state::StateType;
 use shared::time::Monotonic;
 
+use super::headquarters::{MANY, first_word};
 use super::{Event, INSTALLATION, SURVEY, World};
-use crate::simulation::defect::Defect;
+use crate::simulation::defect::{Hand, Planted};
 use crate::simulation::network::{IDLE, Way};
+use crate::simulation::secret;
 use crate::simulation::site::Site;
+use crate::simulation::trace::short;
 
 impl World {
     pub(in crate::simulation) fn start(&mut self, slot: Slot, volume: usize, extra: bool) {
@@ -24,7 +29,7 @@ impl World {
             instance,
             software: "1".to_owned(),
         };
-        let run = if self.has(Defect::RunReused) { RunId([7; 16]) } else { RunId(self.chance.name()) };
+        let run = if self.has(Hand::RunReused) { RunId([7; 16]) } else { RunId(self.chance.name()) };
         let clock = self.clocks.get(volume).copied().unwrap_or_default();
         let Some(disk) = self.volumes.get_mut(volume) else { return };
         let (seat, beginning) = disk.enter(&identity, run);
@@ -40,7 +45,8 @@ impl World {
             self.witness.reach("a neighbour on the volume");
         }
         let now = satellite::clock::Now { monotonic: Monotonic(self.now), wall: clock.at(self.now) };
-        let scheduler = Scheduler::new(identity, beginning, now);
+        let scheduler = Scheduler::new(identity, beginning, now).with_defects(self.defects());
+        self.line(|| format!("{slot} {} starts on volume {volume}", short(instance)));
         self.sites.insert(
             instance,
             Site {
@@ -53,6 +59,8 @@ impl World {
                 orders: VecDeque::new(),
                 disk_busy: false,
                 probes: BTreeMap::new(),
+                told: BTreeMap::new(),
+                unacknowledged: BTreeMap::new(),
                 wake: None,
                 paused_until: 0,
                 failures: 0,
@@ -60,6 +68,10 @@ impl World {
                 extra,
             },
         );
+        if extra {
+            let stays = self.chance.time(Duration::from_secs(20), Duration::from_secs(400));
+            self.after(stays, Event::Depart(instance));
+        }
         self.after(SURVEY, Event::Survey(instance));
         self.after(Duration::from_millis(1), Event::Dial(instance));
         self.drain(instance);
@@ -70,11 +82,18 @@ impl World {
         while let Some(command) = self.sites.get_mut(&id).and_then(Site::poll) {
             match command {
                 Command::Probe { probe, check } => {
-                    let took = if self.calm || !self.chance.one_in(50) {
+                    let took = if self.calm || !self.chance.one_in(20) {
                         self.chance.time(Duration::from_millis(2), Duration::from_millis(400))
                     } else {
                         check.policy.timeout()
                     };
+                    if check.carried.is_some_and(|carried| carried.state.state_type == StateType::Soft) {
+                        self.witness.reach("a carried state is soft");
+                    }
+                    if self.links_of(id).is_empty() {
+                        self.witness.reach("a check runs without the master");
+                    }
+                    self.trace.decided(self.now, whose(id), &check.id.0.to_be_bytes());
                     if let Some(site) = self.sites.get_mut(&id) {
                         site.probes.insert(probe, *check);
                     }
@@ -82,6 +101,9 @@ impl World {
                 }
                 Command::Send { lane, payload } => self.send_up(id, lane, payload),
                 order => {
+                    self.trace.decided(self.now, whose(id), &[kind(&order)]);
+                    self.line(|| format!("{} orders {}", short(id), told_order(&order)));
+                    self.written(id, &order);
                     self.delete(id, &order);
                     if let Some(site) = self.sites.get_mut(&id) {
                         site.orders.push_back(spool::Order::Do(order));
@@ -100,6 +122,32 @@ impl World {
         {
             site.wake = Some(deadline);
             self.at(deadline, Event::Wake(id));
+        }
+    }
+
+    /// What goes to the disk is looked at: no secrets in it (I15), no run beyond the bound of runs (I9).
+    fn written(&mut self, id: InstanceId, order: &Command) {
+        let tells = match order {
+            Command::Append { batches, .. } => {
+                if batches.iter().any(|batch| batch.last.0 - batch.first.0 + 1 >= as_u64(MANY)) {
+                    self.witness.reach("a batch of many results");
+                }
+                batches.iter().any(|batch| secret::batch_tells(&batch.bytes))
+            }
+            Command::KeepStates(states) => secret::tells(&minicbor::to_vec(states).unwrap_or_default()),
+            _ => false,
+        };
+        if tells {
+            self.witness.violated("I15", format!("what a check was asked with is spooled by {id}"));
+        }
+        if let (Command::OpenRun, Some(site)) = (order, self.sites.get(&id)) {
+            let undelivered = self.witness.undelivered_runs(site.volume, &site.told);
+            if undelivered + 1 == RUNS_UNDELIVERED_MAX {
+                self.witness.reach("the sixty-fourth run");
+            }
+            if undelivered >= RUNS_UNDELIVERED_MAX {
+                self.witness.violated("I9", format!("{id} opens a run beside {undelivered} undelivered ones"));
+            }
         }
     }
 
@@ -136,7 +184,10 @@ impl World {
         site.disk_busy = false;
         let Some(order) = site.orders.pop_front() else { return };
         let Some(volume) = self.volumes.get_mut(site.volume) else { return };
+        let said = self.trace.is_read().then(|| told_order_of(&order));
+        let reads = matches!(order, spool::Order::Do(Command::Read { .. }));
         let fails = matches!(order, spool::Order::Do(_)) && std::mem::take(&mut self.order_fails);
+        let fails = fails || (reads && self.now < self.volume_unreadable_until);
         if let Some(answer) = volume.execute(&mut site.seat, order, fails, fresh) {
             match &answer {
                 spool::Answer::Opened { run, .. } => {
@@ -145,6 +196,10 @@ impl World {
                 }
                 spool::Answer::Appended { run, up_to } => self.witness.durable(site.volume, &site.slot, *run, up_to.0),
                 spool::Answer::AppendFailed => self.witness.reach("results are in memory only"),
+                spool::Answer::ReadFailed { .. } => self.witness.reach("a read fails"),
+                spool::Answer::OpenFailed => self.witness.reach("no run could be opened"),
+                spool::Answer::KeepFailed => self.witness.reach("the assignment was not kept"),
+                spool::Answer::StatesFailed => self.witness.reach("the states were not kept"),
                 spool::Answer::Trimmed { .. } => self.witness.reach("a run is trimmed"),
                 spool::Answer::Neighbours { adopted: Some(adopted), .. } => {
                     for found in &adopted.runs {
@@ -155,13 +210,17 @@ impl World {
                 _ => {}
             }
             if let spool::Answer::Appended { run, up_to } = answer
-                && self.defect == Some(Defect::DeletedEarly)
+                && self.planted == Some(Planted::Hand(Hand::DeletedEarly))
             {
                 let trim = Command::Trim { run, up_to };
                 self.witness.deleted(site.volume, &site.slot, run, Some(up_to.0));
                 volume.execute(&mut site.seat, spool::Order::Do(trim), false, fresh);
             }
+            let told = said.map(|said| format!("{} disk: {said} -> {}", short(id), told_answer(&answer)));
             site.answered(now, answer);
+            if let Some(told) = told {
+                self.line(|| told);
+            }
         }
         self.drain(id);
     }
@@ -194,15 +253,35 @@ impl World {
         let exit = Exit::Ran(i32::from(state.number()));
         let output = format!("serial={}", self.answers);
         let outcome = Outcome::text(now.wall, Duration::from_millis(3), exit, state, output);
+        let before = site.scheduler.status(now).results;
         site.scheduler.handle_outcome(now, probe, outcome);
+        let after = site.scheduler.status(now);
+        let number = self.answers;
+        if after.results > before {
+            self.witness.answered(id, number, self.now);
+        } else {
+            self.witness.reach("an answer is good for nothing");
+        }
+        if after.fenced && after.results > before {
+            self.witness.reach("an answer comes after the fence");
+        }
+        self.line(|| format!("{} asked {}: {state}, answer {number}", short(id), check.object));
         self.drain(id);
     }
 
     /// A process ends. `power`: with its machine; `farewell`: it says so to the master.
     pub(in crate::simulation) fn leave(&mut self, id: InstanceId, power: bool, farewell: bool) {
         let Some(site) = self.sites.remove(&id) else { return };
+        self.line(|| format!("{} {} ends, power lost: {power}, as told: {farewell}", site.slot, short(id)));
+        let left = site.scheduler.status(site.now(self.now)).undelivered;
+        if farewell && site.scheduler.is_settled() && left == 0 {
+            self.witness.reach("a process ends with everything delivered");
+        }
         if let Some(volume) = self.volumes.get_mut(site.volume) {
-            volume.leave(&site.seat, power, &mut self.chance);
+            let lost = volume.leave(&site.seat, power, &mut self.chance);
+            if lost > 0 {
+                self.witness.reach("what was written is lost with the power");
+            }
         }
         let told = if farewell { self.plan.delay * 2 } else { IDLE };
         for link in self.links_of(id) {
@@ -215,5 +294,61 @@ impl World {
             let back = self.chance.time(Duration::from_secs(1), Duration::from_secs(40));
             self.after(back, Event::Start { slot: site.slot, volume: site.volume, extra: false });
         }
+    }
+}
+
+fn as_u64(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// A process in the digest.
+pub(in crate::simulation) fn whose(id: InstanceId) -> u64 {
+    id.0.first_chunk::<8>().copied().map_or(0, u64::from_be_bytes)
+}
+
+/// An order in the digest.
+fn kind(order: &Command) -> u8 {
+    match order {
+        Command::Probe { .. } => 1,
+        Command::OpenRun => 2,
+        Command::Append { .. } => 3,
+        Command::Read { .. } => 4,
+        Command::Trim { .. } => 5,
+        Command::CloseRun(_) => 6,
+        Command::Send { .. } => 7,
+        Command::Keep(_) => 8,
+        Command::KeepStates(_) => 9,
+    }
+}
+
+/// An order in a few words.
+fn told_order(order: &Command) -> String {
+    match order {
+        Command::Append { run, batches } => {
+            let spans: Vec<String> = batches.iter().map(|batch| format!("{}..={}", batch.first, batch.last)).collect();
+            format!("append to {run}: {}", spans.join(", "))
+        }
+        Command::Keep(kept) => format!("keep assignment {}", kept.assignment.generation),
+        Command::KeepStates(states) => format!("keep {} states", states.states.len()),
+        other => format!("{other:?}"),
+    }
+}
+
+fn told_order_of(order: &spool::Order) -> String {
+    match order {
+        spool::Order::Do(command) => told_order(command),
+        spool::Order::Survey => "survey".to_owned(),
+        spool::Order::Tell(_) => "tell".to_owned(),
+    }
+}
+
+fn told_answer(answer: &spool::Answer) -> String {
+    match answer {
+        spool::Answer::Read { found, .. } => format!("{} batches through {}", found.batches.len(), found.through),
+        spool::Answer::Neighbours { alive, adopted } => {
+            let runs = adopted.as_ref().map_or(0, |adopted| adopted.runs.len());
+            format!("neighbour alive: {alive}, {runs} runs adopted")
+        }
+        other => first_word(&format!("{other:?}")),
     }
 }

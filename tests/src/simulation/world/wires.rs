@@ -1,19 +1,23 @@
 //! The links of a world: dialled, opened, carrying frames, fallen silent, gone.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use master::fleet::ConnectionId;
-use satellite::link::backoff;
-use shared::delivery::Key;
+use satellite::link::{LANE_QUEUE_FRAMES, backoff};
+use satellite::outbox;
+use shared::delivery::{Key, decode_header};
 use shared::frame::Lane;
-use shared::message::{self, ToSatellite};
+use shared::message::{self, FRAME_BYTES_MAX, ToMaster, ToSatellite};
 use shared::name::{CheckId, InstanceId};
 use shared::time::Monotonic;
 
+use super::headquarters::first_word;
 use super::{CONNECT, Event, World, nanos};
 use crate::simulation::network::{IDLE, Link, Roads, Way, transit};
+use crate::simulation::secret;
 
 impl World {
     pub(in crate::simulation) fn links_of(&self, id: InstanceId) -> Vec<u64> {
@@ -34,7 +38,11 @@ impl World {
             return;
         }
         let roads = self.roads(id);
-        let reachable = !roads.up.is_cut(self.now) && !roads.down.is_cut(self.now);
+        let reachable = !roads.up.is_cut(self.now) && !roads.down.is_cut(self.now) && !self.master_pauses();
+        if self.is_denied(id) {
+            self.witness.reach("a denied satellite is turned away");
+            return self.dial_again(id, self.plan.delay * 4);
+        }
         match &self.master {
             Some(master) if reachable => {
                 let epoch = master.epoch;
@@ -54,12 +62,14 @@ impl World {
 
     pub(in crate::simulation) fn opened(&mut self, id: InstanceId, epoch: u64) {
         let roads = self.roads(id);
-        let cut = roads.up.is_cut(self.now) || roads.down.is_cut(self.now);
+        let cut =
+            roads.up.is_cut(self.now) || roads.down.is_cut(self.now) || self.master_pauses() || self.is_denied(id);
         let Some(master) = self.master.as_mut().filter(|master| master.epoch == epoch && !cut) else {
             return self.dial_again(id, CONNECT);
         };
         let Some(site) = self.sites.get_mut(&id) else { return };
         site.failures = 0;
+        site.unacknowledged.clear();
         self.connections += 1;
         let connection = ConnectionId(self.connections);
         master.links.insert(connection, self.connections);
@@ -72,6 +82,12 @@ impl World {
             master_open: true,
             lanes: BTreeMap::new(),
         };
+        let rivals = self.links.values().filter(|other| other.slot == link.slot && other.satellite_open);
+        match rivals.count() {
+            0 => {}
+            1 => self.witness.reach("two processes of a slot are connected"),
+            _ => self.witness.reach("three processes of a slot are connected"),
+        }
         self.links.insert(self.connections, link);
         master.coordinator.handle_connected(
             connection,
@@ -123,18 +139,51 @@ impl World {
     }
 
     pub(in crate::simulation) fn send_up(&mut self, id: InstanceId, lane: Lane, payload: Bytes) {
-        if let Some(link) = self.links_of(id).pop() {
-            self.send(link, Way::Up, lane, payload);
+        let Some(link) = self.links_of(id).pop() else { return };
+        if lane != Lane::Control {
+            self.count_unacknowledged(id, lane, &payload);
+            let queue = self.links.get(&link).and_then(|link| link.lanes.get(&(Way::Up, lane)));
+            if queue.is_some_and(|queue| queue.len() >= LANE_QUEUE_FRAMES) {
+                // As the program does: what the link cannot take is sent again on the next one.
+                self.after(self.plan.delay, Event::Gone(link, Way::Up));
+                return self.after(Duration::ZERO, Event::Gone(link, Way::Down));
+            }
+        }
+        self.send(link, Way::Up, lane, payload);
+    }
+
+    /// No more is under way without an acknowledgement than the window of its lane holds (I9).
+    fn count_unacknowledged(&mut self, id: InstanceId, lane: Lane, payload: &[u8]) {
+        let (Some(site), Ok((header, _))) = (self.sites.get_mut(&id), decode_header(payload)) else { return };
+        let told = &site.told;
+        let sent = site.unacknowledged.entry(lane).or_default();
+        sent.retain(|(run, last)| told.get(run).is_none_or(|told| told < last));
+        sent.push((header.run, header.last.0));
+        let (count, most) = (sent.len(), outbox::WINDOW_BATCHES);
+        match count.cmp(&most) {
+            Ordering::Greater => {
+                self.witness.violated("I9", format!("{count} batches of one lane are unacknowledged, at most {most}"));
+            }
+            Ordering::Equal => self.witness.reach("a window is full"),
+            Ordering::Less => {}
         }
     }
 
     pub(in crate::simulation) fn send(&mut self, number: u64, way: Way, lane: Lane, payload: Bytes) {
+        self.trace.decided(self.now, number, &payload);
+        if payload.len() > FRAME_BYTES_MAX {
+            self.witness.violated("I9", format!("a frame of {} bytes", payload.len()));
+        }
+        if way == Way::Up && lane == Lane::Control && secret::tells(&payload) {
+            self.witness.violated("I15", "what a check was asked with is told to the master".to_owned());
+        }
+        self.line(|| format!("link {number} {way:?} {lane:?}: {}", told_frame(way, lane, &payload)));
         let Some(link) = self.links.get_mut(&number) else { return };
         let volume = self.sites.get(&link.instance).map_or(usize::MAX, |site| site.volume);
         let road = self.roads.get(&volume).copied().unwrap_or_default();
         let road = if way == Way::Up { road.up } else { road.down };
         let arrival = self.now.max(if road.is_cut(self.now) { road.cut_until } else { 0 })
-            + transit(&road, self.now, self.plan.delay, &mut self.chance);
+            + transit(&road, lane, self.now, self.plan.delay, &mut self.chance);
         let queue = link.lanes.entry((way, lane)).or_default();
         let arrival = arrival.max(queue.back().map_or(0, |(last, _)| *last));
         queue.push_back((arrival, payload));
@@ -157,7 +206,6 @@ impl World {
         } else if way == Way::Down && site.is_some_and(|site| site.paused_until > self.now) {
             site.map_or(0, |site| site.paused_until)
         } else if way == Way::Up && self.master.as_ref().is_some_and(|master| master.coordinator.is_saturated()) {
-            self.witness.reach("the master takes no more");
             self.now + 50_000_000
         } else {
             0
@@ -187,6 +235,21 @@ impl World {
                 let now = site.now(self.now);
                 for message in message::decode::<ToSatellite>(&payload).unwrap_or_default() {
                     match &message {
+                        ToSatellite::Ack(ack) => {
+                            site.told.insert(ack.run, ack.position.0);
+                        }
+                        ToSatellite::CloseRun(run) => {
+                            site.told.insert(*run, u64::MAX);
+                        }
+                        ToSatellite::Welcome(welcome) => {
+                            site.told = welcome.positions.iter().map(|at| (at.run, at.position.0)).collect();
+                        }
+                        _ => {}
+                    }
+                    match &message {
+                        ToSatellite::Fence if site.ends_by.is_some() => {
+                            self.witness.reach("a process is fenced while it ends");
+                        }
                         ToSatellite::Fence => self.witness.reach("a process is fenced"),
                         ToSatellite::Welcome(welcome) if welcome.holder && site.scheduler.status(now).fenced => {
                             self.witness.reach("a process has its slot back");
@@ -229,6 +292,9 @@ impl World {
             Way::Down if std::mem::take(&mut link.satellite_open) => {
                 let Some(site) = self.sites.get_mut(&id) else { return };
                 let now = site.now(self.now);
+                if !site.scheduler.status(now).connected {
+                    self.witness.reach("a link dies before its hello is answered");
+                }
                 site.scheduler.handle_disconnected(now);
                 self.drain(id);
                 self.dial_again(id, Duration::ZERO);
@@ -237,6 +303,35 @@ impl World {
         }
         if self.links.get(&number).is_some_and(|link| !link.master_open && !link.satellite_open) {
             self.links.remove(&number);
+        }
+    }
+}
+
+/// A frame in a few words.
+fn told_frame(way: Way, lane: Lane, payload: &[u8]) -> String {
+    let told = |words: Vec<String>| words.join(", ");
+    match (way, lane) {
+        (Way::Up, Lane::Live | Lane::Backlog) => match decode_header(payload) {
+            Ok((header, _)) => format!("{} {}..={}", header.run, header.first, header.last),
+            Err(error) => error.to_string(),
+        },
+        (Way::Up, Lane::Control) => {
+            let messages = message::decode::<ToMaster>(payload).unwrap_or_default();
+            told(messages.iter().map(|message| first_word(&format!("{message:?}"))).collect())
+        }
+        (Way::Down, _) => {
+            let messages = message::decode::<ToSatellite>(payload).unwrap_or_default();
+            told(
+                messages
+                    .iter()
+                    .map(|message| match message {
+                        ToSatellite::Ack(ack) => format!("Ack {} {}", ack.run, ack.position),
+                        ToSatellite::CloseRun(run) => format!("CloseRun {run}"),
+                        ToSatellite::Welcome(welcome) => format!("Welcome holder: {}", welcome.holder),
+                        other => first_word(&format!("{other:?}")),
+                    })
+                    .collect(),
+            )
         }
     }
 }

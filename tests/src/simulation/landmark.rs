@@ -1,0 +1,102 @@
+//! The interesting states: what many worlds must have been through, else they are too tame to prove anything. One table, a name and a
+//! sentence each; whoever teaches the brains something adds its states here and calls `Witness::reach` where they are seen.
+
+/// Name and meaning.
+pub const LANDMARKS: &[(&str, &str)] = &[
+    ("a batch of many results", "eight results or more shared one batch, one commit, one frame"),
+    ("a batch that is known in part", "somebody sent again what was there, with more behind it"),
+    ("a check is taken from its owner", "ownership moved to another slot, or to nobody"),
+    ("a check runs without the master", "a satellite with no link asked a daemon"),
+    ("a claim is refused", "a process that was fenced asked for its slot while the holder lived"),
+    ("a clock is hours wrong", "a machine's wall clock stepped by hours"),
+    ("a commit failed", "the master's disk refused a group"),
+    ("a commit outlived its master", "the master died with a group on its way that had reached the disk all the same"),
+    ("a denied satellite is turned away", "a satellite whose certificate is on the deny list called"),
+    ("a drained run went on", "a run called complete had a copy on another volume, and more of it came"),
+    ("a gap nobody explained", "sequences were missing that no satellite had given up"),
+    ("a gap that the satellite named", "what a satellite can no longer read is told in its place"),
+    ("a group of many rows", "eight rows or more shared one commit"),
+    ("a late result", "a result that something newer or another grant had overtaken"),
+    ("a late result is the one whose state was told", "a result came behind the snapshot that had told its state"),
+    ("a link dies before its hello is answered", "a satellite said who it is, and the link was gone"),
+    ("a link flaps", "a link was cut again as soon as something waited behind it"),
+    ("a link is closed for a failed commit", "who sent what could not be made durable is made to send it again"),
+    (
+        "a metrics store forgets what it was given",
+        "a store was killed before it had written, and was given all of it again",
+    ),
+    ("a metrics store is behind", "eight rows or more waited for a store"),
+    ("a minute after the heal every state is right", "what an owner knew 45 s after the heal was shown at 60 s"),
+    ("a neighbour on the volume", "a process found another one alive on its volume"),
+    ("a process ends with everything delivered", "told to end, a satellite left nothing behind"),
+    ("a process has its slot back", "a process that was fenced holds its slot again"),
+    ("a process is fenced", "a process was told that another has its slot"),
+    ("a process is fenced while it ends", "a process that was told to end lost its slot before it had"),
+    ("a process is sent for", "the holder of a slot is silent: who waits for it is told to claim it"),
+    ("a read fails", "a satellite's disk did not give back what it had taken"),
+    ("a result comes an hour late", "a backlog of more than an hour was delivered"),
+    ("a result is refused", "a result for a check that is unknown, another's, or that says what cannot be"),
+    ("a run is drained", "all of a run is at the master, and nothing is added to it"),
+    ("a run is opened at a reconnect", "undelivered results became backlog, live results a run of their own"),
+    ("a run is trimmed", "acknowledged batches were deleted"),
+    ("a satellite comes back without its volume", "everything on a volume was lost"),
+    (
+        "a satellite stands still for longer than its lease",
+        "a process was stopped, and its slot silent, without anything having ended",
+    ),
+    ("a slot changes hands", "a process took a slot that another had"),
+    ("a slot has told its newest states", "a snapshot came to its end"),
+    ("a slot is out", "the master moved a silent slot's hosts"),
+    ("a slot is stable again", "a slot that was out owns hosts again"),
+    ("a slot is stale", "a slot was silent for longer than its lease"),
+    ("a slot may own checks", "a slot came for the first time, or came back"),
+    (
+        "a slot tells what it saw of a check that has moved",
+        "a result came from an owner that had lost the check meanwhile",
+    ),
+    ("a snapshot brings a hard problem", "a problem was confirmed out of sight, and told before the backlog"),
+    ("a snapshot brings a state", "a state came before its result"),
+    (
+        "a snapshot brings a state made under an older grant",
+        "what was seen under a grant that has ended still counts where nothing is newer",
+    ),
+    ("a start from disk", "a process began with the assignment that an earlier one had kept"),
+    ("a state became hard out of the master's sight", "a problem was confirmed behind a cut"),
+    ("a window is full", "as many batches were under way as may be without an acknowledgement"),
+    ("an activation was not committed", "the operator's change met a disk that refused it"),
+    ("an answer comes after the fence", "a daemon answered a process that had lost its slot meanwhile"),
+    ("an answer is good for nothing", "a daemon answered a question that is another by now"),
+    ("an earlier process's run is delivered", "a process found runs that an earlier one had left"),
+    ("backlog", "results of an older run came"),
+    ("commits fail in a row", "the master's disk refused more than two groups, one after the other"),
+    ("no run could be opened", "a satellite's disk refused a new run"),
+    ("nonsense closes a link", "somebody said what cannot be read"),
+    ("results are in memory only", "a satellite's disk refused a batch"),
+    ("the assignment was not kept", "a satellite's disk refused the assignment"),
+    ("the master comes back", "a master began with the journal of an earlier one"),
+    ("the master holds itself cut off", "more than half of the slots were silent, and nothing moved"),
+    (
+        "the master stands still for longer than links do",
+        "the master was stopped, its links were given up, and it went on",
+    ),
+    ("the master's time stands still", "the master's clock went back, and the journal's time did not"),
+    ("the sixty-fourth run", "a satellite opened the last run that it may have undelivered"),
+    ("the states were not kept", "a satellite's disk refused the states"),
+    ("three processes of a slot are connected", "two claimants beside a holder"),
+    ("two processes of a slot are connected", "one claimant beside a holder"),
+    ("what was written is lost with the power", "a machine's memory took batches that were never synced"),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_state_is_named_once_and_explained() {
+        let names: BTreeSet<&str> = LANDMARKS.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names.len(), LANDMARKS.len());
+        assert!(LANDMARKS.iter().all(|(name, meaning)| !name.is_empty() && meaning.len() > name.len() / 2));
+    }
+}
