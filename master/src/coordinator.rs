@@ -311,7 +311,7 @@ impl Coordinator {
         if self.has(Defect::PublishedTwice) {
             self.commands.push_back(Command::Published(Arc::clone(&rows)));
         }
-        if !(self.has(Defect::PublishedNever) && !self.groups.is_empty()) {
+        if !self.has(Defect::PublishedNever) || self.groups.is_empty() {
             self.commands.push_back(Command::Published(rows));
         }
         // One acknowledgement a run and link: positions are cumulative.

@@ -141,7 +141,7 @@ mod tests {
                 duration_us: u64::MAX,
                 exit: Some(shared::check::Exit::Error("check-kind-unknown".into())),
                 passive: false,
-                output: "x".repeat(if check.0 % 2 == 0 { OUTPUT_BYTES_MAX } else { 20 }),
+                output: "x".repeat(if check.0.is_multiple_of(2) { OUTPUT_BYTES_MAX } else { 20 }),
                 authenticated: Some(false),
                 offset_ms: Some(i64::MIN),
             }),

@@ -437,7 +437,7 @@ fn what_a_snapshot_told_gives_way_to_the_moment_it_came_about() {
     let newest = result_at(40, down.after, State::Critical);
     let after = result_at(50, newest.after, State::Critical);
     let shown = transitions_of(vec![
-        (batch_of(1, &[good.clone()]), verdicts(Effect::Current, 1)),
+        (batch_of(1, std::slice::from_ref(&good)), verdicts(Effect::Current, 1)),
         told(&newest, &good),
         (batch_of(2, &[after]), verdicts(Effect::Current, 1)),
         (batch_of(3, &[still]), verdicts(Effect::Late, 1)),
