@@ -32,7 +32,7 @@ pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Addresses of one name that are tried; further ones are left out.
 pub const ADDRESSES_MAX: usize = 16;
 /// Frames waiting for one lane; one more is [`SendError::Full`] and stays with the sender.
-pub const LANE_QUEUE_FRAMES: usize = 64;
+pub const LANE_QUEUE_FRAMES: usize = 512;
 /// How often the end of the master's certificate is looked for.
 const END_EVERY: Duration = Duration::from_secs(1);
 /// How long a stop waits for the master to take notice.
@@ -49,6 +49,8 @@ pub struct Settings {
     pub masters: Vec<String>,
     /// Holds `slot.crt`, `slot.key` and `ca.crt`, read anew at each attempt.
     pub certificates: PathBuf,
+    /// How QUIC finds out how much the road carries.
+    pub congestion: tls::Congestion,
 }
 
 /// What happens on the link.
@@ -137,16 +139,22 @@ struct End {
     patient: bool,
     /// The master had sent a frame: the next failure is a first one.
     served: bool,
+    /// Nothing came back at all, or the master's name could not be asked for.
+    silent: bool,
 }
 
 impl End {
     fn plain(reason: String) -> End {
-        End { reason, refusal: None, patient: false, served: false }
+        End { reason, refusal: None, patient: false, served: false, silent: false }
+    }
+
+    fn silent(reason: String) -> End {
+        End { silent: true, ..End::plain(reason) }
     }
 
     fn refused(refusal: Refusal, detail: &str) -> End {
         let reason = if detail.is_empty() { refusal.to_string() } else { format!("{refusal} ({detail})") };
-        End { reason, refusal: Some(refusal), patient: false, served: false }
+        End { refusal: Some(refusal), ..End::plain(reason) }
     }
 }
 
@@ -157,15 +165,24 @@ pub async fn run(
     refusals: Arc<Refusals>,
     stop: CancellationToken,
 ) {
-    let (mut failures, began) = (0u32, Instant::now());
+    let (mut failures, mut linked_before, began) = (0u32, false, Instant::now());
     while !stop.is_cancelled() {
         let end = attempt(&settings, &events, &stop).await;
         if stop.is_cancelled() || events.is_closed() {
             break;
         }
         failures = if end.served { 1 } else { failures.saturating_add(1) };
-        let longest = if end.patient { backoff::BACKOFF_MAX } else { backoff::longest(failures) };
-        let retry_in = backoff::wait(longest, rand::random());
+        linked_before |= end.served;
+        let road = match (end.silent, linked_before) {
+            (false, _) => backoff::Road::Answering,
+            (true, false) => backoff::Road::Silent,
+            (true, true) => backoff::Road::Cut,
+        };
+        let chance = rand::random();
+        let retry_in = match end.patient {
+            true => backoff::wait(backoff::BACKOFF_MAX, chance),
+            false => backoff::pause(road, failures, chance),
+        };
         let now = Monotonic(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
         match end.refusal.map(|refusal| (refusal, refusals.count(refusal, now))) {
             Some((refusal, Some(total))) => {
@@ -207,12 +224,13 @@ async fn attempt(settings: &Settings, events: &mpsc::Sender<LinkEvent>, stop: &C
 async fn reach(settings: &Settings) -> Result<(Endpoint, Connection, MasterSession), End> {
     // Files are small and local; still not read on the threads that probe.
     let directory = settings.certificates.clone();
-    let credentials = match tokio::task::spawn_blocking(move || tls::read(&directory)).await {
+    let congestion = settings.congestion;
+    let credentials = match tokio::task::spawn_blocking(move || tls::read(&directory, congestion)).await {
         Ok(Ok(credentials)) => credentials,
         Ok(Err(error)) => return Err(End::plain(format!("{error:#}"))),
         Err(error) => return Err(End::plain(format!("the certificates were not read: {error}"))),
     };
-    let (mut reasons, mut refusal) = (Vec::new(), None);
+    let (mut reasons, mut refusal, mut silent) = (Vec::new(), None, true);
     for master in &settings.masters {
         let addresses = match resolve(master).await {
             Ok(addresses) => addresses,
@@ -226,6 +244,7 @@ async fn reach(settings: &Settings) -> Result<(Endpoint, Connection, MasterSessi
                 Ok(reached) => return Ok(reached),
                 Err(end) => {
                     refusal = refusal.or(end.refusal);
+                    silent &= end.silent;
                     reasons.push(format!("{master} ({address}): {}", end.reason));
                 }
             }
@@ -234,7 +253,7 @@ async fn reach(settings: &Settings) -> Result<(Endpoint, Connection, MasterSessi
     if settings.masters.is_empty() {
         reasons.push("no master is named".to_owned());
     }
-    Err(End { refusal, ..End::plain(reasons.join("; ")) })
+    Err(End { refusal, silent, ..End::plain(reasons.join("; ")) })
 }
 
 async fn resolve(master: &str) -> Result<Vec<SocketAddr>> {
@@ -269,7 +288,7 @@ async fn connect(
         .map_err(|error| End::plain(format!("cannot connect: {error}")))?;
     let silent = || {
         let port = address.port();
-        End::plain(format!(
+        End::silent(format!(
             "UDP port {port} to {master} gets no answer: is it closed by a firewall, or is no master there?"
         ))
     };
@@ -324,7 +343,7 @@ fn told(error: &ConnectionError) -> End {
                 ..End::plain(String::new())
             }
         }
-        ConnectionError::TimedOut => End::plain(format!("the master was not heard for {:?}", tls::IDLE)),
+        ConnectionError::TimedOut => End::silent(format!("the master was not heard for {:?}", tls::IDLE)),
         error => End::plain(error.to_string()),
     }
 }

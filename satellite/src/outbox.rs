@@ -24,8 +24,9 @@ use run::{Place, Run};
 pub const LIVE_WINDOW_BYTES: usize = 2 * 1024 * 1024;
 /// The same for the backlog lane.
 pub const BACKLOG_WINDOW_BYTES: usize = 1024 * 1024;
-/// Unacknowledged batches of one lane. Below the frames a lane of the link can queue, so that the link always has room.
-pub const WINDOW_BATCHES: usize = 48;
+/// Unacknowledged batches of one lane. Below the frames a lane of the link can queue, so that the link always has room. A batch may
+/// be a single result, a hundred of them come a second, and on a bad road a word and its acknowledgement take several seconds.
+pub const WINDOW_BATCHES: usize = 500;
 /// Runs named in Hello, the oldest and the open one; further ones are delivered without being named first.
 pub const HELLO_RUNS_MAX: usize = 2048;
 

@@ -124,7 +124,8 @@ pub async fn run(settings: Run, stop: CancellationToken) -> Result<()> {
         .with_context(|| format!("the data directory {} cannot be used", settings.data.display()))?;
     let disk = spool::start(spool);
     let prober = Arc::new(Prober::new().context("the prober cannot be set up")?.with_plugins(settings.plugins.clone()));
-    let link_settings = link::Settings { masters: settings.master.clone(), certificates };
+    let link_settings =
+        link::Settings { masters: settings.master.clone(), certificates, congestion: settings.congestion };
     let linking = Linking::start(link_settings, Arc::default(), Duration::ZERO);
     let scheduler = Scheduler::new(identity, beginning, clocks.now());
     let mut shell = Shell {

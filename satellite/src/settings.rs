@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use shared::name::{RegionName, SlotNumber};
 
 use crate::discover;
+use crate::link::tls::Congestion;
 
 const TEACHING: &str = "\
 A satellite runs the checks that its master gives to its slot of a region, and
@@ -130,6 +131,9 @@ pub struct Run {
     /// Directories in which a plugin that a check names without one is looked for; the first that has it counts.
     #[arg(long, env = "PERIGEE_PLUGINS", value_name = "DIR:DIR", value_delimiter = ':', default_values = USUAL_PLUGINS)]
     pub plugins: Vec<PathBuf>,
+    /// How much the road to the master carries is found out by losses (new-reno, cubic) or by what arrives (bbr).
+    #[arg(long, env = "PERIGEE_CONGESTION", value_name = "WAY", value_enum, default_value_t)]
+    pub congestion: Congestion,
     /// What is logged to standard error: a level, or levels by target as in `info,perigee::ack=debug`.
     #[arg(long, env = "PERIGEE_LOG", value_name = "FILTER", default_value = "info")]
     pub log: String,

@@ -6,18 +6,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use quinn::congestion::BbrConfig;
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{IdleTimeout, ServerConfig, TransportConfig, ValidationTokenConfig, VarInt};
+use quinn::{IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, ValidationTokenConfig, VarInt};
 use rustls::RootCertStore;
 use rustls::server::{StoresServerSessions, WebPkiClientVerifier};
 use shared::frame::LINK_PROTOCOL;
 
 use crate::trust::{MasterLeaf, Trust};
 
-/// A satellite not heard for this long is gone.
-pub const IDLE: Duration = Duration::from_secs(15);
-/// A quiet connection is kept open by a packet this often; two may be lost before [`IDLE`].
-pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// A satellite not heard for this long is gone. QUIC counts anew when something is sent after the last thing heard, at the latest
+/// a [`KEEP_ALIVE`] later: the two together stay below 15 s, so that a peer that vanished is noticed before its slot is stale.
+pub const IDLE: Duration = Duration::from_secs(10);
+/// A quiet connection is kept open by a packet this often; two may be lost before [`IDLE`], and NAT tables forget UDP after 30 s.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// Until a round trip is measured it is taken for this long (RFC 9002, 6.2.2).
+pub const INITIAL_ROUND_TRIP: Duration = Duration::from_millis(333);
+/// Bytes of UDP payload that a road carries that QUIC works on at all (RFC 9000, 14.1): where all begins, and falls back to when
+/// larger packets vanish.
+pub const MTU_MIN: u16 = 1200;
+/// The most that is looked for: an Ethernet frame under IPv6.
+pub const MTU_MAX: u16 = 1452;
+/// How often a larger size is looked for; roads change rarely.
+pub const MTU_LOOKED_FOR: Duration = Duration::from_secs(600);
+/// After larger packets vanished none are tried for this long.
+pub const MTU_AFTER_BLACK_HOLE: Duration = Duration::from_secs(60);
 /// Streams with two directions a satellite may open: control.
 pub const BIDIRECTIONAL_STREAMS: u32 = 1;
 /// Streams with one direction a satellite may open: live and backlog.
@@ -116,12 +129,22 @@ pub(super) fn server_config(
 }
 
 fn transport() -> Result<TransportConfig> {
+    let mut sizes = MtuDiscoveryConfig::default();
+    sizes.interval(MTU_LOOKED_FOR).upper_bound(MTU_MAX).black_hole_cooldown(MTU_AFTER_BLACK_HOLE);
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(BIDIRECTIONAL_STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(ONE_WAY_STREAMS))
         .max_idle_timeout(Some(IdleTimeout::try_from(IDLE).context("the idle timeout is too long for QUIC")?))
         .keep_alive_interval(Some(KEEP_ALIVE))
+        // The satellites' default too, and chosen by measurement: docs/decisions/0009-congestion-controller.md.
+        .congestion_controller_factory(Arc::new(BbrConfig::default()))
+        .initial_rtt(INITIAL_ROUND_TRIP)
+        .initial_mtu(MTU_MIN)
+        .min_mtu(MTU_MIN)
+        .mtu_discovery_config(Some(sizes))
+        // The peer acknowledges every second packet at once: what is lost is known one round trip later, and the frames are few.
+        .ack_frequency_config(None)
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
         .send_window(SEND_WINDOW)

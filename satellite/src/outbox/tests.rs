@@ -302,7 +302,8 @@ fn the_window_bounds_what_is_unacknowledged_and_reading_fills_it_again() {
         all += sent(&mut outbox).len();
     }
     assert_eq!(all, WINDOW_BATCHES);
-    outbox.handle_ack(at(5000), position(9, 20));
+    let later = 20 * batches + 1000;
+    outbox.handle_ack(at(later), position(9, 20));
     let (read, _, from) = read_of(&orders(&mut outbox)).unwrap();
     assert_eq!(from, u64::try_from(WINDOW_BATCHES).unwrap() + 1);
     let found = ReadBatches {
@@ -310,7 +311,7 @@ fn the_window_bounds_what_is_unacknowledged_and_reading_fills_it_again() {
         through: Sequence(batches),
         ..ReadBatches::default()
     };
-    outbox.handle_read(at(5001), read, &found);
+    outbox.handle_read(at(later + 1), read, &found);
     assert_eq!(sent(&mut outbox).len(), 10);
 }
 

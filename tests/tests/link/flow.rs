@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use master::link::{CloseReason, LinkEvent as AtMaster};
+use satellite::link::tls::Congestion;
 use satellite::link::{LANE_QUEUE_FRAMES, Lane, LinkEvent as AtSatellite, LinkHandle, SendError, Settings, run};
 use shared::frame::FrameError;
 use shared::message::FRAME_BYTES_MAX;
@@ -25,7 +26,11 @@ impl Satellite {
     fn start(forge: &Forge, master: &Master) -> Satellite {
         let (events, told) = mpsc::channel(8);
         let stop = CancellationToken::new();
-        let settings = Settings { masters: vec![master.address.to_string()], certificates: forge.slot_directory() };
+        let settings = Settings {
+            masters: vec![master.address.to_string()],
+            certificates: forge.slot_directory(),
+            congestion: Congestion::default(),
+        };
         let task = tokio::spawn(run(settings, events, Refusals::default().into(), stop.clone()));
         Satellite { told, stop, task }
     }
@@ -185,7 +190,8 @@ async fn a_second_accepted_ca_is_trusted_by_the_master() {
     std::fs::write(certificates.join("slot.key"), key).unwrap();
     let (events, mut told) = mpsc::channel(8);
     let stop = CancellationToken::new();
-    let settings = Settings { masters: vec![master.address.to_string()], certificates };
+    let settings =
+        Settings { masters: vec![master.address.to_string()], certificates, congestion: Congestion::default() };
     let task = tokio::spawn(run(settings, events, Refusals::default().into(), stop.clone()));
     let Some(AtSatellite::Connected { link, .. }) = in_time("a link", told.recv()).await else { panic!("no link") };
     link.send(Lane::Control, Bytes::from_static(b"hello")).unwrap();

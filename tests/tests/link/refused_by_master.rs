@@ -2,6 +2,7 @@
 
 use quinn::ConnectionError;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose};
+use satellite::link::tls::Congestion;
 use satellite::link::{LinkEvent, Settings, run};
 use shared::frame::CLOSE_REFUSED;
 use shared::refusal::{Refusal, Refusals};
@@ -204,7 +205,8 @@ async fn a_refused_satellite_knows_why() {
     write_slot(&certificates, &params, &forge);
     let (events, mut told) = mpsc::channel(8);
     let stop = CancellationToken::new();
-    let settings = Settings { masters: vec![master.address.to_string()], certificates };
+    let settings =
+        Settings { masters: vec![master.address.to_string()], certificates, congestion: Congestion::default() };
     let task = tokio::spawn(run(settings, events, Refusals::default().into(), stop.clone()));
     let (reason, refusal) = loop {
         if let LinkEvent::Disconnected { reason, refusal, .. } = in_time("an end", told.recv()).await.unwrap() {

@@ -8,6 +8,7 @@ use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Connection, ConnectionError, Endpoint, ServerConfig};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose};
 use rustls::server::NoClientAuth;
+use satellite::link::tls::Congestion;
 use satellite::link::{LinkEvent, Settings, run};
 use shared::frame::{CLOSE_REFUSED, LINK_PROTOCOL};
 use shared::identity::master_dns_name;
@@ -33,7 +34,12 @@ impl Satellite {
     fn start(masters: Vec<String>, certificates: PathBuf) -> Satellite {
         let (events, told) = mpsc::channel(8);
         let (refusals, stop) = (Arc::new(Refusals::default()), CancellationToken::new());
-        let task = tokio::spawn(run(Settings { masters, certificates }, events, refusals.clone(), stop.clone()));
+        let task = tokio::spawn(run(
+            Settings { masters, certificates, congestion: Congestion::default() },
+            events,
+            refusals.clone(),
+            stop.clone(),
+        ));
         Satellite { told, refusals, stop, task }
     }
 

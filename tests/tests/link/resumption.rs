@@ -16,6 +16,7 @@ use rustls::client::{
 use rustls::server::{ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier};
 use rustls::{DigitallySignedStruct, NamedGroup, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use satellite::link::tls::Congestion;
 use satellite::link::{LinkEvent as SatelliteEvent, Settings, run};
 use shared::frame::{LINK_PROTOCOL, frame_head};
 use shared::identity::master_dns_name;
@@ -309,7 +310,11 @@ async fn the_satellite_never_offers_a_session() {
     let (mut connections, address, sessions) = generous(&forge);
     let (events, mut told) = mpsc::channel(8);
     let stop = CancellationToken::new();
-    let settings = Settings { masters: vec![address.to_string()], certificates: forge.slot_directory() };
+    let settings = Settings {
+        masters: vec![address.to_string()],
+        certificates: forge.slot_directory(),
+        congestion: Congestion::default(),
+    };
     let task = tokio::spawn(run(settings, events, Refusals::default().into(), stop.clone()));
     for _ in 0..2 {
         let connection = in_time("a handshake", connections.recv()).await.unwrap();
