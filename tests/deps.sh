@@ -9,7 +9,8 @@ packages=(
   monitoring-plugins-standard bind9-dnsutils openssh-server      # oracles of the other probes: check_dns and its nslookup, sshd
   graphite-carbon graphite-web                                   # a real store to write to and read back from
   libssl-dev pkg-config                                          # the system's OpenSSL for NRPE's anonymous TLS
-  strace iproute2 util-linux openssl jq python3 shellcheck        # watching, reading, linting
+  strace openssl jq python3 shellcheck                           # watching, reading, linting
+  util-linux iproute2 iptables                                   # networks of their own, and what damages them
   debootstrap                                                    # tests/bare-machine.sh
   chromium                                                       # the page, seen as a person sees it
 )

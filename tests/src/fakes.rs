@@ -45,12 +45,24 @@ impl Fakes {
     /// # Errors
     /// One cannot; the end of their log is in the message.
     pub fn start(directory: &Path, daemons: &[Value]) -> Result<Self> {
-        Self::started(
-            directory,
-            json!({ "daemons": daemons }),
-            daemons.len(),
-            Command::new(program("perigee-fake-nrpe")?),
-        )
+        Self::start_through(directory, daemons, &[])
+    }
+
+    /// The same, started through another program and its arguments.
+    ///
+    /// # Errors
+    /// As [`Fakes::start`].
+    pub fn start_through(directory: &Path, daemons: &[Value], through: &[String]) -> Result<Self> {
+        let program = program("perigee-fake-nrpe")?;
+        let command = match through.split_first() {
+            None => Command::new(program),
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+        };
+        Self::started(directory, json!({ "daemons": daemons }), daemons.len(), command)
     }
 
     /// Starts hostile daemons, each as `perigee-fake-nrpe --config` reads it. They stand for other machines, so they get this one's

@@ -89,6 +89,10 @@ pub struct Satellite {
     pub log: PathBuf,
     /// Program and arguments that it is started through.
     pub through: Vec<String>,
+    /// Further arguments of its own.
+    pub more: Vec<String>,
+    /// Where it is told that its master is, if not where the master listens.
+    pub road: Option<SocketAddr>,
     process: Option<Process>,
 }
 
@@ -194,6 +198,31 @@ impl Master {
 }
 
 impl Satellite {
+    fn new(directory: &Path, name: &str, region: &str, number: u32) -> Result<Self> {
+        let satellite = Self {
+            region: region.to_owned(),
+            number,
+            data: directory.join(name),
+            identity: directory.join(format!("{name}.identity")),
+            log: directory.join(format!("{name}.log")),
+            through: Vec::new(),
+            more: Vec::new(),
+            road: None,
+            process: None,
+        };
+        fs::create_dir_all(&satellite.data).with_context(|| format!("cannot make {}", satellite.data.display()))?;
+        Ok(satellite)
+    }
+
+    /// Another process of the same slot with the same certificate, on a volume of its own; nothing runs yet.
+    ///
+    /// # Errors
+    /// Its volume cannot be made.
+    pub fn claimant(&self, directory: &Path, name: &str) -> Result<Self> {
+        let other = Self::new(directory, name, &self.region, self.number)?;
+        Ok(Self { identity: self.identity.clone(), road: self.road, ..other })
+    }
+
     /// Its slot as `region/number`.
     #[must_use]
     pub fn slot(&self) -> String {
@@ -206,9 +235,10 @@ impl Satellite {
     /// It cannot be started.
     pub fn start(&mut self, master: SocketAddr) -> Result<()> {
         let mut command = command(program("perigee-satellite")?, &self.through);
+        let master = self.road.unwrap_or(master);
         command.args(["run", "--log", LOG_FILTER, "--master", &master.to_string(), "--region", &self.region]);
         command.args(["--slot", &self.number.to_string(), "--data"]).arg(&self.data);
-        command.arg("--identity").arg(&self.identity);
+        command.arg("--identity").arg(&self.identity).args(&self.more);
         self.process = Some(Process::start(&format!("satellite {}", self.slot()), &mut command, &self.log)?);
         Ok(())
     }
@@ -227,6 +257,14 @@ impl Satellite {
     /// It does not end in time, or with another code than 0.
     pub fn terminate(&mut self) -> Result<()> {
         terminate("perigee-satellite", self.process.take())
+    }
+
+    /// Sends it a signal by name.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        self.process.as_ref().with_context(|| format!("satellite {} does not run", self.slot()))?.signal(name)
     }
 
     /// Whether it runs.
@@ -273,17 +311,7 @@ impl Fleet {
         };
         let mut satellites = BTreeMap::new();
         for (region, number) in slots {
-            let name = format!("{region}-{number}");
-            let satellite = Satellite {
-                region: (*region).to_owned(),
-                number: *number,
-                data: directory.join(&name),
-                identity: directory.join(format!("{name}.identity")),
-                log: directory.join(format!("{name}.log")),
-                through: Vec::new(),
-                process: None,
-            };
-            fs::create_dir_all(&satellite.data).with_context(|| format!("cannot make {}", satellite.data.display()))?;
+            let satellite = Satellite::new(directory, &format!("{region}-{number}"), region, *number)?;
             satellites.insert(satellite.slot(), satellite);
         }
         Ok(Self { directory: directory.to_owned(), master, satellites })

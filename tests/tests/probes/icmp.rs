@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use satellite::probe::Prober;
 use shared::check::{Check, Exit, IcmpCheck, IcmpLevel, Outcome, State};
 use tests::missing::missing;
+use tests::network::is_own;
 
-use crate::network::{PERMITTED, answer_echoes, is_own, permit_icmp};
+use crate::network::{PERMITTED, answer_echoes, permit_icmp};
 
 const CHECK_ICMP: &str = "/usr/lib/nagios/plugins/check_icmp";
 const CHECK_PING: &str = "/usr/lib/nagios/plugins/check_ping";

@@ -9,8 +9,9 @@ use std::time::Duration;
 use serde_json::Value;
 use tests::fleet::Fleet;
 use tests::http::Client;
+use tests::network::is_own;
 
-use crate::network::{is_own, permit_icmp};
+use crate::network::permit_icmp;
 
 /// No single thing takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,0 +1,136 @@
+//! Who owned which check, read from the journal alone: rows are told what they were when they were written, and nothing is taken from
+//! the program's own state. A result may only be current under the newest grant of its check, by the slot that has it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use master::entry::{Effect, Entry, Row};
+use master::store::{self, Options, Read};
+use shared::delivery::BatchItem;
+use shared::name::{CheckId, Grant, InstanceId, JournalIndex, Slot, SlotNumber};
+
+/// What a journal says of ownership.
+#[derive(Debug, Default)]
+pub(crate) struct Ownership {
+    living: BTreeMap<CheckId, (Grant, Slot)>,
+    holders: BTreeMap<Slot, InstanceId>,
+    /// Grants given.
+    pub(crate) grants: usize,
+    /// Slots that went from one process to another.
+    pub(crate) fences: usize,
+    /// Results that were current.
+    pub(crate) current: usize,
+    /// Results that came under a grant that had ended.
+    pub(crate) observed: usize,
+    /// What must not be.
+    pub(crate) broken: Vec<String>,
+}
+
+impl Ownership {
+    /// Of the journal in a data directory that no process uses.
+    pub(crate) fn read(data: &Path) -> Self {
+        let opened = store::open(data, Options::default()).unwrap();
+        let mut reader = opened.store.reader(JournalIndex(0)).unwrap();
+        let mut ownership = Self::default();
+        while let Some(read) = reader.next().unwrap() {
+            let Read::Rows(rows) = read else { panic!("the journal is damaged: {read:?}") };
+            rows.iter().for_each(|row| ownership.fold(row));
+        }
+        ownership
+    }
+
+    fn fold(&mut self, row: &Row) {
+        let at = row.index;
+        if let Entry::Claim(claim) = &row.entry {
+            let before = self.holders.insert(claim.slot.clone(), claim.instance);
+            if before.is_some_and(|before| before != claim.instance) && row.outcomes.fenced != before {
+                self.broken.push(format!("row {at}: {} goes to another, and {before:?} is not fenced", claim.slot));
+            }
+        }
+        // The grants of a slot end with its holder: those that are not given anew here would be the fenced process's for ever.
+        if let (Entry::Claim(claim), Some(_)) = (&row.entry, row.outcomes.fenced) {
+            self.fences += 1;
+            let renewed = |check: &CheckId| row.outcomes.granted.iter().any(|granted| granted.checks.contains(check));
+            let left = self.living.iter().filter(|(check, (_, slot))| *slot == claim.slot && !renewed(check)).count();
+            if left > 0 {
+                self.broken.push(format!("row {at}: {left} grants of {} outlive its holder", claim.slot));
+            }
+        }
+        let mut given: BTreeMap<CheckId, Option<Slot>> = BTreeMap::new();
+        for granted in &row.outcomes.granted {
+            for check in &granted.checks {
+                if given.insert(*check, granted.slot.clone()).is_some() {
+                    self.broken.push(format!("row {at}: {check} is given to two"));
+                }
+            }
+        }
+        for (check, slot) in given {
+            self.grants += 1;
+            match slot {
+                Some(slot) => drop(self.living.insert(check, (row.grant(), slot))),
+                None => drop(self.living.remove(&check)),
+            }
+        }
+        self.fold_results(row);
+        self.fold_states(row);
+    }
+
+    /// States that a holder told of itself are judged as results are.
+    fn fold_states(&mut self, row: &Row) {
+        let Entry::Snapshot(snapshot) = &row.entry else { return };
+        for (told, verdict) in row.states().iter().zip(&row.outcomes.verdicts) {
+            let living = self.living.get(&told.check);
+            let is_owner = living.is_some_and(|(grant, slot)| (*grant, slot) == (told.key.grant, &snapshot.slot));
+            if verdict.effect == Effect::Current && !is_owner {
+                self.broken.push(format!("row {}: {} tells {told:?}, living is {living:?}", row.index, snapshot.slot));
+            }
+        }
+    }
+
+    fn fold_results(&mut self, row: &Row) {
+        let Entry::Batch(batch) = &row.entry else { return };
+        let items = row.items();
+        for (item, verdict) in items.iter().zip(&row.outcomes.verdicts) {
+            let BatchItem::Result(sequence, result) = item else { continue };
+            let living = self.living.get(&result.check);
+            let is_owner = living.is_some_and(|(grant, slot)| (*grant, slot) == (result.grant, &batch.slot));
+            match verdict.effect {
+                Effect::Current if is_owner => self.current += 1,
+                Effect::Current => self.broken.push(format!(
+                    "row {}: result {sequence} of {} under grant {} of {} is current, living is {living:?}",
+                    row.index, result.check, result.grant, batch.slot
+                )),
+                Effect::Late if !is_owner => self.observed += 1,
+                _ => {}
+            }
+        }
+    }
+
+    /// That nothing is broken, and that there was something to break.
+    pub(crate) fn assert_one_living_grant_each(&self) {
+        assert!(self.broken.is_empty(), "{:#?}", self.broken);
+        assert!(self.grants > 0 && self.current > 100, "{} grants, {} current results", self.grants, self.current);
+    }
+}
+
+#[test]
+fn a_current_result_of_a_fenced_process_is_found() {
+    let slot = Slot { region: "eu".parse().unwrap(), number: SlotNumber::new(1).unwrap() };
+    let mut ownership = Ownership::default();
+    ownership.living.insert(CheckId(1), (Grant(5), slot.clone()));
+    ownership.holders.insert(slot.clone(), InstanceId([1; 16]));
+    let claim =
+        master::entry::Claim { slot, instance: InstanceId([2; 16]), remote: String::new(), software: String::new() };
+    let row = Row {
+        index: JournalIndex(9),
+        term: shared::name::Term(1),
+        at: shared::time::Timestamp::from_millis(0),
+        entry: Entry::Claim(claim),
+        outcomes: master::entry::Outcomes::default(),
+    };
+    ownership.fold(&row);
+    assert_eq!(ownership.broken.len(), 1, "a holder is replaced and not fenced: {:?}", ownership.broken);
+    let outcomes = master::entry::Outcomes { fenced: Some(InstanceId([2; 16])), ..row.outcomes.clone() };
+    ownership.fold(&Row { outcomes, ..row });
+    assert_eq!(ownership.broken.len(), 2, "a grant outlives its holder: {:?}", ownership.broken);
+}
