@@ -8,11 +8,13 @@ mod event;
 mod action;
 mod document;
 pub(crate) mod fleet;
+mod incident;
 pub(crate) mod guard;
 pub(crate) mod list;
 mod listener;
 mod metrics;
 mod object;
+mod order;
 mod page;
 mod parameter;
 pub(crate) mod route;
@@ -36,7 +38,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Diagnostic, Severity};
-use crate::coordinator::View;
+use crate::coordinator::{Obeyed, Order, View};
 use crate::entry::Row;
 use crate::history::HistoryReader;
 use crate::store::Store;
@@ -96,6 +98,15 @@ pub enum Request {
         author: String,
         /// How it ended.
         reply: oneshot::Sender<Applied>,
+    },
+    /// Something about slots or moves.
+    Order {
+        /// What.
+        order: Order,
+        /// Who orders it, for the journal.
+        author: String,
+        /// How it ended.
+        reply: oneshot::Sender<Obeyed>,
     },
 }
 

@@ -5,14 +5,17 @@
 //! Rows gather in a group while the previous group's commit runs. A group that cannot be committed is dropped with everything after
 //! it: the working copy goes back to the last published state, and satellites are cut off so that they send again.
 
+pub mod clock;
 mod connection;
 mod group;
 mod presence;
 mod satellite;
+mod slots;
 mod snapshot;
 #[cfg(test)]
 mod tests;
 mod view;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -21,6 +24,7 @@ use std::time::Duration;
 use shared::defect::Defect;
 use shared::message::{self, ClockReply, RunPosition, ToMaster, ToSatellite};
 use shared::name::{CheckId, Generation, InstallationId, InstanceId, JournalIndex, RunId, Slot, Timeline};
+use shared::step::StepWatch;
 use shared::time::{Monotonic, Timestamp};
 
 use crate::config::Catalog;
@@ -31,6 +35,9 @@ use crate::status::Status;
 
 use connection::Connection;
 use group::Group;
+use watch::Watch;
+
+pub use slots::{Obeyed, Order};
 pub use view::{SlotLink, View};
 
 /// Rows waiting for their commit, in bytes. Beyond it no frame is taken ([`Coordinator::is_saturated`]): QUIC's windows fill up
@@ -82,6 +89,8 @@ pub enum Command {
     Close { connection: ConnectionId, cut: Cut },
     /// Answer whoever asked for an activation.
     Answer { request: RequestId, activation: Activation },
+    /// Answer whoever gave an order about slots.
+    Obeyed { request: RequestId, obeyed: Obeyed },
 }
 
 /// What follows a commit.
@@ -94,6 +103,7 @@ enum Consequence {
     Answer(RequestId, Activation),
     StatesHeard(ConnectionId),
     Settle(ConnectionId),
+    Obey(RequestId, Obeyed),
 }
 
 /// Who this master is.
@@ -121,9 +131,12 @@ pub struct Coordinator {
     /// Slots whose holder has told its newest states since it was last silent for a lease, or since this master began.
     settled: BTreeSet<Slot>,
     next_tick: Monotonic,
-    held_off: bool,
+    watch: Watch,
+    own_clock: StepWatch,
     /// Results refused since start, by reason.
     refused: BTreeMap<&'static str, u64>,
+    /// Results since start that ended after they came, by their satellite's clock.
+    future: u64,
     dirty: bool,
     /// The newest wall time given in.
     at: Timestamp,
@@ -146,8 +159,10 @@ impl Coordinator {
             heard,
             settled: BTreeSet::new(),
             next_tick: now.plus(PRESENCE_TICK),
-            held_off: false,
+            watch: Watch::new(now),
+            own_clock: StepWatch::default(),
             refused: BTreeMap::new(),
+            future: 0,
             dirty: true,
             at,
             commands: VecDeque::new(),
@@ -205,7 +220,9 @@ impl Coordinator {
                 ToMaster::Heartbeat(heartbeat) => {
                     self.say(id, &[ToSatellite::ClockReply(ClockReply { sent: heartbeat.clock, master: at })]);
                     if let Some(connection) = self.connections.get_mut(&id) {
-                        connection.offset_ms = at.as_millis().saturating_sub(heartbeat.clock.as_millis());
+                        // What it measured itself knows of the round trip; what is seen from here contains one way's delay.
+                        let seen = at.as_millis().saturating_sub(heartbeat.clock.as_millis());
+                        connection.offset_ms = heartbeat.offset_ms.unwrap_or(seen);
                         connection.heartbeat = Some(heartbeat);
                     }
                     self.dirty = true;
@@ -226,6 +243,7 @@ impl Coordinator {
                     }
                     self.drain(id, held.run, at);
                 }
+                ToMaster::ClockStep(step) => self.handle_clock_step(id, step, at),
             }
         }
     }
@@ -247,6 +265,7 @@ impl Coordinator {
             Reception::Known(position) => self.follow(Consequence::Acknowledge(id, position)),
             Reception::New(judged) => {
                 self.count_refused(&slot, &judged.outcomes);
+                self.future += clock::from_the_future(&judged.items, at);
                 let run = judged.position.run;
                 let entry = Entry::Batch(Batch { slot, bytes });
                 self.add(entry, judged.outcomes, &judged.items, None, at);
@@ -338,8 +357,14 @@ impl Coordinator {
             self.working = self.published.as_ref().clone();
         }
         for consequence in self.groups.drain(..).flat_map(|group| group.consequences) {
-            if let Consequence::Answer(request, _) = consequence {
-                self.commands.push_back(Command::Answer { request, activation: Activation::NotCommitted });
+            match consequence {
+                Consequence::Answer(request, _) => {
+                    self.commands.push_back(Command::Answer { request, activation: Activation::NotCommitted });
+                }
+                Consequence::Obey(request, _) => {
+                    self.commands.push_back(Command::Obeyed { request, obeyed: Obeyed::NotCommitted });
+                }
+                _ => {}
             }
         }
         for id in self.connections.keys().copied().collect::<Vec<_>>() {
@@ -358,6 +383,7 @@ impl Coordinator {
         if self.blocked_until.is_some_and(|until| now >= until) {
             self.blocked_until = None;
         }
+        self.look_at_own_clock(now, at);
         self.look_at_presence(now, at);
         self.call_waiting(now);
         self.dirty = true;
@@ -439,6 +465,7 @@ impl Coordinator {
             Consequence::Answer(request, activation) => {
                 self.commands.push_back(Command::Answer { request, activation })
             }
+            Consequence::Obey(request, obeyed) => self.commands.push_back(Command::Obeyed { request, obeyed }),
             Consequence::Greet(id) => self.greet(id),
             Consequence::StatesHeard(id) => self.say(id, &[ToSatellite::StatesHeard]),
             Consequence::Settle(id) => self.settle(id),

@@ -6,6 +6,8 @@
 //! record = format u8 | item list (see shared::item), one item of kind 1 per row      one record per group commit
 //! ```
 
+mod fleet;
+
 use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
@@ -20,6 +22,8 @@ use shared::name::{
 use shared::snapshot::StateTold;
 use shared::state::StateType;
 use shared::time::Timestamp;
+
+pub use fleet::{ClockStep, Incident, IncidentKind, Moves, Presence};
 
 /// Version of the record format.
 pub const RECORD_FORMAT: u8 = 1;
@@ -72,6 +76,15 @@ pub enum Entry {
     /// Newest states that an owner told when it was back, as they came.
     #[n(6)]
     Snapshot(#[n(0)] Snapshot),
+    /// A problem of the fleet begins or ends.
+    #[n(10)]
+    Incident(#[n(0)] Incident),
+    /// An operator holds back the moves of hosts, or lets them go on.
+    #[n(11)]
+    Moves(#[n(0)] Moves),
+    /// A wall clock was set.
+    #[n(12)]
+    ClockStep(#[n(0)] ClockStep),
 }
 
 /// See [`Entry::Genesis`].
@@ -117,20 +130,6 @@ pub struct Claim {
     /// Its version.
     #[n(3)]
     pub software: String,
-}
-
-/// See [`Entry::Presence`].
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Presence {
-    /// The slot.
-    #[n(0)]
-    pub slot: Slot,
-    /// Whether it may own checks from here on.
-    #[n(1)]
-    pub present: bool,
-    /// Stable name of the reason: `silent`, `stable`.
-    #[n(2)]
-    pub reason: String,
 }
 
 /// See [`Entry::Batch`].
@@ -402,12 +401,7 @@ impl Row {
             Entry::Batch(batch) => delivery::decode_header(&batch.bytes)
                 .and_then(|(header, body)| delivery::decode_items(&header, body))
                 .unwrap_or_default(),
-            Entry::Genesis(_)
-            | Entry::Activate(_)
-            | Entry::Claim(_)
-            | Entry::Presence(_)
-            | Entry::Drained(_)
-            | Entry::Snapshot(_) => Vec::new(),
+            _ => Vec::new(),
         }
     }
 

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::figure::as_value;
 use crate::api::{self, Applied, Figure, Request};
-use crate::coordinator::{Activation, Command, Coordinator, Cut, Identity, RequestId};
+use crate::coordinator::{Activation, Command, Coordinator, Cut, Identity, Obeyed, RequestId};
 use crate::entry::Row;
 use crate::history::History;
 use crate::link::{self, CloseReason, LinkEvent, Links};
@@ -59,12 +59,14 @@ fn wall() -> Timestamp {
     Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Whoever waits for an activation.
+/// Whoever waits for an activation or the end of an order.
 enum Asker {
     /// The start itself: a log line is enough.
     Start,
     /// An operator, by API or signal.
     Operator { compiled: Box<Compiled>, reply: Option<oneshot::Sender<Applied>> },
+    /// Whoever ordered something about slots.
+    Order(oneshot::Sender<Obeyed>),
 }
 
 /// Runs the master until `shutdown`; `reload` asks for the configuration to be read again (SIGHUP).
@@ -163,6 +165,12 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
                     }
                 }
                 Command::Answer { request, activation } => answer(asked.remove(&request), activation, &source_sender),
+                Command::Obeyed { request, obeyed } => {
+                    if let Some(Asker::Order(reply)) = asked.remove(&request) {
+                        // Whoever has gone away finds it among the events.
+                        let _ = reply.send(obeyed);
+                    }
+                }
                 other => hands.act(other),
             }
         }
@@ -188,9 +196,15 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
                     hear(&mut coordinator, event, clock.now());
                 }
             }
-            Some(Request::Apply { author, reply }) = requests.recv() => {
-                revision::compile_in_background(&settings.config, &store, compiled_sender.clone(), author, Some(reply));
-            }
+            Some(request) = requests.recv() => match request {
+                Request::Apply { author, reply } => {
+                    revision::compile_in_background(&settings.config, &store, compiled_sender.clone(), author, Some(reply));
+                }
+                Request::Order { order, author, reply } => {
+                    let request = ask(&mut asked, Asker::Order(reply));
+                    coordinator.handle_order(request, &order, &author, clock.now(), wall());
+                }
+            },
             Some(()) = reload.recv() => {
                 tracing::info!("reading the configuration again, as asked by signal");
                 revision::compile_in_background(&settings.config, &store, compiled_sender.clone(), "signal".to_owned(), None);
@@ -249,7 +263,7 @@ fn hear(coordinator: &mut Coordinator, event: LinkEvent, now: Monotonic) {
 
 fn answer(asker: Option<Asker>, activation: Activation, differs: &watch::Sender<Option<bool>>) {
     match asker {
-        None => {}
+        None | Some(Asker::Order(_)) => {}
         Some(Asker::Start) => tracing::info!(?activation, "the first configuration"),
         Some(Asker::Operator { compiled, reply }) => {
             differs.send_replace(Some(activation == Activation::NotCommitted));
@@ -315,7 +329,7 @@ impl Hands<'_> {
                 // Nobody listening is no error.
                 let _ = self.rows.send(published);
             }
-            Command::Show(_) | Command::Commit { .. } | Command::Answer { .. } => {}
+            Command::Show(_) | Command::Commit { .. } | Command::Answer { .. } | Command::Obeyed { .. } => {}
         }
     }
 }

@@ -4,6 +4,7 @@
 //! Objects lie behind `Arc` in chunks of [`CHUNK`], copied on write: a clone of the whole is cheap, and a published view stays as
 //! it was while the working copy goes on.
 
+pub mod attention;
 mod frozen;
 mod result;
 
@@ -25,6 +26,7 @@ use shared::time::Timestamp;
 
 use crate::config::Catalog;
 use crate::entry::{Entry, Gap, Row};
+use attention::Attention;
 
 /// Objects per chunk: the unit of copying on write.
 pub const CHUNK: usize = 1024;
@@ -63,10 +65,10 @@ pub struct Ended {
 /// The newest result of a check, for people.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct LastResult {
-    /// When it was due.
+    /// In the master's time: when it was due.
     #[n(0)]
     pub scheduled: Timestamp,
-    /// When it began.
+    /// By the satellite's own clock: when it began.
     #[n(1)]
     pub started: Timestamp,
     /// How long it took, in microseconds.
@@ -245,6 +247,7 @@ pub struct Status {
     names: Arc<BTreeMap<ObjectName, CheckId>>,
     slots: BTreeMap<Slot, Arc<SlotState>>,
     gaps: Arc<Vec<GapSeen>>,
+    attention: Arc<Attention>,
 }
 
 impl Default for Status {
@@ -273,6 +276,7 @@ impl Status {
             names: Arc::default(),
             slots: BTreeMap::new(),
             gaps: Arc::default(),
+            attention: Arc::default(),
         }
     }
 
@@ -311,6 +315,12 @@ impl Status {
     #[must_use]
     pub fn gaps(&self) -> &[GapSeen] {
         &self.gaps
+    }
+
+    /// What of the fleet wants attention.
+    #[must_use]
+    pub fn attention(&self) -> &Attention {
+        &self.attention
     }
 
     fn object_mut(&mut self, id: CheckId) -> Option<&mut Object> {
@@ -385,6 +395,10 @@ impl Status {
                 }
                 slot.runs.retain(|_, run| run.drained.is_none_or(|at| row.at.since(at) < REMEMBER));
             }
+            Entry::Incident(_) | Entry::Moves(_) | Entry::ClockStep(_) => {}
+        }
+        if !matches!(row.entry, Entry::Batch(_)) {
+            Arc::make_mut(&mut self.attention).fold(row);
         }
         self.fold_grants(row);
     }

@@ -2,10 +2,12 @@
 //! (`delivery`). Frames assume an ordered byte stream and nothing else of QUIC.
 //!
 //! ```text
-//! frame   = length u32 | payload, at most FRAME_BYTES_MAX          control payload = protocol u8 | item list (see `item`)
+//! frame   = length u32 | payload, at most FRAME_BYTES_MAX          control payload = format u8 | item list (see `item`)
 //! ```
 //!
-//! An unknown kind of item is skipped, so that N and N−1 talk; fields are only ever added, with new numbers.
+//! An unknown kind of item is skipped, so that N and N−1 talk; fields are only ever added, with new numbers. Which items the other side
+//! knows is settled by hello and welcome: both say the newest [`PROTOCOL`] they speak, and the lower one holds. The format of the frame
+//! is another matter and has never changed, so that those two words are understood whatever follows.
 
 use minicbor::{Decode, Encode};
 
@@ -19,8 +21,13 @@ use crate::time::Timestamp;
 
 /// Largest payload of a frame, in bytes; a longer one closes the link.
 pub const FRAME_BYTES_MAX: usize = 256 * 1024;
-/// Version of the control protocol.
-pub const PROTOCOL: u8 = 1;
+/// Format of a control payload.
+pub const FORMAT: u8 = 1;
+/// Newest protocol this program speaks: which items it knows. 1 has hello, heartbeats, assignments, acknowledgements and fences; 2 all
+/// others.
+pub const PROTOCOL: u8 = 2;
+/// Oldest protocol this program still speaks.
+pub const PROTOCOL_OLDEST: u8 = 1;
 /// A control frame is closed when it has reached this many bytes; leaves room for one more item of any kind.
 pub const CONTROL_BYTES: usize = 128 * 1024;
 /// Most items a control frame may hold; more is refused.
@@ -152,6 +159,26 @@ pub struct Heartbeat {
     /// Whether the spool could not be written and results are in memory only.
     #[n(6)]
     pub memory_only: bool,
+    /// What its wall clock lacks to the master's, in milliseconds, as it measured it; `None` before the first sample.
+    #[n(7)]
+    pub offset_ms: Option<i64>,
+    /// How far the axis of its due times still is from the master's time, in milliseconds; 0 or `None` when it has arrived.
+    #[n(8)]
+    pub slew_ms: Option<i64>,
+}
+
+/// A satellite's wall clock was set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct ClockStep {
+    /// Counts the steps of this process, from 1; one that was told before has no second effect.
+    #[n(0)]
+    pub number: u64,
+    /// By how much, in milliseconds; forward is positive.
+    #[n(1)]
+    pub by_ms: i64,
+    /// When it was noticed, in the master's time as well as the satellite knows it.
+    #[n(2)]
+    pub at: Timestamp,
 }
 
 /// The answer to a heartbeat: the other half of a clock sample.
@@ -191,6 +218,8 @@ pub enum ToMaster {
     State(Box<StateTold>),
     /// Every state that the series with this generation asked for was told.
     StatesEnd(Generation),
+    /// Its wall clock was set. Said when it happens, and again after each welcome.
+    ClockStep(ClockStep),
 }
 
 /// From master to satellite.
@@ -221,9 +250,9 @@ pub enum ToSatellite {
 /// Why a control frame cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
-    /// No protocol byte, or one outside what we speak.
-    #[error("control frame of protocol {0:?}; this program speaks up to {PROTOCOL}")]
-    Protocol(Option<u8>),
+    /// No format byte, or another one.
+    #[error("control frame of format {0:?}; this program reads {FORMAT}")]
+    Format(Option<u8>),
     /// The list breaks off.
     #[error("control frame: {0}")]
     Broken(#[from] item::Broken),
@@ -255,6 +284,7 @@ impl Message for ToMaster {
             Self::Held(held) => item::push(list, 4, held),
             Self::State(told) => item::push(list, 5, told),
             Self::StatesEnd(generation) => item::push(list, 6, generation),
+            Self::ClockStep(step) => item::push(list, 8, step),
         }
     }
 
@@ -266,6 +296,7 @@ impl Message for ToMaster {
             4 => Self::Held(minicbor::decode(bytes)?),
             5 => Self::State(minicbor::decode(bytes)?),
             6 => Self::StatesEnd(minicbor::decode(bytes)?),
+            8 => Self::ClockStep(minicbor::decode(bytes)?),
             _ => return Ok(None),
         }))
     }
@@ -304,17 +335,23 @@ impl Message for ToSatellite {
     }
 }
 
+/// The protocol two sides speak of which the other's newest is `theirs`; `None`: they have none in common.
+#[must_use]
+pub fn common(theirs: u8) -> Option<u8> {
+    Some(theirs.min(PROTOCOL)).filter(|protocol| *protocol >= PROTOCOL_OLDEST)
+}
+
 /// Messages as control payloads, in order, each payload below [`FRAME_BYTES_MAX`].
 #[must_use]
 pub fn encode<M: Message>(messages: &[M]) -> Vec<Vec<u8>> {
     let mut payloads = Vec::new();
-    let mut list = vec![PROTOCOL];
+    let mut list = vec![FORMAT];
     let mut items = 0;
     for message in messages {
         message.push(&mut list);
         items += 1;
         if list.len() >= CONTROL_BYTES || items >= CONTROL_ITEMS_MAX {
-            payloads.push(std::mem::replace(&mut list, vec![PROTOCOL]));
+            payloads.push(std::mem::replace(&mut list, vec![FORMAT]));
             items = 0;
         }
     }
@@ -327,11 +364,11 @@ pub fn encode<M: Message>(messages: &[M]) -> Vec<Vec<u8>> {
 /// The messages of one control payload. Unknown kinds are left out.
 ///
 /// # Errors
-/// When the payload is of another protocol, breaks off, holds too many items, or a known item does not decode.
+/// When the payload is of another format, breaks off, holds too many items, or a known item does not decode.
 pub fn decode<M: Message>(payload: &[u8]) -> Result<Vec<M>, MessageError> {
-    let Some((&protocol, list)) = payload.split_first() else { return Err(MessageError::Protocol(None)) };
-    if protocol == 0 || protocol > PROTOCOL {
-        return Err(MessageError::Protocol(Some(protocol)));
+    let Some((&format, list)) = payload.split_first() else { return Err(MessageError::Format(None)) };
+    if format != FORMAT {
+        return Err(MessageError::Format(Some(format)));
     }
     let mut messages = Vec::new();
     for (count, item) in Items::new(list).enumerate() {
@@ -407,6 +444,20 @@ mod tests {
     }
 
     #[test]
+    fn the_lower_of_two_protocols_is_spoken() {
+        let table = [
+            (0, None),
+            (1, Some(1)),
+            (PROTOCOL, Some(PROTOCOL)),
+            (PROTOCOL + 1, Some(PROTOCOL)),
+            (255, Some(PROTOCOL)),
+        ];
+        for (theirs, spoken) in table {
+            assert_eq!(common(theirs), spoken, "{theirs}");
+        }
+    }
+
+    #[test]
     fn messages_of_the_other_direction_are_unknown() {
         let payloads = encode(&[ToSatellite::Fence]);
         assert_eq!(decode::<ToMaster>(&payloads[0]).unwrap(), []);
@@ -423,7 +474,7 @@ mod tests {
             }
             let _ = decode::<ToMaster>(&payload[..at]);
         }
-        assert_eq!(decode::<ToMaster>(&[]), Err(MessageError::Protocol(None)));
-        assert_eq!(decode::<ToMaster>(&[9]), Err(MessageError::Protocol(Some(9))));
+        assert_eq!(decode::<ToMaster>(&[]), Err(MessageError::Format(None)));
+        assert_eq!(decode::<ToMaster>(&[9]), Err(MessageError::Format(Some(9))));
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! The surprise: a world is a function of its seed alone, so a violation comes again with one command.
 
+mod before;
 pub mod chance;
 pub mod defect;
 mod estate;
@@ -17,6 +18,7 @@ mod site;
 mod store;
 mod sum;
 mod trace;
+mod vigil;
 mod volume;
 mod witness;
 mod world;

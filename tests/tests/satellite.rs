@@ -290,6 +290,7 @@ impl Master {
             ToMaster::Held(held) => {
                 self.held.insert(held.run, held);
             }
+            _ => {}
         }
     }
 

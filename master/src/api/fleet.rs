@@ -16,8 +16,11 @@ use crate::api::error::ApiError;
 use crate::api::list::{Fields, candidates, lines};
 use crate::api::object::value;
 use crate::api::parameter::{OF_LISTS, Parameters};
+use crate::coordinator::clock::ClockState;
 use crate::coordinator::{SlotLink, View};
+use crate::entry::IncidentKind;
 use crate::status::GapSeen;
+use crate::status::attention::StepSeen;
 
 /// One slot, expected or seen. Counts of its own are from its last sign of life and `None` before the first.
 #[derive(Debug, Clone, Serialize)]
@@ -30,6 +33,10 @@ pub(crate) struct ShownSlot {
     pub(crate) connected: bool,
     /// It may own checks.
     pub(crate) present: bool,
+    /// Who has taken it out of service, if an operator has.
+    pub(crate) drained: Option<String>,
+    /// Since when it is lost, if it is.
+    pub(crate) lost: Option<Timestamp>,
     /// Silent for longer than its lease, or back and not settled yet.
     pub(crate) stale: bool,
     /// Since it was last silent for so long it has told all its newest states.
@@ -50,11 +57,31 @@ pub(crate) struct ShownSlot {
     /// The spool cannot be written: results are in its memory only.
     memory_only: Option<bool>,
     pub(crate) clock_offset_ms: Option<i64>,
+    /// `OK`, `WARNING` or `CRITICAL`, by how far its clock is off.
+    pub(crate) clock: Option<&'static str>,
+    /// How far its due times still are from the master's time.
+    clock_slew_ms: Option<i64>,
+    /// The newest step of its clock.
+    clock_step: Option<ShownStep>,
     pub(crate) results: u64,
     pub(crate) refused: u64,
     pub(crate) last_result: Option<Timestamp>,
     /// Further processes connected for the same slot.
     others: usize,
+}
+
+/// A clock that was set.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct ShownStep {
+    at: Timestamp,
+    by_ms: i64,
+    index: JournalIndex,
+}
+
+impl ShownStep {
+    pub(crate) fn of(seen: &StepSeen) -> Self {
+        Self { at: seen.at, by_ms: seen.by_ms, index: seen.index }
+    }
 }
 
 /// The slots a region's configuration asks for, and every slot that ever spoke, in order.
@@ -66,6 +93,7 @@ pub(crate) fn slots_of(view: &View, now: Timestamp) -> Vec<ShownSlot> {
             named.insert(Slot { region: region.clone(), number }, true);
         }
     }
+    let attention = status.attention();
     let mut owned: BTreeMap<&Slot, (usize, BTreeSet<&HostName>)> = BTreeMap::new();
     for candidate in candidates(view) {
         if let Some(owner) = &candidate.object.owner {
@@ -79,6 +107,7 @@ pub(crate) fn slots_of(view: &View, now: Timestamp) -> Vec<ShownSlot> {
         let link = view.links.get(slot);
         let holder = state.and_then(|state| state.holder.as_ref());
         let heartbeat = link.and_then(|link| link.heartbeat.as_ref());
+        let offset = link.filter(|_| heartbeat.is_some()).map(|link| link.offset_ms);
         let last_result = state.and_then(|state| state.last_result);
         let lag =
             |undelivered| if undelivered == 0 { 0 } else { last_result.map_or(0, |last| now.since(last).as_secs()) };
@@ -88,6 +117,8 @@ pub(crate) fn slots_of(view: &View, now: Timestamp) -> Vec<ShownSlot> {
             expected: *expected,
             connected: link.is_some_and(|link| link.connected),
             present: state.is_some_and(|state| state.present),
+            drained: attention.drained.get(slot).map(|ordered| ordered.author.clone()),
+            lost: attention.incident(IncidentKind::SlotLost, Some(slot)).map(|open| open.since),
             stale: link.is_none_or(SlotLink::is_stale),
             settled: link.is_some_and(|link| link.settled),
             remote: link.and_then(|link| link.remote.clone()),
@@ -103,7 +134,10 @@ pub(crate) fn slots_of(view: &View, now: Timestamp) -> Vec<ShownSlot> {
             lag_seconds: heartbeat.map(|heartbeat| lag(heartbeat.undelivered)),
             late: heartbeat.map(|heartbeat| heartbeat.late),
             memory_only: heartbeat.map(|heartbeat| heartbeat.memory_only),
-            clock_offset_ms: link.filter(|_| heartbeat.is_some()).map(|link| link.offset_ms),
+            clock_offset_ms: offset,
+            clock: offset.map(|offset| ClockState::of(offset).as_str()),
+            clock_slew_ms: heartbeat.and_then(|heartbeat| heartbeat.slew_ms),
+            clock_step: attention.steps.get(slot).map(ShownStep::of),
             results: state.map_or(0, |state| state.results),
             refused: state.map_or(0, |state| state.refused),
             last_result,
@@ -122,6 +156,8 @@ impl Fields for SlotFields {
         "expected",
         "connected",
         "present",
+        "drained",
+        "lost",
         "stale",
         "settled",
         "remote",
@@ -137,6 +173,8 @@ impl Fields for SlotFields {
         "late",
         "memory_only",
         "clock_offset_ms",
+        "clock",
+        "clock_slew_ms",
         "results",
         "refused",
         "last_result",

@@ -15,6 +15,7 @@ use crate::api::figure::{Figure, as_value};
 use crate::api::fleet::slots_of;
 use crate::api::parameter::Parameters;
 use crate::api::{Api, VERSION, stream, summary};
+use crate::entry::IncidentKind;
 
 const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -60,10 +61,21 @@ fn own(api: &Api) -> Vec<Figure> {
         gauge("perigee_generation", "Running generation", vec![], as_value(status.generation.0)),
         gauge("perigee_journal_index", "Index of the last durable row", vec![], as_value(status.head.0)),
         gauge("perigee_read_only", "Whether rows cannot be committed", vec![], flag(view.read_only)),
-        gauge("perigee_held_off", "Whether most slots are silent and no host is moved", vec![], flag(view.held_off)),
+        gauge(
+            "perigee_held_off",
+            "Whether no host is moved: the master is cut off, or an operator said so",
+            vec![],
+            flag(view.held_off),
+        ),
         gauge("perigee_problems", "Hosts and services with a problem, soft or hard", vec![], size(counts.problems)),
+        gauge("perigee_stale", "Hosts and services that may be out of date", vec![], size(counts.stale)),
         gauge("perigee_gaps", "Gaps shown, the newest at most", vec![], size(status.gaps().len())),
     ];
+    for kind in [IncidentKind::SlotLost, IncidentKind::CutOff] {
+        let open = status.attention().incidents().iter().filter(|open| open.incident.kind == kind).count();
+        let labels = vec![("kind", kind.as_str().to_owned())];
+        figures.push(gauge("perigee_incidents", "Problems of the fleet that have not ended", labels, size(open)));
+    }
     let differs = *api.inputs.source_differs.borrow();
     figures.extend(differs.map(|differs| {
         gauge("perigee_source_differs", "Whether the files differ from the running revision", vec![], flag(differs))
@@ -94,6 +106,9 @@ fn own(api: &Api) -> Vec<Figure> {
             labels(),
             flag(slot.stale),
         ));
+        figures.push(gauge("perigee_slot_lost", "Whether the slot is lost", labels(), flag(slot.lost.is_some())));
+        let drained = flag(slot.drained.is_some());
+        figures.push(gauge("perigee_slot_drained", "Whether an operator has drained the slot", labels(), drained));
         figures.push(gauge("perigee_slot_checks", "Checks the slot owns", labels(), size(slot.checks)));
         figures.push(count("perigee_slot_results_total", "Results accepted from the slot", labels(), slot.results));
         figures.push(count("perigee_slot_refused_total", "Results refused from the slot", labels(), slot.refused));
@@ -116,6 +131,12 @@ fn own(api: &Api) -> Vec<Figure> {
         let labels = vec![("reason", (*reason).to_owned())];
         count("perigee_results_refused_total", "Results refused since this process started", labels, *refused)
     }));
+    figures.push(count(
+        "perigee_results_from_the_future_total",
+        "Results that by their satellite's clock ended a second or more after they came; taken as ending when they came",
+        vec![],
+        view.future,
+    ));
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let taken = stream::STREAMS_MAX.saturating_sub(api.streams.available_permits());
     figures.push(gauge("perigee_api_streams", "Open event streams", vec![], size(taken)));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, HOST};
 use hyper::{Method, Request, Uri};
@@ -127,11 +127,20 @@ impl Client {
         self.ask(Method::POST, path, wait)
     }
 
+    /// Asks for an action that needs to be told something.
+    pub(super) fn send(&self, path: &str, body: &Value, wait: Duration) -> Result<Value, Failure> {
+        self.ask_with(Method::POST, path, Bytes::from(body.to_string()), wait)
+    }
+
     fn ask(&self, method: Method, path: &str, wait: Duration) -> Result<Value, Failure> {
+        self.ask_with(method, path, Bytes::new(), wait)
+    }
+
+    fn ask_with(&self, method: Method, path: &str, body: Bytes, wait: Duration) -> Result<Value, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::Wrong(format!("cannot begin: {error}")))?;
         runtime.block_on(async {
-            let asked = timeout(wait, self.exchange(method, path)).await;
+            let asked = timeout(wait, self.exchange(method, path, body)).await;
             asked.unwrap_or_else(|_| {
                 Err(Failure::NotReached(format!("{} does not answer within {} s", self.name(), wait.as_secs())))
             })
@@ -145,13 +154,13 @@ impl Client {
         }
     }
 
-    async fn exchange(&self, method: Method, path: &str) -> Result<Value, Failure> {
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Value, Failure> {
         match &self.way {
             Way::Socket(socket) => {
                 let stream = connected(UnixStream::connect(socket))
                     .await
                     .map_err(|error| Failure::NotReached(not_there(socket, &error)))?;
-                self.speak(stream, method, path, "localhost", None).await
+                self.speak(stream, (method, path, body), "localhost", None).await
             }
             Way::Network { host, port, authority, token, tls } => {
                 let fail = |error: io::Error| {
@@ -160,12 +169,14 @@ impl Client {
                     ))
                 };
                 let stream = connected(TcpStream::connect((host.as_str(), *port))).await.map_err(fail)?;
-                let Some(tls) = tls else { return self.speak(stream, method, path, authority, Some(token)).await };
+                let Some(tls) = tls else {
+                    return self.speak(stream, (method, path, body), authority, Some(token)).await;
+                };
                 let name = ServerName::try_from(host.clone())
                     .map_err(|_| Failure::Wrong(format!("{host} is no name for https")))?;
                 let stream =
                     connected(TlsConnector::from(Arc::clone(tls)).connect(name, stream)).await.map_err(fail)?;
-                self.speak(stream, method, path, authority, Some(token)).await
+                self.speak(stream, (method, path, body), authority, Some(token)).await
             }
         }
     }
@@ -173,8 +184,7 @@ impl Client {
     async fn speak<S>(
         &self,
         stream: S,
-        method: Method,
-        path: &str,
+        (method, path, body): (Method, &str, Bytes),
         host: &str,
         token: Option<&str>,
     ) -> Result<Value, Failure>
@@ -189,11 +199,10 @@ impl Client {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
         if method == Method::POST {
-            request = request.header(CONTENT_LENGTH, 0);
+            request = request.header(CONTENT_LENGTH, body.len());
         }
-        let request = request
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| Failure::Wrong(format!("no such question: {error}")))?;
+        let request =
+            request.body(Full::new(body)).map_err(|error| Failure::Wrong(format!("no such question: {error}")))?;
         let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)

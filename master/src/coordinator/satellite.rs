@@ -17,6 +17,11 @@ impl Coordinator {
         if connection.hello.is_some() {
             return self.cut(id, Cut::Protocol("a second hello".to_owned()));
         }
+        if message::common(hello.protocol).is_none() {
+            let spoken = (message::PROTOCOL_OLDEST, message::PROTOCOL);
+            let why = format!("protocol {}; this master speaks {} to {}", hello.protocol, spoken.0, spoken.1);
+            return self.cut(id, Cut::Protocol(why));
+        }
         let (slot, instance) = (connection.slot.clone(), hello.instance);
         let entry =
             Claim { slot: slot.clone(), instance, remote: connection.remote.clone(), software: hello.software.clone() };
@@ -34,7 +39,7 @@ impl Coordinator {
                 let first = self.working.slots().get(&slot).is_none_or(|state| state.holder.is_none());
                 let fences = !self.has(Defect::NoFence);
                 self.add_with_grants(Entry::Claim(entry), outcomes, None, Some(&slot).filter(|_| fences), at);
-                if first {
+                if first && !self.working.attention().drained.contains_key(&slot) {
                     self.change_presence(&slot, true, "joined", at);
                 }
                 let losers = self
@@ -63,7 +68,7 @@ impl Coordinator {
             Some(RunPosition { run: held.run, position: run.position })
         });
         let welcome = Welcome {
-            protocol: message::PROTOCOL.min(hello.protocol),
+            protocol: message::common(hello.protocol).unwrap_or(message::PROTOCOL_OLDEST),
             software: self.identity.software.clone(),
             installation: self.identity.installation.clone(),
             term: self.published.term,

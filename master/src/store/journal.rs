@@ -144,12 +144,7 @@ pub(super) fn replay(
 fn fold(status: &mut Status, row: &Row, revisions: &Revisions) -> Result<(), StoreError> {
     let catalog = match &row.entry {
         Entry::Activate(activate) => Some(revisions.load(&activate.digest)?),
-        Entry::Genesis(_)
-        | Entry::Claim(_)
-        | Entry::Presence(_)
-        | Entry::Batch(_)
-        | Entry::Drained(_)
-        | Entry::Snapshot(_) => None,
+        _ => None,
     };
     status.fold(row, &row.items(), catalog.as_ref());
     Ok(())

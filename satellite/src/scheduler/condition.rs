@@ -30,6 +30,9 @@ pub struct Status {
     pub spool_bytes: u64,
     pub memory_only: bool,
     pub offset_ms: Option<i64>,
+    pub slew_ms: i64,
+    /// Times its wall clock was set since it began.
+    pub clock_steps: u64,
 }
 
 impl Scheduler {
@@ -56,6 +59,8 @@ impl Scheduler {
             spool_bytes: self.spool_bytes,
             memory_only: self.outbox.memory_only(),
             offset_ms: self.clock.offset_ms(now),
+            slew_ms: self.clock.slew_ms(now.monotonic),
+            clock_steps: self.steps.steps().last().map_or(0, |step| step.number),
         }
     }
 

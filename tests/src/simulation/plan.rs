@@ -56,6 +56,12 @@ pub enum Fault {
     VolumeCloned,
     /// The operator changes the configuration.
     Reconfigured,
+    /// The operator drains a slot, or gives it back.
+    SlotDrained,
+    /// The operator holds back the moves of hosts, or lets them go on.
+    MovesHeld,
+    /// Nothing gets through between the master and anybody.
+    MasterCutOff,
     /// A link carries what is small at once, and batches after up to a minute.
     LinkClogged,
     /// A link is cut again and again, as soon as something undelivered is behind it.
@@ -86,7 +92,7 @@ pub enum Fault {
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 39] = [
         Self::SatelliteKilled,
         Self::SatellitePowerLost,
         Self::SatelliteEnded,
@@ -110,6 +116,9 @@ impl Fault {
         Self::VolumeShared,
         Self::VolumeCloned,
         Self::Reconfigured,
+        Self::SlotDrained,
+        Self::MovesHeld,
+        Self::MasterCutOff,
         Self::LinkClogged,
         Self::LinkFlaps,
         Self::LongCut,

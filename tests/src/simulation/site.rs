@@ -71,6 +71,8 @@ pub(super) struct Site {
     pub(super) ends_by: Option<u64>,
     /// Nobody starts it again.
     pub(super) extra: bool,
+    /// Of the version before: it knows the first protocol and nothing since.
+    pub(super) old: bool,
 }
 
 impl Site {

@@ -15,6 +15,8 @@ use shared::result::CheckResult;
 use shared::state::{CheckState, StateType};
 use shared::time::Timestamp;
 
+use super::vigil::Vigil;
+
 /// Something that must not be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
@@ -62,6 +64,7 @@ pub(super) struct Witness {
     unpublished: VecDeque<JournalIndex>,
     /// How far each run ever came at the master.
     came: BTreeMap<RunId, u64>,
+    pub(super) vigil: Vigil,
     // What the satellites have.
     makers: BTreeMap<RunId, InstanceId>,
     /// When each process was given an answer that it took; and when each answer was given.
@@ -106,6 +109,18 @@ impl Witness {
     /// Notes that an interesting state was reached.
     pub(super) fn reach(&mut self, state: &'static str) {
         self.reached.insert(state);
+    }
+
+    /// The process that has a slot, by the journal's rows.
+    #[must_use]
+    pub(super) fn holder(&self, slot: &Slot) -> Option<InstanceId> {
+        self.holders.get(slot).copied()
+    }
+
+    /// Whether a slot owns checks, by the journal's rows.
+    #[must_use]
+    pub(super) fn owns_any(&self, slot: &Slot) -> bool {
+        self.owners.values().any(|owner| owner.living.as_ref().is_some_and(|(_, by)| by == slot))
     }
 
     /// Interesting states reached.
@@ -257,12 +272,6 @@ impl Witness {
                         self.reach("a slot changes hands");
                     }
                 }
-                Entry::Presence(presence) => {
-                    self.reach(if presence.present { "a slot may own checks" } else { "a slot is out" });
-                    if presence.reason == "stable" {
-                        self.reach("a slot is stable again");
-                    }
-                }
                 Entry::Drained(drained) => {
                     self.reach("a run is drained");
                     if !self.drained.insert(drained.run) {
@@ -270,8 +279,9 @@ impl Witness {
                     }
                 }
                 Entry::Snapshot(snapshot) => self.snapshot(row, snapshot),
-                Entry::Genesis(_) | Entry::Activate(_) => {}
+                _ => {}
             }
+            self.watch_over(row);
             self.grants(row);
         }
     }
@@ -521,6 +531,9 @@ impl Witness {
 
     /// Long after the last fault nothing is on its way any more. `living`: the processes there are, each with its volume.
     pub(super) fn settled(&mut self, status: &Status, living: &BTreeSet<(usize, InstanceId)>) {
+        for open in status.attention().incidents() {
+            self.violated("I10", format!("this has not ended: {open:?}"));
+        }
         // What was made in the last seconds may be on its way.
         const ON_ITS_WAY: u64 = 16;
         const UNDER_WAY: u64 = 60_000_000_000;

@@ -138,6 +138,10 @@ pub(super) struct World {
     pub(super) volume_unreadable_until: u64,
     pub(super) order_fails: bool,
     pub(super) calm: bool,
+    /// Slots that the operator wants drained.
+    pub(super) drained: BTreeSet<Slot>,
+    /// The operator wants no host moved.
+    pub(super) holding: bool,
     requests: u64,
     answers: u64,
     stuck: bool,
@@ -181,6 +185,8 @@ impl World {
             volume_unreadable_until: 0,
             order_fails: false,
             calm: false,
+            drained: BTreeSet::new(),
+            holding: false,
             requests: 0,
             answers: 0,
             stuck: false,
@@ -350,7 +356,10 @@ impl World {
             Event::LongCut => self.long_cut(),
             Event::Outlet => self.write_metrics(),
             Event::Calm => self.calm(),
-            Event::Operator => self.activate(),
+            Event::Operator => {
+                self.activate();
+                self.order();
+            }
             Event::Look(id, link) => self.look(id, link),
             Event::Compare(id, link, keys) => self.compare(id, link, &keys),
             Event::Wake(id)

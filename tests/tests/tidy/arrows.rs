@@ -15,6 +15,7 @@ type Table = [(&'static str, &'static [&'static str])];
 const SHARED: &Table = &[
     ("defect", &[]),
     ("time", &[]),
+    ("step", &["time"]),
     ("name", &[]),
     ("unit", &[]),
     ("range", &[]),

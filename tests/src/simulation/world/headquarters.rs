@@ -1,14 +1,16 @@
 //! The master of a world: up, down, up again. Carries what its brain says to the store and the links; what it tells the satellites is
 //! shown to the witness first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use master::coordinator::{Activation, Command as Order, Coordinator, Cut, Identity, RequestId};
+use master::coordinator::{
+    Activation, Command as Order, Coordinator, Cut, Identity, Obeyed, Order as Ordered, RequestId,
+};
 use shared::frame::Lane;
 use shared::message::{self, ToSatellite};
-use shared::name::{JournalIndex, Timeline};
+use shared::name::{JournalIndex, Slot, Timeline};
 use shared::time::Monotonic;
 
 use super::{Event, INSTALLATION, METRICS, Master, World, nanos};
@@ -44,6 +46,7 @@ impl World {
         }
         // What was written while there was no master.
         self.activate();
+        self.order();
         // Links of the one before are told at once that they are none: it kept its key for stateless resets.
         let old: Vec<u64> =
             self.links.iter().filter(|(_, link)| link.epoch < self.epoch).map(|(link, _)| *link).collect();
@@ -65,6 +68,37 @@ impl World {
         if let Some(master) = &mut self.master {
             master.coordinator.handle_activation(request, &catalog, "operator", at);
             self.line(|| format!("the operator asks for {}", catalog.digest));
+            self.drain_master();
+        }
+    }
+
+    /// What the operator wants of slots and moves, and the master does not do yet.
+    pub(in crate::simulation) fn order(&mut self) {
+        let Some(master) = &self.master else { return };
+        let attention = master.coordinator.published().attention();
+        let known: BTreeSet<&Slot> = attention.drained.keys().collect();
+        let mut orders: Vec<Ordered> = Vec::new();
+        orders.extend(self.drained.iter().filter(|slot| !known.contains(slot)).cloned().map(Ordered::Drain));
+        orders.extend(known.into_iter().filter(|slot| !self.drained.contains(slot)).cloned().map(Ordered::Undrain));
+        match (self.holding, attention.held.is_some()) {
+            (true, false) => orders.push(Ordered::Hold),
+            (false, true) => orders.push(Ordered::Resume),
+            _ => {}
+        }
+        orders.iter().for_each(|order| self.give(order));
+    }
+
+    /// The operator says that the master is not cut off, whatever it thinks.
+    pub(in crate::simulation) fn resume(&mut self) {
+        self.give(&Ordered::Resume);
+    }
+
+    fn give(&mut self, order: &Ordered) {
+        self.requests += 1;
+        let (request, at) = (RequestId(self.requests), self.wall());
+        let now = Monotonic(self.now);
+        if let Some(master) = &mut self.master {
+            master.coordinator.handle_order(request, order, "operator", now, at);
             self.drain_master();
         }
     }
@@ -167,7 +201,7 @@ impl World {
                 }
                 Order::Show(view) => {
                     self.witness.shown(view.status.head);
-                    if view.held_off {
+                    if view.status.attention().cut_off() {
                         self.witness.reach("the master holds itself cut off");
                     }
                     if view.links.values().any(|link| link.stale) {
@@ -202,6 +236,11 @@ impl World {
                     self.after(Duration::from_secs(5), Event::Operator);
                 }
                 Order::Answer { .. } => {}
+                // The operator looks whether it is so, and says it again if not.
+                Order::Obeyed { obeyed: Obeyed::NotCommitted, .. } => {
+                    self.after(Duration::from_secs(5), Event::Operator)
+                }
+                Order::Obeyed { .. } => {}
             }
         }
         let Some(master) = &mut self.master else { return };

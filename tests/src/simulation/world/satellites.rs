@@ -30,9 +30,13 @@ impl World {
             software: "1".to_owned(),
         };
         let run = if self.has(Hand::RunReused) { RunId([7; 16]) } else { RunId(self.chance.name()) };
+        let old = self.chance.one_in(6);
         let clock = self.clocks.get(volume).copied().unwrap_or_default();
         let Some(disk) = self.volumes.get_mut(volume) else { return };
         let (seat, beginning) = disk.enter(&identity, run);
+        if old {
+            self.witness.reach("a satellite of the version before");
+        }
         self.witness.opened(run, instance);
         for found in &beginning.earlier {
             self.witness.durable(volume, &slot, found.run, found.last.0);
@@ -66,6 +70,7 @@ impl World {
                 failures: 0,
                 ends_by: None,
                 extra,
+                old,
             },
         );
         if extra {

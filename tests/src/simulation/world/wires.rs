@@ -16,6 +16,7 @@ use shared::time::Monotonic;
 
 use super::headquarters::first_word;
 use super::{CONNECT, Event, World, nanos};
+use crate::simulation::before;
 use crate::simulation::network::{IDLE, Link, Roads, Way, transit};
 use crate::simulation::secret;
 
@@ -96,7 +97,9 @@ impl World {
             Monotonic(self.now),
         );
         let now = site.now(self.now);
-        self.witness.linked(id, site.keys());
+        // One of the version before tells no states, and is taken to have nothing newer than it delivers.
+        let told = if site.old { BTreeMap::new() } else { site.keys() };
+        self.witness.linked(id, told);
         site.scheduler.handle_connected(now);
         self.look_later(id, self.connections);
         self.drain(id);
@@ -105,7 +108,8 @@ impl World {
 
     /// Once nothing goes wrong any more: what a process knows 45 s after its link was made, the master must know at 60 s.
     pub(in crate::simulation) fn look_later(&mut self, id: InstanceId, link: u64) {
-        if self.calm {
+        // One of the version before tells no states: what it knows is shown when its backlog is in.
+        if self.calm && self.sites.get(&id).is_some_and(|site| !site.old) {
             self.after(Duration::from_secs(45), Event::Look(id, link));
         }
     }
@@ -149,7 +153,10 @@ impl World {
                 return self.after(Duration::ZERO, Event::Gone(link, Way::Down));
             }
         }
-        self.send(link, Way::Up, lane, payload);
+        let old = lane == Lane::Control && self.sites.get(&id).is_some_and(|site| site.old);
+        if let Some(payload) = if old { before::said(&payload) } else { Some(payload) } {
+            self.send(link, Way::Up, lane, payload);
+        }
     }
 
     /// No more is under way without an acknowledgement than the window of its lane holds (I9).
@@ -234,6 +241,9 @@ impl World {
                 let Some(site) = self.sites.get_mut(&id) else { return };
                 let now = site.now(self.now);
                 for message in message::decode::<ToSatellite>(&payload).unwrap_or_default() {
+                    if site.old && !before::understood(&message) {
+                        continue;
+                    }
                     match &message {
                         ToSatellite::Ack(ack) => {
                             site.told.insert(ack.run, ack.position.0);
