@@ -6,6 +6,7 @@
 //! it: the working copy goes back to the last published state, and satellites are cut off so that they send again.
 
 mod connection;
+pub mod credit;
 mod group;
 mod presence;
 mod satellite;
@@ -19,7 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::defect::Defect;
-use shared::message::{self, ClockReply, RunPosition, ToMaster, ToSatellite};
+use shared::frame::Lane;
+use shared::message::{self, ClockReply, LaneBytes, RunPosition, ToMaster, ToSatellite};
 use shared::name::{CheckId, Generation, InstallationId, InstanceId, JournalIndex, RunId, Slot, Timeline};
 use shared::time::{Monotonic, Timestamp};
 
@@ -30,6 +32,7 @@ use crate::ingest::{self, Reception};
 use crate::status::Status;
 
 use connection::Connection;
+use credit::{Charge, Overdrawn, Pool, Sizes};
 use group::Group;
 pub use view::{SlotLink, View};
 
@@ -40,6 +43,10 @@ pub const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const RETRY_COMMIT_AFTER: Duration = Duration::from_secs(1);
 /// How often slots are looked at for silence and return.
 pub const PRESENCE_TICK: Duration = Duration::from_secs(1);
+
+/// What readers see is made anew so often at most, for each slot there is: it costs the more the more slots there are, and every sign
+/// of life changes it. A hundred slots: 2 ms, ten thousand: 200 ms.
+pub const SHOW_EVERY_PER_SLOT: Duration = Duration::from_micros(20);
 
 /// Names an activation to whoever asked for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,13 +72,18 @@ pub enum Cut {
     NotCommitted,
     /// It was fenced, and whoever has its slot is silent: it shall say hello again.
     Vacant,
+    /// It sent, or gave back, more than it had credit for.
+    Overdrawn(Overdrawn),
+    /// It held credit that it did not use, and others waited for it.
+    Hoarding,
 }
 
 /// What the shells shall do.
 #[derive(Debug)]
 pub enum Command {
-    /// Write this record and tell `handle_committed` or `handle_commit_failed`. One at a time.
-    Commit { record: Vec<u8>, last: JournalIndex },
+    /// Write this record and tell `handle_committed` or `handle_commit_failed`. One at a time. `since` is when the oldest batch in it
+    /// arrived.
+    Commit { record: Vec<u8>, last: JournalIndex, since: Option<Monotonic> },
     /// These rows are durable: projections, streams and writers may have them.
     Published(Arc<Vec<Row>>),
     /// What readers see from now on.
@@ -88,6 +100,8 @@ pub enum Command {
 #[derive(Debug)]
 enum Consequence {
     Acknowledge(ConnectionId, RunPosition),
+    /// A batch is no longer in memory.
+    Free(ConnectionId, Charge),
     Greet(ConnectionId),
     Fence(Slot, ConnectionId),
     CloseRun(ConnectionId, RunId),
@@ -116,6 +130,9 @@ pub struct Coordinator {
     committing: bool,
     blocked_until: Option<Monotonic>,
     connections: BTreeMap<ConnectionId, Connection>,
+    /// The same by slot.
+    voices: BTreeMap<Slot, BTreeSet<ConnectionId>>,
+    pool: Pool,
     /// When each slot's holder was last heard; at start all known holders count as heard at readiness.
     heard: BTreeMap<Slot, Monotonic>,
     /// Slots whose holder has told its newest states since it was last silent for a lease, or since this master began.
@@ -124,7 +141,11 @@ pub struct Coordinator {
     held_off: bool,
     /// Results refused since start, by reason.
     refused: BTreeMap<&'static str, u64>,
+    /// Readers see something that is no longer so.
     dirty: bool,
+    show_due: Monotonic,
+    /// Which checks each slot owns by the published state; made when first asked for.
+    owned: Option<BTreeMap<Slot, Vec<CheckId>>>,
     /// The newest wall time given in.
     at: Timestamp,
     commands: VecDeque<Command>,
@@ -143,12 +164,16 @@ impl Coordinator {
             committing: false,
             blocked_until: None,
             connections: BTreeMap::new(),
+            voices: BTreeMap::new(),
+            pool: Pool::default(),
             heard,
             settled: BTreeSet::new(),
             next_tick: now.plus(PRESENCE_TICK),
             held_off: false,
             refused: BTreeMap::new(),
             dirty: true,
+            show_due: now,
+            owned: None,
             at,
             commands: VecDeque::new(),
         };
@@ -158,6 +183,13 @@ impl Coordinator {
             coordinator.add(Entry::Genesis(genesis), Outcomes::default(), &[], None, at);
         }
         coordinator
+    }
+
+    /// The same with another byte pool, before the first connection.
+    #[must_use]
+    pub fn with_pool(mut self, sizes: Sizes) -> Self {
+        self.pool = Pool::new(sizes);
+        self
     }
 
     /// The state as last published.
@@ -180,13 +212,26 @@ impl Coordinator {
 
     /// A verified satellite has connected; it has not said hello yet.
     pub fn handle_connected(&mut self, id: ConnectionId, slot: Slot, remote: String, now: Monotonic) {
+        self.voices.entry(slot.clone()).or_default().insert(id);
         self.connections.insert(id, Connection::new(slot, remote, now));
         self.dirty = true;
     }
 
     /// A link is gone.
     pub fn handle_disconnected(&mut self, id: ConnectionId) {
-        self.dirty |= self.connections.remove(&id).is_some();
+        self.dirty |= self.forget(id).is_some();
+    }
+
+    fn forget(&mut self, id: ConnectionId) -> Option<Connection> {
+        self.pool.close(id);
+        let connection = self.connections.remove(&id)?;
+        if let Some(voices) = self.voices.get_mut(&connection.slot) {
+            voices.remove(&id);
+            if voices.is_empty() {
+                self.voices.remove(&connection.slot);
+            }
+        }
+        Some(connection)
     }
 
     /// A control payload has come.
@@ -226,31 +271,56 @@ impl Coordinator {
                     }
                     self.drain(id, held.run, at);
                 }
+                ToMaster::Wanted(LaneBytes { lane, bytes }) => self.pool.want(id, lane, bytes),
+                ToMaster::Returned(LaneBytes { lane, bytes }) => {
+                    if let Err(overdrawn) = self.pool.give_up(id, lane, bytes) {
+                        return self.cut(id, Cut::Overdrawn(overdrawn));
+                    }
+                }
             }
         }
     }
 
     /// A batch has come, live or backlog.
-    pub fn handle_batch(&mut self, id: ConnectionId, bytes: Vec<u8>, now: Monotonic, at: Timestamp) {
+    pub fn handle_batch(&mut self, id: ConnectionId, lane: Lane, bytes: Vec<u8>, now: Monotonic, at: Timestamp) {
         self.hear(id, now, at);
         let Some(connection) = self.connections.get(&id) else { return };
         if connection.hello.is_none() {
             return self.cut(id, Cut::Protocol("a batch before hello".to_owned()));
         }
         let slot = connection.slot.clone();
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let charge = match self.pool.receive(id, lane, length) {
+            Ok(charge) => charge,
+            Err(overdrawn) => return self.cut(id, Cut::Overdrawn(overdrawn)),
+        };
+        if self.has(Defect::CreditTwice) {
+            self.pool.forget(lane, length);
+        }
         if self.blocked_until.is_some_and(|until| now < until) {
+            self.pool.free(id, charge);
             return self.cut(id, Cut::NotCommitted);
         }
         match ingest::judge(&self.working, &slot, &bytes) {
-            Reception::Refused(error) => self.cut(id, Cut::Protocol(error.to_string())),
+            Reception::Refused(error) => {
+                self.pool.free(id, charge);
+                self.cut(id, Cut::Protocol(error.to_string()));
+            }
             // What is known to the working copy may still be on its way to disk: the acknowledgement waits with it.
-            Reception::Known(position) => self.follow(Consequence::Acknowledge(id, position)),
+            Reception::Known(position) => {
+                self.pool.free(id, charge);
+                self.follow(Consequence::Acknowledge(id, position));
+            }
             Reception::New(judged) => {
                 self.count_refused(&slot, &judged.outcomes);
                 let run = judged.position.run;
                 let entry = Entry::Batch(Batch { slot, bytes });
                 self.add(entry, judged.outcomes, &judged.items, None, at);
+                if let Some(group) = self.groups.back_mut() {
+                    group.since.get_or_insert(now);
+                }
                 self.follow(Consequence::Acknowledge(id, judged.position));
+                self.follow(Consequence::Free(id, charge));
                 self.drain(id, run, at);
             }
         }
@@ -307,6 +377,9 @@ impl Coordinator {
         }
         self.blocked_until = None;
         self.dirty = true;
+        if group.reassigns {
+            self.owned = None;
+        }
         let rows = Arc::new(group.rows);
         if self.has(Defect::PublishedTwice) {
             self.commands.push_back(Command::Published(Arc::clone(&rows)));
@@ -337,9 +410,18 @@ impl Coordinator {
         if !self.has(Defect::WorkingKept) {
             self.working = self.published.as_ref().clone();
         }
-        for consequence in self.groups.drain(..).flat_map(|group| group.consequences) {
-            if let Consequence::Answer(request, _) = consequence {
-                self.commands.push_back(Command::Answer { request, activation: Activation::NotCommitted });
+        for consequence in std::mem::take(&mut self.groups).into_iter().flat_map(|group| group.consequences) {
+            match consequence {
+                Consequence::Answer(request, _) => {
+                    self.commands.push_back(Command::Answer { request, activation: Activation::NotCommitted });
+                }
+                Consequence::Free(id, charge) => self.pool.free(id, charge),
+                Consequence::Acknowledge(..)
+                | Consequence::Greet(_)
+                | Consequence::Fence(..)
+                | Consequence::CloseRun(..)
+                | Consequence::StatesHeard(_)
+                | Consequence::Settle(_) => {}
             }
         }
         for id in self.connections.keys().copied().collect::<Vec<_>>() {
@@ -360,24 +442,33 @@ impl Coordinator {
         }
         self.look_at_presence(now, at);
         self.call_waiting(now);
+        for id in self.pool.handle_time(now) {
+            self.cut(id, Cut::Hoarding);
+        }
         self.dirty = true;
     }
 
     /// When [`Coordinator::handle_timeout`] wants to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Monotonic {
-        self.next_tick
+        if self.dirty { self.next_tick.min(self.show_due) } else { self.next_tick }
     }
 
     /// The next thing to do, if any.
     pub fn poll_command(&mut self, now: Monotonic) -> Option<Command> {
+        if self.commands.is_empty() {
+            self.tell_credit();
+        }
         if let Some(command) = self.commands.pop_front() {
             return Some(command);
         }
         if let Some(commit) = self.begin_commit() {
             return Some(commit);
         }
-        if std::mem::take(&mut self.dirty) {
+        if self.dirty && now >= self.show_due {
+            let slots = u32::try_from(self.published.slots().len()).unwrap_or(u32::MAX);
+            self.show_due = now.plus(SHOW_EVERY_PER_SLOT.saturating_mul(slots));
+            self.dirty = false;
             return Some(Command::Show(Arc::new(self.view(now))));
         }
         None
@@ -405,8 +496,15 @@ impl Coordinator {
         self.working.slots().get(slot).and_then(|state| state.holder.as_ref()).map(|holder| holder.instance)
     }
 
+    /// What the pool has given since.
+    fn tell_credit(&mut self) {
+        while let Some((id, lane, bytes)) = self.pool.poll_grown() {
+            self.say(id, &[ToSatellite::Credit(LaneBytes { lane, bytes })]);
+        }
+    }
+
     fn cut(&mut self, id: ConnectionId, cut: Cut) {
-        if let Some(connection) = self.connections.remove(&id) {
+        if let Some(connection) = self.forget(id) {
             tracing::warn!(slot = %connection.slot, remote = connection.remote, ?cut, "closing a link");
             self.commands.push_back(Command::Close { connection: id, cut });
             self.dirty = true;
@@ -428,6 +526,7 @@ impl Coordinator {
                     self.say(id, &[ToSatellite::Ack(position)]);
                 }
             }
+            Consequence::Free(id, charge) => self.pool.free(id, charge),
             Consequence::CloseRun(id, run) => self.say(id, &[ToSatellite::CloseRun(run)]),
             Consequence::Fence(slot, id) => {
                 tracing::info!(%slot, connection = %id, "fencing the process that had the slot");

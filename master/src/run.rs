@@ -2,6 +2,7 @@
 //! coordinator with what happens and does what it says. Decides nothing.
 #![expect(clippy::disallowed_methods, reason = "the shell that reads the clocks and gives the time to the pure rooms")]
 
+mod latency;
 mod points;
 mod revision;
 mod writers;
@@ -29,6 +30,7 @@ use crate::settings::Settings;
 use crate::store::{self, Commit, Done, Store};
 use crate::trust::{GivenCa, Trust};
 
+use latency::Latency;
 use revision::Compiled;
 use writers::Writers;
 
@@ -49,7 +51,12 @@ struct Clock {
 
 impl Clock {
     fn now(self) -> Monotonic {
-        Monotonic(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        self.at(Instant::now())
+    }
+
+    fn at(self, moment: Instant) -> Monotonic {
+        let since = moment.saturating_duration_since(self.origin);
+        Monotonic(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
     }
 }
 
@@ -106,6 +113,7 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
     let (rows, _) = broadcast::channel::<Arc<Vec<Row>>>(ROWS_KEPT);
     let (request_sender, mut requests) = mpsc::channel(REQUESTS_MAX);
     let (source_sender, source_differs) = watch::channel(None);
+    let commits = Arc::new(Latency::default());
     let mut writers = Writers::new(store.clone(), view.clone(), shutdown.child_token());
 
     let inputs = api::Inputs {
@@ -115,7 +123,7 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
         history: history.reader(),
         requests: request_sender.clone(),
         data: settings.data.clone(),
-        figures: figures(links.clone(), writers.figures(), store.clone()),
+        figures: figures(links.clone(), writers.figures(), store.clone(), Arc::clone(&commits)),
         source_differs,
         started: wall(),
         clock: wall,
@@ -148,6 +156,8 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
 
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
     let mut checkpointed = clock.now();
+    // When the oldest batch of the commit under way arrived.
+    let mut committing = None;
     let hands = Hands { links: &links, rows: &rows, history: &history };
     loop {
         while let Some(command) = coordinator.poll_command(clock.now()) {
@@ -156,7 +166,8 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
                     writers.follow(view.status.catalog.as_deref());
                     view_sender.send_replace(view);
                 }
-                Command::Commit { record, last } => {
+                Command::Commit { record, last, since } => {
+                    committing = since;
                     if let Err(error) = store.append(Commit { record, last }) {
                         tracing::error!(%error, "a commit could not even be asked for");
                         coordinator.handle_commit_failed(clock.now());
@@ -172,20 +183,25 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
             biased;
             () = shutdown.cancelled() => break,
             Some(done) = done.recv() => match done {
-                Done::Committed { .. } => coordinator.handle_committed(wall()),
+                Done::Committed { .. } => {
+                    if let Some(since) = committing.take() {
+                        commits.note(clock.now().since(since));
+                    }
+                    coordinator.handle_committed(wall());
+                }
                 Done::Failed { last, error } => {
                     tracing::error!(%last, %error, "a commit failed: nothing of it is acknowledged, satellites send again");
                     coordinator.handle_commit_failed(clock.now());
                 }
             },
             Some(event) = link_events.recv(), if !coordinator.is_saturated() => {
-                hear(&mut coordinator, event, clock.now());
+                hear(&mut coordinator, event, clock);
                 for _ in 1..EVENTS_A_TURN {
                     if coordinator.is_saturated() {
                         break;
                     }
                     let Ok(event) = link_events.try_recv() else { break };
-                    hear(&mut coordinator, event, clock.now());
+                    hear(&mut coordinator, event, clock);
                 }
             }
             Some(Request::Apply { author, reply }) = requests.recv() => {
@@ -208,7 +224,9 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
                 }
             },
             _ = housekeeping.tick() => {
-                store.trim(wall());
+                // Looks at the cursors' files.
+                let trimmed = store.clone();
+                tokio::task::spawn_blocking(move || trimmed.trim(wall()));
                 if store.checkpoint_due(clock.now().since(checkpointed)) {
                     checkpointed = clock.now();
                     store.checkpoint(Arc::clone(coordinator.published()));
@@ -228,17 +246,17 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
     Ok(())
 }
 
-fn hear(coordinator: &mut Coordinator, event: LinkEvent, now: Monotonic) {
+fn hear(coordinator: &mut Coordinator, event: LinkEvent, clock: Clock) {
     match event {
         LinkEvent::Connected { connection, session, remote } => {
             let slot = Slot { region: session.region().clone(), number: session.slot() };
-            coordinator.handle_connected(connection, slot, remote.to_string(), now);
+            coordinator.handle_connected(connection, slot, remote.to_string(), clock.now());
         }
-        LinkEvent::Frame { connection, lane: Lane::Control, bytes } => {
-            coordinator.handle_control(connection, &bytes, now, wall())
+        LinkEvent::Frame { connection, lane: Lane::Control, bytes, arrived } => {
+            coordinator.handle_control(connection, &bytes, clock.at(arrived), wall())
         }
-        LinkEvent::Frame { connection, lane: Lane::Live | Lane::Backlog, bytes } => {
-            coordinator.handle_batch(connection, bytes.to_vec(), now, wall());
+        LinkEvent::Frame { connection, lane, bytes, arrived } => {
+            coordinator.handle_batch(connection, lane, bytes.to_vec(), clock.at(arrived), wall());
         }
         LinkEvent::Disconnected { connection, reason } => {
             tracing::info!(%connection, reason, "a satellite is gone");
@@ -259,7 +277,12 @@ fn answer(asker: Option<Asker>, activation: Activation, differs: &watch::Sender<
 }
 
 /// What the shells count, for `/metrics`.
-fn figures(links: Links, writers: writers::Figures, store: Store) -> Arc<dyn Fn() -> Vec<Figure> + Send + Sync> {
+fn figures(
+    links: Links,
+    writers: writers::Figures,
+    store: Store,
+    commits: Arc<Latency>,
+) -> Arc<dyn Fn() -> Vec<Figure> + Send + Sync> {
     Arc::new(move || {
         let counter =
             |name, help, labels, value: u64| Figure { name, help, counter: true, labels, value: as_value(value) };
@@ -283,6 +306,7 @@ fn figures(links: Links, writers: writers::Figures, store: Store) -> Arc<dyn Fn(
         ];
         figures.extend(journal.map(|(name, help, value)| gauge(name, help, value)));
         figures.push(gauge("perigee_link_connections", "Open links", u64::try_from(links.open()).unwrap_or(u64::MAX)));
+        figures.extend(commits.figures());
         figures.extend(writers.read());
         figures
     })
@@ -305,6 +329,11 @@ impl Hands<'_> {
                         tracing::warn!(%connection, why, "a satellite broke the protocol");
                         CloseReason::Refused(Refusal::BadMessage)
                     }
+                    Cut::Overdrawn(overdrawn) => {
+                        tracing::warn!(%connection, %overdrawn, "a satellite sent more than it had credit for");
+                        CloseReason::Refused(Refusal::CreditExceeded)
+                    }
+                    Cut::Hoarding => CloseReason::Refused(Refusal::CreditUnused),
                     Cut::NotCommitted => CloseReason::NotCommitted,
                     Cut::Vacant => CloseReason::Vacant,
                 };

@@ -1,7 +1,9 @@
 //! Results on their way out: into batches, onto the volume, to the master, and off the volume once acknowledged. Decides when a
 //! batch closes, which run it belongs to, what is sent on which lane and what may be trimmed. Knows no disk and no link.
-//! The surprise: what is not sent at once is forgotten and read back from the volume, so a slow or absent master costs no memory.
+//! The surprise: what is not sent at once is forgotten and read back from the volume, so a slow or absent master costs no memory
+//! but the two windows.
 
+pub mod credit;
 pub mod gathering;
 pub mod run;
 
@@ -11,16 +13,18 @@ use bytes::Bytes;
 use shared::defect::{Defect, Defects};
 use shared::delivery::{RUNS_UNDELIVERED_MAX, decode_header};
 use shared::frame::Lane;
-use shared::message::{self, HeldRun, RunPosition, ToMaster};
+use shared::message::{self, HeldRun, LaneBytes, RunPosition, ToMaster};
 use shared::name::{Generation, RunCounter, RunId, Sequence, Timeline};
 use shared::result::CheckResult;
 use shared::time::Monotonic;
 
 use crate::command::{Command, FoundRun, ReadBatches, ReadId};
+use credit::{Allowance, AtHand};
 use gathering::{Gathering, RETRY_AFTER};
 use run::{Place, Run};
 
-/// Unacknowledged bytes of the live lane; at the bound sending waits for an acknowledgement.
+/// Bytes of the live lane at hand or unacknowledged; at the bound sending waits for an acknowledgement. The master's credit is a
+/// second bound, mostly a lower one.
 pub const LIVE_WINDOW_BYTES: usize = 2 * 1024 * 1024;
 /// The same for the backlog lane.
 pub const BACKLOG_WINDOW_BYTES: usize = 1024 * 1024;
@@ -58,6 +62,8 @@ pub struct Outbox {
     sending: Sending,
     /// A run was asked for and not yet given: a second one is never asked for meanwhile.
     opening: bool,
+    live: Allowance,
+    backlog: Allowance,
     live_read: Option<Reading>,
     backlog_read: Option<Reading>,
     read_retry: Option<Monotonic>,
@@ -76,6 +82,8 @@ impl Outbox {
             gathering: Gathering::new((open.counter, open.run), open.last),
             sending: Sending::No,
             opening: false,
+            live: Allowance::default(),
+            backlog: Allowance::default(),
             live_read: None,
             backlog_read: None,
             read_retry: None,
@@ -170,6 +178,64 @@ impl Outbox {
         self.gathering.append_failed(now);
     }
 
+    /// What the master's welcome says of credit: batches may be sent within it, and what it gives later. `None`: it gives none, and
+    /// the windows are the only bound. To be told before [`Outbox::handle_welcome`].
+    pub fn begin_credit(&mut self, live: Option<u64>) {
+        self.live.begin(live);
+        self.backlog.begin(live.map(|_| 0));
+    }
+
+    /// The master gives credit on a lane.
+    pub fn handle_credit(&mut self, now: Monotonic, credit: LaneBytes) {
+        match credit.lane {
+            Lane::Live => self.live.give(credit.bytes),
+            Lane::Backlog => self.backlog.give(credit.bytes),
+            Lane::Control => return,
+        }
+        self.close_delivered();
+        self.advance(now);
+    }
+
+    /// Gives back the credit that is not used. To be called with each heartbeat.
+    pub fn return_surplus(&mut self) {
+        if self.sending != Sending::Yes {
+            return;
+        }
+        let lags = |lane: Lane, outbox: &Self| {
+            let mut runs = outbox.runs.iter().filter(|(place, _)| (**place == outbox.open) == (lane == Lane::Live));
+            runs.any(|(_, run)| run.lags())
+        };
+        for lane in [Lane::Live, Lane::Backlog] {
+            let busy = lags(lane, self);
+            if let Some(bytes) = self.allowance(lane).surplus(busy) {
+                self.say(&[ToMaster::Returned(LaneBytes { lane, bytes })]);
+            }
+        }
+    }
+
+    fn allowance(&mut self, lane: Lane) -> &mut Allowance {
+        if lane == Lane::Live { &mut self.live } else { &mut self.backlog }
+    }
+
+    /// Sends what is at hand and has credit, and asks for more if that is not all.
+    fn pump(&mut self, lane: Lane) {
+        let Self { live, backlog, runs, commands, .. } = self;
+        let allowance = if lane == Lane::Live { live } else { backlog };
+        // Acknowledged or closed meanwhile: another process has delivered it.
+        let needless = |batch: &AtHand| runs.get(&batch.place).is_none_or(|run| run.position >= batch.last);
+        while let Some(batch) = allowance.pop(needless) {
+            commands.push_back(Command::Send { lane, payload: batch.payload });
+        }
+        if let Some(bytes) = allowance.want() {
+            self.say(&[ToMaster::Wanted(LaneBytes { lane, bytes })]);
+        }
+    }
+
+    fn say(&mut self, messages: &[ToMaster]) {
+        let payloads = message::encode(messages).into_iter().map(Bytes::from);
+        self.commands.extend(payloads.map(|payload| Command::Send { lane: Lane::Control, payload }));
+    }
+
     /// The master told where it stands: sending begins, after a new run has been opened if this one has a backlog.
     pub fn handle_welcome(&mut self, now: Monotonic, positions: &[RunPosition]) {
         let positions: BTreeMap<RunId, Sequence> = positions.iter().map(|at| (at.run, at.position)).collect();
@@ -219,6 +285,7 @@ impl Outbox {
     /// The connection is gone: what was not acknowledged is sent again on the next one.
     pub fn handle_disconnected(&mut self) {
         self.sending = Sending::No;
+        self.begin_credit(None);
         self.live_read = None;
         self.backlog_read = None;
         self.read_retry = None;
@@ -294,7 +361,7 @@ impl Outbox {
         });
     }
 
-    /// Bytes and batches that may still be sent before an acknowledgement.
+    /// Bytes and batches that may still be taken to hand before an acknowledgement.
     fn room(&self, lane: Lane) -> (usize, usize) {
         if self.defects.has(Defect::WindowIgnored) {
             return (usize::MAX, usize::MAX);
@@ -318,7 +385,7 @@ impl Outbox {
         if let Some(run) = self.runs.get_mut(&place) {
             run.sent = last;
             run.in_flight.push_back((last, payload.len()));
-            self.commands.push_back(Command::Send { lane, payload });
+            self.allowance(lane).push(AtHand { place, last, payload });
         }
     }
 
@@ -404,13 +471,15 @@ impl Outbox {
                 said.push(ToMaster::Held(run.held(*place, false)));
             }
         }
-        let payloads = message::encode(&said).into_iter().map(Bytes::from);
-        self.commands.extend(payloads.map(|payload| Command::Send { lane: Lane::Control, payload }));
+        self.say(&said);
     }
 
     fn advance(&mut self, now: Monotonic) {
         self.commands.extend(self.gathering.next_append(now));
         if self.sending != Sending::No {
+            // Once for all that came to hand: one question for credit, not one a batch.
+            self.pump(Lane::Live);
+            self.pump(Lane::Backlog);
             self.tell_complete();
         }
         if self.read_retry.is_some_and(|retry| retry > now) || self.sending != Sending::Yes {

@@ -339,6 +339,7 @@ impl Scheduler {
             runs,
             clock: now.wall,
             tells_states: true,
+            credit: true,
         }))]);
         self.advance(now);
     }
@@ -372,6 +373,7 @@ impl Scheduler {
             }
             ToSatellite::CloseRun(run) => self.outbox.handle_close(now.monotonic, run),
             ToSatellite::StatesHeard => connection.telling.heard(),
+            ToSatellite::Credit(credit) => self.outbox.handle_credit(now.monotonic, credit),
         }
         self.advance(now);
     }
@@ -390,6 +392,7 @@ impl Scheduler {
         } else {
             self.fence(now);
         }
+        self.outbox.begin_credit(welcome.credit);
         self.outbox.handle_welcome(now.monotonic, &welcome.positions);
     }
 
@@ -559,6 +562,7 @@ impl Scheduler {
             memory_only: self.outbox.memory_only(),
         };
         self.say(&[ToMaster::Heartbeat(heartbeat)]);
+        self.outbox.return_surplus();
     }
 }
 

@@ -3,6 +3,7 @@
 //! aside for an announced length, so a peer that announces much and sends little costs nothing.
 
 use bytes::{Buf, Bytes, BytesMut};
+use minicbor::{Decode, Encode};
 
 use crate::message::FRAME_BYTES_MAX;
 
@@ -26,14 +27,18 @@ pub const CLOSE_VACANT: u32 = 5;
 /// The peer was refused; the close reason is the [`crate::refusal::Refusal::kind`].
 pub const CLOSE_REFUSED: u32 = 3;
 
-/// What a stream of the link is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// What a stream of the link is for. In messages the number is [`Lane::byte`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(index_only)]
 pub enum Lane {
     /// The one stream with two directions: greetings, grants, acknowledgements, clock. The first served.
+    #[n(0)]
     Control,
     /// Results as they are made, snapshot included.
+    #[n(1)]
     Live,
     /// Results of earlier runs, in the gaps live leaves.
+    #[n(2)]
     Backlog,
 }
 

@@ -10,6 +10,7 @@
 use minicbor::{Decode, Encode};
 
 use crate::assignment::AssignedCheck;
+use crate::frame::Lane;
 use crate::item::{self, Items};
 use crate::name::{
     CheckId, Generation, Grant, InstallationId, InstanceId, RunCounter, RunId, Sequence, Term, Timeline,
@@ -83,6 +84,10 @@ pub struct Hello {
     #[n(10)]
     #[cbor(default)]
     pub tells_states: bool,
+    /// Whether it sends batches only within the credit it is given; one of before credits was made does not.
+    #[n(11)]
+    #[cbor(default)]
+    pub credit: bool,
 }
 
 /// The master's answer to [`Hello`].
@@ -115,6 +120,21 @@ pub struct Welcome {
     /// The master's wall clock.
     #[n(8)]
     pub clock: Timestamp,
+    /// Bytes that may be sent on the live lane at once, before any [`ToSatellite::Credit`]; `None` from a master that gives no
+    /// credit, to which the satellite's own windows are the only bound.
+    #[n(9)]
+    pub credit: Option<u64>,
+}
+
+/// Bytes of one lane of batches; those of frames count without their length field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct LaneBytes {
+    /// Live or backlog; control has no credit.
+    #[n(0)]
+    pub lane: Lane,
+    /// How many, counted as each message says.
+    #[n(1)]
+    pub bytes: u64,
 }
 
 /// How far a run is durable on the master.
@@ -191,6 +211,11 @@ pub enum ToMaster {
     State(Box<StateTold>),
     /// Every state that the series with this generation asked for was told.
     StatesEnd(Generation),
+    /// Batches are at hand that end at this byte of the lane, counted from the beginning of the connection: credit up to there is
+    /// asked for. A later one counts instead of an earlier one, and only more.
+    Wanted(LaneBytes),
+    /// So many bytes of the credit given will not be used: they count as sent.
+    Returned(LaneBytes),
 }
 
 /// From master to satellite.
@@ -216,6 +241,9 @@ pub enum ToSatellite {
     CloseRun(RunId),
     /// One more frame of states is dealt with, and durable as far as it had an effect.
     StatesHeard,
+    /// Batches may be sent up to this byte of the lane, counted from the beginning of the connection. Being a place and not a
+    /// number of bytes, a repeated one does no harm.
+    Credit(LaneBytes),
 }
 
 /// Why a control frame cannot be read.
@@ -255,6 +283,8 @@ impl Message for ToMaster {
             Self::Held(held) => item::push(list, 4, held),
             Self::State(told) => item::push(list, 5, told),
             Self::StatesEnd(generation) => item::push(list, 6, generation),
+            Self::Wanted(wanted) => item::push(list, 7, wanted),
+            Self::Returned(returned) => item::push(list, 8, returned),
         }
     }
 
@@ -266,6 +296,8 @@ impl Message for ToMaster {
             4 => Self::Held(minicbor::decode(bytes)?),
             5 => Self::State(minicbor::decode(bytes)?),
             6 => Self::StatesEnd(minicbor::decode(bytes)?),
+            7 => Self::Wanted(minicbor::decode(bytes)?),
+            8 => Self::Returned(minicbor::decode(bytes)?),
             _ => return Ok(None),
         }))
     }
@@ -284,6 +316,7 @@ impl Message for ToSatellite {
             Self::ClockReply(reply) => item::push(list, 108, reply),
             Self::CloseRun(run) => item::push(list, 109, run),
             Self::StatesHeard => item::push(list, 110, &()),
+            Self::Credit(credit) => item::push(list, 111, credit),
         }
     }
 
@@ -299,6 +332,7 @@ impl Message for ToSatellite {
             108 => Self::ClockReply(minicbor::decode(bytes)?),
             109 => Self::CloseRun(minicbor::decode(bytes)?),
             110 => Self::StatesHeard,
+            111 => Self::Credit(minicbor::decode(bytes)?),
             _ => return Ok(None),
         }))
     }
@@ -371,18 +405,22 @@ mod tests {
             }],
             clock: Timestamp::from_millis(1_790_000_000_000),
             tells_states: true,
+            credit: true,
         }))
     }
 
+    /// As earlier programs write it: an array that ends sooner.
     #[test]
     fn a_hello_without_the_newest_fields_is_understood() {
-        // As an earlier program writes it: an array that ends with the clock.
         let ToMaster::Hello(mut expected) = hello() else { panic!("a hello") };
         let mut bytes = minicbor::to_vec(&*expected).unwrap();
-        assert_eq!((bytes[0], bytes.pop()), (0x8b, Some(0xf5)), "eleven fields, the last one true");
-        bytes[0] = 0x8a;
-        expected.tells_states = false;
-        assert_eq!(minicbor::decode::<Hello>(&bytes).unwrap(), *expected);
+        for (fields, without) in [(12, 1), (11, 2)] {
+            assert_eq!((bytes[0], bytes.pop()), (0x80 + fields, Some(0xf5)), "so many fields, the last one true");
+            bytes[0] -= 1;
+            expected.credit = false;
+            expected.tells_states = without < 2;
+            assert_eq!(minicbor::decode::<Hello>(&bytes).unwrap(), *expected);
+        }
     }
 
     #[test]
@@ -391,6 +429,8 @@ mod tests {
             hello(),
             ToMaster::Heartbeat(Heartbeat { undelivered: 3, ..Heartbeat::default() }),
             ToMaster::Applied(Generation(4)),
+            ToMaster::Wanted(LaneBytes { lane: Lane::Backlog, bytes: 1 << 40 }),
+            ToMaster::Returned(LaneBytes { lane: Lane::Live, bytes: 7 }),
         ];
         let payloads = encode(&said);
         assert_eq!(payloads.len(), 1);

@@ -12,6 +12,7 @@ pub mod landmark;
 mod network;
 mod outlet;
 mod plan;
+mod purse;
 mod secret;
 mod site;
 mod store;

@@ -64,6 +64,30 @@ fn own(api: &Api) -> Vec<Figure> {
         gauge("perigee_problems", "Hosts and services with a problem, soft or hard", vec![], size(counts.problems)),
         gauge("perigee_gaps", "Gaps shown, the newest at most", vec![], size(status.gaps().len())),
     ];
+    for (lane, half) in [("live", view.credit.live), ("backlog", view.credit.backlog)] {
+        let free = half.size.saturating_sub(half.given).saturating_sub(half.received);
+        for (state, bytes) in [("given", half.given), ("received", half.received), ("free", free)] {
+            figures.push(gauge(
+                "perigee_link_credit_bytes",
+                "The byte pool for batches: given to satellites, received and not yet committed, free",
+                vec![("lane", lane.to_owned()), ("state", state.to_owned())],
+                as_value(bytes),
+            ));
+        }
+        let labels = || vec![("lane", lane.to_owned())];
+        figures.push(gauge(
+            "perigee_link_credit_peak_bytes",
+            "Most of the pool given and received at one moment since start",
+            labels(),
+            as_value(half.peak),
+        ));
+        figures.push(gauge(
+            "perigee_link_credit_waiting_slots",
+            "Slots that wait for credit",
+            labels(),
+            as_value(half.waiting),
+        ));
+    }
     let differs = *api.inputs.source_differs.borrow();
     figures.extend(differs.map(|differs| {
         gauge("perigee_source_differs", "Whether the files differ from the running revision", vec![], flag(differs))

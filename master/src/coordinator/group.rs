@@ -6,7 +6,7 @@ use std::sync::Arc;
 use shared::defect::Defect;
 use shared::delivery::BatchItem;
 use shared::name::{JournalIndex, Slot, Term};
-use shared::time::Timestamp;
+use shared::time::{Monotonic, Timestamp};
 
 use super::{Command, Consequence, Coordinator};
 use crate::config::Catalog;
@@ -19,6 +19,8 @@ use crate::status::Status;
 pub(super) struct Group {
     pub(super) rows: Vec<Row>,
     pub(super) bytes: usize,
+    /// When the oldest batch in it arrived.
+    pub(super) since: Option<Monotonic>,
     pub(super) consequences: Vec<Consequence>,
     /// Ownership or a catalog changed: owners must be told.
     pub(super) reassigns: bool,
@@ -101,7 +103,7 @@ impl Coordinator {
         group.status.get_or_insert_with(|| working.clone());
         self.committing = true;
         let last = group.rows.last()?.index;
-        Some(Command::Commit { record: entry::encode(&group.rows), last })
+        Some(Command::Commit { record: entry::encode(&group.rows), last, since: group.since })
     }
 }
 

@@ -19,7 +19,8 @@ impl Coordinator {
     pub(super) fn holder_link(&self, slot: &Slot) -> Option<&Connection> {
         let holder = self.holder(slot)?;
         // A process may reconnect before its old link is known to be dead: the younger one counts.
-        self.connections.values().rev().find(|link| link.slot == *slot && link.instance() == Some(holder))
+        let mut voices = self.voices.get(slot)?.iter().rev().filter_map(|id| self.connections.get(id));
+        voices.find(|link| link.instance() == Some(holder))
     }
 
     pub(super) fn silence(&self, slot: &Slot, now: Monotonic) -> Duration {
@@ -32,7 +33,7 @@ impl Coordinator {
         let links = self.published.slots().keys().map(|slot| {
             let link = self.holder_link(slot);
             let silent = self.silence(slot, now);
-            let voices = self.connections.values().filter(|other| other.slot == *slot).count();
+            let voices = self.voices.get(slot).map_or(0, BTreeSet::len);
             let shown = SlotLink {
                 connected: link.is_some(),
                 remote: link.map(|link| link.remote.clone()),
@@ -51,6 +52,7 @@ impl Coordinator {
             links: links.collect(),
             held_off: self.held_off,
             read_only: self.blocked_until.is_some(),
+            credit: self.pool.figures(),
             refused: self.refused.clone(),
         }
     }

@@ -62,6 +62,7 @@ impl Coordinator {
             let run = state?.runs.get(&held.run)?;
             Some(RunPosition { run: held.run, position: run.position })
         });
+        let credit = self.pool.open(id, connection.slot.clone(), hello.credit);
         let welcome = Welcome {
             protocol: message::PROTOCOL.min(hello.protocol),
             software: self.identity.software.clone(),
@@ -72,6 +73,7 @@ impl Coordinator {
             holder,
             positions: positions.collect(),
             clock: self.at,
+            credit,
         };
         self.say(id, &[ToSatellite::Welcome(Box::new(welcome))]);
         if holder {
@@ -90,8 +92,10 @@ impl Coordinator {
     /// Tells a holder what it owns: all of it once, then what changed.
     pub(super) fn push_assignment(&mut self, id: ConnectionId, whole: bool) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
+        let owned = self.owned.get_or_insert_with(|| fleet::owned(&self.published));
+        let owned = owned.get(&connection.slot).map_or(&[][..], Vec::as_slice);
         let next = match &self.published.catalog {
-            Some(catalog) => fleet::assignment(&self.published, catalog, &connection.slot),
+            Some(catalog) => fleet::assignment(&self.published, catalog, &connection.slot, owned),
             None => Assignment::default(),
         };
         let known = connection.told.take().unwrap_or_default();

@@ -147,6 +147,7 @@ impl Bench {
             runs,
             clock: AT,
             tells_states: true,
+            credit: true,
         };
         self.control(id, &[ToMaster::Hello(Box::new(hello))], now);
     }
@@ -158,7 +159,7 @@ impl Bench {
     }
 
     fn batch(&mut self, id: u64, bytes: Vec<u8>) {
-        self.coordinator.handle_batch(ConnectionId(id), bytes, seconds(1), AT);
+        self.coordinator.handle_batch(ConnectionId(id), Lane::Live, bytes, seconds(1), AT);
     }
 
     fn activate(&mut self, catalog: &Arc<Catalog>) {
@@ -365,7 +366,7 @@ fn a_failed_commit_leaves_nothing_behind_and_satellites_send_again() {
     assert_eq!(bench.coordinator.published().encode(), before);
     bench.connect(2, slot("eu", 1), 1, Vec::new(), seconds(4));
     bench.settle();
-    bench.coordinator.handle_batch(ConnectionId(2), batch, seconds(5), AT);
+    bench.coordinator.handle_batch(ConnectionId(2), Lane::Live, batch, seconds(5), AT);
     bench.settle();
     assert_eq!(bench.acknowledged(), [(2, 1)]);
     bench.assert_replays(&[&catalog]);

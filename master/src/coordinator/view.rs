@@ -7,6 +7,7 @@ use std::time::Duration;
 use shared::message::Heartbeat;
 use shared::name::{Generation, Slot};
 
+use super::credit::Figures;
 use crate::status::{Object, Status};
 
 /// A slot's link, now.
@@ -43,6 +44,8 @@ pub struct View {
     pub held_off: bool,
     /// Whether rows cannot be committed at present.
     pub read_only: bool,
+    /// How full the byte pool is.
+    pub credit: Figures,
     /// Results refused since this process started, by reason.
     pub refused: BTreeMap<&'static str, u64>,
 }

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, TryRecvError};
 
 use seglog::{Bounds, Damage, Item, Log, Recovery};
 use shared::name::JournalIndex;
@@ -177,13 +177,27 @@ pub(super) struct Writer {
 impl Writer {
     /// Works until nobody can ask any more.
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
-        while let Ok(job) = jobs.recv() {
+        let mut trim: Option<Trim> = None;
+        loop {
+            let job = match trim {
+                None => jobs.recv().ok(),
+                Some(asked) => match jobs.try_recv() {
+                    Ok(job) => Some(job),
+                    Err(TryRecvError::Disconnected) => None,
+                    // A commit never waits for more than the removal of one segment.
+                    Err(TryRecvError::Empty) => {
+                        if !self.trim(asked) {
+                            trim = None;
+                            self.progress.trimming.store(false, Ordering::Release);
+                        }
+                        continue;
+                    }
+                },
+            };
             match job {
-                Job::Append(commit) => self.append(&commit),
-                Job::Trim(trim) => {
-                    self.trim(trim);
-                    self.progress.trimming.store(false, Ordering::Release);
-                }
+                None => break,
+                Some(Job::Append(commit)) => self.append(&commit),
+                Some(Job::Trim(asked)) => trim = Some(asked),
             }
         }
     }
@@ -209,18 +223,30 @@ impl Writer {
         let _ = self.done.send(Done::Committed { last });
     }
 
-    fn trim(&mut self, trim: Trim) {
-        let wanted = self.log.trim_keeping(trim.reached.min(trim.wanted).0, trim.ring_bytes);
-        let forced = self.log.trim_keeping(trim.reached.0, trim.most_bytes);
-        match wanted.and_then(|wanted| forced.map(|forced| (wanted, forced))) {
-            Ok((0, 0)) => {}
-            Ok((wanted, 0)) => tracing::debug!(bytes = wanted, first = self.log.first(), "trimmed the journal"),
-            Ok((_, forced)) => tracing::warn!(
-                bytes = forced,
-                first = self.log.first(),
+    /// Removes the oldest segment that may go; whether there may be more.
+    fn trim(&mut self, trim: Trim) -> bool {
+        let wanted = self.log.trim_oldest(trim.reached.min(trim.wanted).0, trim.ring_bytes);
+        let removed = match wanted {
+            Ok(None) => {
+                self.log.trim_oldest(trim.reached.0, trim.most_bytes).map(|forced| forced.map(|bytes| (bytes, true)))
+            }
+            Ok(Some(bytes)) => Ok(Some((bytes, false))),
+            Err(error) => Err(error),
+        };
+        let first = self.log.first();
+        match removed {
+            Ok(None) => return false,
+            Ok(Some((bytes, false))) => tracing::debug!(bytes, first, "trimmed the journal"),
+            Ok(Some((bytes, true))) => tracing::warn!(
+                bytes,
+                first,
                 "the journal is at its bound: rows were removed that a writer has not sent yet"
             ),
-            Err(error) => tracing::warn!(%error, "the journal could not be trimmed"),
+            Err(error) => {
+                tracing::warn!(%error, "the journal could not be trimmed");
+                return false;
+            }
         }
+        true
     }
 }

@@ -288,30 +288,38 @@ impl Log {
     /// As [`trim`](Log::trim), but stops before fewer than `bytes` would be left, all segments together.
     pub fn trim_keeping(&mut self, up_to: u64, bytes: u64) -> Result<u64, Error> {
         let mut freed = 0_u64;
-        let mut held = self.bytes();
-        loop {
-            // One at a time: should a crash bring a removed segment back, its successor must still be there, or the log
-            // would seem to have a hole.
-            if self.removal_unsynced {
-                self.sync_directory()?;
-            }
-            let mut segments = self.bounds.segments();
-            let Some(oldest) = segments.first().filter(|oldest| segments.len() > 1 && oldest.limit() <= up_to) else {
-                return Ok(freed);
-            };
-            held = held.saturating_sub(oldest.size());
-            if held < bytes {
-                return Ok(freed);
-            }
-            // Under the lock of the list: a reader that misses the file finds it off the list as well.
-            match self.medium.unlink(&oldest.path) {
-                Ok(()) => freed = freed.saturating_add(oldest.size()),
-                Err(refused) if refused.kind() == std::io::ErrorKind::NotFound => {}
-                Err(refused) => return Err(Error::io(&oldest.path, "remove")(refused)),
-            }
-            self.removal_unsynced = true;
-            self.bounds.remove_oldest(&mut segments);
+        while let Some(size) = self.trim_oldest(up_to, bytes)? {
+            freed = freed.saturating_add(size);
         }
+        Ok(freed)
+    }
+
+    /// One step of [`trim_keeping`](Log::trim_keeping), for a caller who has something more urgent to do in between: removes the
+    /// oldest segment at most. The bytes freed; `None` when nothing is left to remove.
+    pub fn trim_oldest(&mut self, up_to: u64, bytes: u64) -> Result<Option<u64>, Error> {
+        // One at a time: should a crash bring a removed segment back, its successor must still be there, or the log
+        // would seem to have a hole.
+        if self.removal_unsynced {
+            self.sync_directory()?;
+        }
+        let held = self.bytes();
+        let mut segments = self.bounds.segments();
+        let Some(oldest) = segments.first().filter(|oldest| segments.len() > 1 && oldest.limit() <= up_to) else {
+            return Ok(None);
+        };
+        let size = oldest.size();
+        if held.saturating_sub(size) < bytes {
+            return Ok(None);
+        }
+        // Under the lock of the list: a reader that misses the file finds it off the list as well.
+        let freed = match self.medium.unlink(&oldest.path) {
+            Ok(()) => size,
+            Err(refused) if refused.kind() == std::io::ErrorKind::NotFound => 0,
+            Err(refused) => return Err(Error::io(&oldest.path, "remove")(refused)),
+        };
+        self.removal_unsynced = true;
+        self.bounds.remove_oldest(&mut segments);
+        Ok(Some(freed))
     }
 
     /// Bytes on disk, all segments together.

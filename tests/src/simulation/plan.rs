@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use master::coordinator::credit::Sizes;
+
 use super::chance::Chance;
 
 /// About as many events a world may have; the true bound ([`super::world::EVENTS_MAX`]) leaves room for what faults add.
-const EVENTS: u64 = 11_000;
+const EVENTS: u64 = 10_000;
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -173,6 +175,18 @@ pub(super) struct Plan {
     pub(super) drift_ppm: u64,
     /// A region is cut off for so long.
     pub(super) long_cut: Option<Duration>,
+    /// The master's byte pool: the real one, or one so small that satellites wait for their turns.
+    pub(super) pool: Sizes,
+}
+
+/// A pool that a few satellites exhaust. A turn is not less than the largest batch that a world makes.
+fn small_pool(chance: &mut Chance) -> Sizes {
+    let live_first = chance.log_between(64, 512);
+    let turn = chance.log_between(24 * 1024, 64 * 1024);
+    let connections = 12;
+    let half = turn * chance.log_between(1, 4) + connections * live_first;
+    let window = turn * chance.log_between(1, 8);
+    Sizes { pool: 2 * half, live_first, live_window: window, backlog_window: window, turn, connections }
 }
 
 impl Plan {
@@ -196,6 +210,7 @@ impl Plan {
             faulty,
             faults: Fault::ALL.into_iter().filter(|fault| fault.weight() > 0 && chance.one_in(2)).collect(),
             drift_ppm: if chance.one_in(2) { chance.log_between(1, 500) } else { 0 },
+            pool: if chance.one_in(2) { small_pool(chance) } else { Sizes::default() },
             long_cut: None,
         };
         if chance.one_in(12) {

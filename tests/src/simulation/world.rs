@@ -28,6 +28,7 @@ use super::estate::Estate;
 use super::network::{Link, Roads, Way};
 use super::outlet::Outlet;
 use super::plan::{Fault, Plan};
+use super::purse::Purse;
 use super::secret;
 use super::site::{Site, WallClock};
 use super::store::Store;
@@ -127,6 +128,7 @@ pub(super) struct World {
     pub(super) estate: Estate,
     pub(super) outlet: Outlet,
     pub(super) witness: Witness,
+    pub(super) purse: Purse,
     pub(super) faults: BTreeMap<Fault, u64>,
     pub(super) store_slow_until: u64,
     pub(super) commit_fails: bool,
@@ -154,6 +156,7 @@ impl World {
         let mut world = Self {
             estate: Estate::found(&plan, &mut chance),
             chance,
+            purse: Purse::new(plan.pool),
             plan,
             now: 0,
             events: BTreeMap::new(),

@@ -113,6 +113,7 @@ impl Rig {
             links: links.clone(),
             held_off: false,
             read_only: false,
+            credit: Default::default(),
             refused: BTreeMap::new(),
         };
         let mut rig = Self {
@@ -216,6 +217,7 @@ impl Rig {
             links: self.links.clone(),
             held_off: false,
             read_only: false,
+            credit: Default::default(),
             refused: BTreeMap::new(),
         };
         self.view.send_replace(Arc::new(shown));

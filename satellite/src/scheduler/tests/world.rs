@@ -318,5 +318,6 @@ pub(super) fn welcome(clock: Timestamp, holder: bool, positions: &[RunPosition])
         holder,
         positions: positions.to_vec(),
         clock,
+        credit: None,
     }
 }

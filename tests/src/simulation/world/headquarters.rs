@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use master::coordinator::{Activation, Command as Order, Coordinator, Cut, Identity, RequestId};
+use master::entry::{Entry, Row};
 use shared::frame::Lane;
 use shared::message::{self, ToSatellite};
 use shared::name::{JournalIndex, Timeline};
@@ -37,6 +38,7 @@ impl World {
         let identity = Identity { installation: self.estate.installation(INSTALLATION), software: "1".to_owned() };
         let timeline = Timeline(self.chance.draw());
         let coordinator = Coordinator::new(identity, status, timeline, Monotonic(self.now), self.wall());
+        let coordinator = coordinator.with_pool(self.plan.pool);
         self.master =
             Some(Master { coordinator, epoch: self.epoch, links: BTreeMap::new(), wake: None, committing: false });
         if self.epoch > 1 {
@@ -78,7 +80,8 @@ impl World {
         if !rows.is_empty() {
             self.witness.reach("a commit outlived its master");
         }
-        self.witness.committed(&rows);
+        self.note(&rows);
+        self.purse.ended();
         if self.has(Hand::CommitForgotten) {
             self.store.forget();
         }
@@ -98,7 +101,10 @@ impl World {
     pub(in crate::simulation) fn wake_master(&mut self, epoch: u64) {
         let at = self.wall();
         let Some(master) = self.master.as_mut().filter(|master| master.epoch == epoch) else { return };
-        master.wake = None;
+        // One that was set later and came earlier has taken this one's place.
+        if master.wake.is_some_and(|wake| wake <= self.now) {
+            master.wake = None;
+        }
         master.coordinator.handle_timeout(Monotonic(self.now), at);
         self.drain_master();
     }
@@ -114,6 +120,7 @@ impl World {
             if self.failed_in_a_row > 2 {
                 self.witness.reach("commits fail in a row");
             }
+            self.purse.dropped();
             if self.planted == Some(Planted::Hand(Hand::FailureIgnored)) {
                 master.coordinator.handle_committed(at);
             } else {
@@ -122,16 +129,28 @@ impl World {
         } else {
             let rows = self.store.commit();
             self.failed_in_a_row = 0;
-            self.witness.committed(&rows);
+            self.note(&rows);
             if rows.len() >= MANY {
                 self.witness.reach("a group of many rows");
             }
             if rows.last().is_some_and(|row| row.at > at) {
                 self.witness.reach("the master's time stands still");
             }
-            master.coordinator.handle_committed(at);
+            if let Some(master) = &mut self.master {
+                master.coordinator.handle_committed(at);
+            }
         }
         self.drain_master();
+    }
+
+    /// These rows are durable.
+    fn note(&mut self, rows: &[Row]) {
+        self.witness.committed(rows);
+        for row in rows {
+            if let (Entry::Batch(batch), Some(moved)) = (&row.entry, row.outcomes.moved) {
+                self.purse.committed(&batch.slot, moved.run, moved.position);
+            }
+        }
     }
 
     pub(in crate::simulation) fn drain_master(&mut self) {
@@ -173,7 +192,7 @@ impl World {
                     if view.links.values().any(|link| link.stale) {
                         self.witness.reach("a slot is stale");
                     }
-                    for (slot, link) in &view.links {
+                    for (slot, link) in view.links.iter() {
                         self.witness.settles(slot, link.settled, &view.status);
                     }
                 }
@@ -188,10 +207,12 @@ impl World {
                         Cut::Vacant => self.witness.reach("a process is sent for"),
                         Cut::NotCommitted => self.witness.reach("a link is closed for a failed commit"),
                         Cut::Protocol(_) => self.witness.reach("nonsense closes a link"),
+                        Cut::Overdrawn(_) | Cut::Hoarding => {}
                     }
                     let number = master.links.get(&connection).copied();
                     self.line(|| format!("the master closes link {}: {cut:?}", connection.0));
                     if let Some(number) = number {
+                        self.purse.closed(number, cut != Cut::Vacant);
                         self.after(Duration::from_millis(1), Event::Gone(number, Way::Up));
                         let told = self.plan.delay * 2;
                         self.after(told, Event::Gone(number, Way::Down));
@@ -230,6 +251,9 @@ impl World {
     pub(in crate::simulation) fn heed(&mut self, number: u64, payload: &[u8]) {
         let Some((slot, id)) = self.links.get(&number).map(|link| (link.slot.clone(), link.instance)) else { return };
         for message in message::decode::<ToSatellite>(payload).unwrap_or_default() {
+            if let Err(overspent) = self.purse.heed(number, &message) {
+                self.witness.violated("I9", overspent);
+            }
             match message {
                 ToSatellite::Ack(ack) => self.witness.acknowledged(&slot, ack.run, ack.position.0),
                 ToSatellite::Welcome(welcome) => {

@@ -197,7 +197,7 @@ impl World {
             link.lanes.remove(&(way, lane));
             return;
         }
-        let (id, connection, epoch) = (link.instance, link.connection, link.epoch);
+        let (id, connection, epoch, slot) = (link.instance, link.connection, link.epoch, link.slot.clone());
         let site = self.sites.get(&id);
         let mut road = self.roads.get(&site.map_or(usize::MAX, |site| site.volume)).copied().unwrap_or_default();
         let road = road.of(way);
@@ -219,16 +219,40 @@ impl World {
             Way::Up => {
                 let at = self.wall();
                 let Some(master) = self.master.as_mut().filter(|master| master.epoch == epoch) else { return };
+                let account = match lane {
+                    Lane::Control => {
+                        message::decode::<ToMaster>(&payload).unwrap_or_default().iter().try_for_each(|said| {
+                            match said {
+                                ToMaster::Wanted(_) => self.witness.reach("a satellite asks for credit"),
+                                ToMaster::Returned(_) => self.witness.reach("a satellite gives credit back"),
+                                _ => {}
+                            }
+                            self.purse.heard(number, said)
+                        })
+                    }
+                    Lane::Live | Lane::Backlog => self.purse.arrived(number, lane, &slot, &payload),
+                };
+                let honest = self.sites.contains_key(&id);
+                if let Err(overspent) = account {
+                    if honest {
+                        self.witness.violated("I9", overspent);
+                    } else {
+                        self.witness.reach("who sends beyond its credit is cut off");
+                    }
+                }
                 match lane {
                     Lane::Control => master.coordinator.handle_control(connection, &payload, Monotonic(self.now), at),
                     Lane::Live | Lane::Backlog => {
                         if lane == Lane::Backlog {
                             self.witness.reach("backlog");
                         }
-                        master.coordinator.handle_batch(connection, payload.to_vec(), Monotonic(self.now), at);
+                        master.coordinator.handle_batch(connection, lane, payload.to_vec(), Monotonic(self.now), at);
                     }
                 }
                 self.drain_master();
+                if self.purse.tolerated() {
+                    self.witness.violated("I9", format!("link {number} sends beyond its credit and stays"));
+                }
             }
             Way::Down => {
                 let Some(site) = self.sites.get_mut(&id) else { return };
@@ -283,6 +307,7 @@ impl World {
         let (id, connection, epoch) = (link.instance, link.connection, link.epoch);
         match end {
             Way::Up if std::mem::take(&mut link.master_open) => {
+                self.purse.closed(number, false);
                 if let Some(master) = self.master.as_mut().filter(|master| master.epoch == epoch) {
                     master.links.remove(&connection);
                     master.coordinator.handle_disconnected(connection);
