@@ -5,10 +5,11 @@
 use bytes::{Buf, Bytes, BytesMut};
 use minicbor::{Decode, Encode};
 
-use crate::message::FRAME_BYTES_MAX;
-
 /// The link's protocol name in the TLS handshake (ALPN, RFC 7301).
 pub const LINK_PROTOCOL: &[u8] = b"perigee/1";
+
+/// Largest payload of a frame, in bytes; a longer one closes the link.
+pub const FRAME_BYTES_MAX: usize = 256 * 1024;
 
 /// UDP port of the link.
 pub const LINK_PORT: u16 = 7443;

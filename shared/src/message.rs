@@ -10,6 +10,7 @@
 use minicbor::{Decode, Encode};
 
 use crate::assignment::AssignedCheck;
+pub use crate::frame::FRAME_BYTES_MAX;
 use crate::frame::Lane;
 use crate::item::{self, Items};
 use crate::name::{
@@ -18,8 +19,6 @@ use crate::name::{
 use crate::snapshot::StateTold;
 use crate::time::Timestamp;
 
-/// Largest payload of a frame, in bytes; a longer one closes the link.
-pub const FRAME_BYTES_MAX: usize = 256 * 1024;
 /// Version of the control protocol.
 pub const PROTOCOL: u8 = 1;
 /// A control frame is closed when it has reached this many bytes; leaves room for one more item of any kind.

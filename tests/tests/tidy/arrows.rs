@@ -29,8 +29,8 @@ const SHARED: &Table = &[
     ("delivery", &["item", "name", "result", "time"]),
     ("assignment", &["check", "delivery", "name", "state"]),
     ("snapshot", &["check", "delivery", "name", "result", "state", "time"]),
-    ("message", &["assignment", "item", "name", "snapshot", "time"]),
-    ("frame", &["message"]),
+    ("frame", &[]),
+    ("message", &["assignment", "frame", "item", "name", "snapshot", "time"]),
     ("refusal", &["time"]),
     ("identity", &["name", "refusal", "time"]),
 ];
