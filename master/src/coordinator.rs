@@ -133,6 +133,8 @@ pub struct Coordinator {
     /// The same by slot.
     voices: BTreeMap<Slot, BTreeSet<ConnectionId>>,
     pool: Pool,
+    /// Of a store that has none yet.
+    fresh_timeline: Timeline,
     /// When each slot's holder was last heard; at start all known holders count as heard at readiness.
     heard: BTreeMap<Slot, Monotonic>,
     /// Slots whose holder has told its newest states since it was last silent for a lease, or since this master began.
@@ -166,6 +168,7 @@ impl Coordinator {
             connections: BTreeMap::new(),
             voices: BTreeMap::new(),
             pool: Pool::default(),
+            fresh_timeline: timeline,
             heard,
             settled: BTreeSet::new(),
             next_tick: now.plus(PRESENCE_TICK),
@@ -178,11 +181,16 @@ impl Coordinator {
             commands: VecDeque::new(),
         };
         if coordinator.working.installation.is_none() {
-            let genesis =
-                Genesis { installation: coordinator.identity.installation.clone(), timeline, first_check: CheckId(1) };
-            coordinator.add(Entry::Genesis(genesis), Outcomes::default(), &[], None, at);
+            coordinator.found(at);
         }
         coordinator
+    }
+
+    /// The first row of a store.
+    fn found(&mut self, at: Timestamp) {
+        let installation = self.identity.installation.clone();
+        let genesis = Genesis { installation, timeline: self.fresh_timeline, first_check: CheckId(1) };
+        self.add(Entry::Genesis(genesis), Outcomes::default(), &[], None, at);
     }
 
     /// The same with another byte pool, before the first connection.

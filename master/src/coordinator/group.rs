@@ -40,6 +40,10 @@ impl Coordinator {
     ) {
         let falls = self.has(Defect::TermFalls) && matches!(entry, Entry::Claim(_));
         let older = falls.then(|| Term(self.working.term.0.saturating_sub(1)));
+        // Where the commit of the first row failed, the next one begins with it again.
+        if self.working.installation.is_none() && !matches!(entry, Entry::Genesis(_)) {
+            self.found(at);
+        }
         let row = Row {
             index: JournalIndex(self.working.head.0 + 1),
             term: older.unwrap_or(self.working.term),
