@@ -579,3 +579,20 @@ fn bytes_that_make_no_sense_close_that_link_alone() {
     assert!(bench.closed.iter().all(|(_, cut)| matches!(cut, Cut::Protocol(_))));
     assert_eq!(bench.closed.len(), 2);
 }
+
+#[test]
+fn a_store_whose_first_commit_failed_begins_with_its_first_row_again() {
+    let identity = Identity { installation: "test".parse().unwrap(), software: "0".into() };
+    let mut coordinator = Coordinator::new(identity, Status::new(), Timeline(42), seconds(0), AT);
+    let record = |coordinator: &mut Coordinator| loop {
+        if let Some(Command::Commit { record, .. }) = coordinator.poll_command(seconds(2)) {
+            break entry::decode(&record).unwrap();
+        }
+    };
+    let first = record(&mut coordinator);
+    coordinator.handle_commit_failed(seconds(0));
+    coordinator.handle_activation(RequestId(1), &catalog(1, 80), "test", AT);
+    let again = record(&mut coordinator);
+    assert_eq!(again[0].entry, first[0].entry);
+    assert!(matches!(again[0].entry, Entry::Genesis(_)) && matches!(again[1].entry, Entry::Activate(_)));
+}
