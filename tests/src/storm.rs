@@ -60,7 +60,7 @@ pub struct Offer {
     pub batches: usize,
     /// Mean pause of an identity between two of them.
     pub pause: Duration,
-    /// Without waiting for credit, as no satellite does.
+    /// Without asking or waiting for credit, as no satellite does.
     pub beyond_credit: bool,
 }
 

@@ -149,12 +149,13 @@ impl Voice {
                 memory.position = known.map_or(memory.position, |at| at.position);
                 *welcomed = true;
                 crowd.counts.connected.fetch_add(1, Ordering::Relaxed);
-                told.welcomed.send_replace(true);
             }
             ToSatellite::AssignmentUpsert(check) => memory.owned = Some(Owned::of(&check)),
             ToSatellite::AssignmentEnd(generation) => {
                 memory.generation = generation;
                 told.control.send(vec![ToMaster::Applied(generation)])?;
+                // From here on it knows what it owns.
+                told.welcomed.send_replace(true);
             }
             ToSatellite::Credit(LaneBytes { lane: Lane::Backlog, bytes }) => {
                 told.backlog_credit.send_replace(bytes);
@@ -220,7 +221,9 @@ impl Voice {
             let position = memory.position;
             memory.backlog.as_ref().map(|backlog| backlog.above(position)).unwrap_or_default()
         };
-        control.send(vec![wanted(&rest)])?;
+        if !beyond_credit {
+            control.send(vec![wanted(&rest)])?;
+        }
         let mut spent = 0;
         for batch in rest {
             spent += u64::try_from(batch.len())?;
