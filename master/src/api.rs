@@ -35,6 +35,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::backup;
 use crate::config::{Diagnostic, Severity};
 use crate::coordinator::View;
 use crate::entry::Row;
@@ -172,6 +173,8 @@ pub(crate) struct Api {
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) counts: Counts,
     pub(crate) shutdown: CancellationToken,
+    /// The backup that is being made, if one is.
+    pub(crate) backup: Arc<backup::Progress>,
 }
 
 /// What this room counts about itself.
@@ -189,7 +192,8 @@ impl Api {
     fn new(inputs: Inputs, open_reads: bool, shutdown: CancellationToken) -> Arc<Self> {
         let tokens = Tokens::new(&inputs.data);
         let streams = Arc::new(Semaphore::new(stream::STREAMS_MAX));
-        Arc::new(Self { inputs, tokens, open_reads, streams, counts: Counts::default(), shutdown })
+        let (counts, backup) = (Counts::default(), Arc::default());
+        Arc::new(Self { inputs, tokens, open_reads, streams, counts, shutdown, backup })
     }
 
     /// What readers see now.

@@ -3,6 +3,7 @@
 //! answer, 1 means "no" and is no failure.
 #![expect(clippy::disallowed_methods, reason = "ages are shown against the wall clock: a shell room")]
 
+mod backup;
 mod client;
 mod show;
 mod table;
@@ -149,6 +150,52 @@ Example:
     Gaps {
         #[command(flatten)]
         reach: Reach,
+    },
+    /// Copy the running installation into a directory, as of one moment
+    #[command(after_help = format!("\
+The master goes on meanwhile. The backup has the journal, checkpoints, revisions, the places of writers, history, tokens (their
+digests) and the CA's certificates; with --with-keys the CA's key too: whoever has that can speak for every slot. The directory lies
+on the master's machine and must be empty or not there.
+
+Examples:
+  perigee-master backup --to /backup/perigee-$(date +%F) --data /var/lib/perigee
+  perigee-master backup --to /backup/now --with-keys --without-history --data /var/lib/perigee
+
+{EXIT_STATUS}"))]
+    Backup {
+        /// Directory on the master's machine
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+        /// With the CA's key; without it keep that key somewhere else
+        #[arg(long)]
+        with_keys: bool,
+        /// Without the history file: history then begins where the journal does
+        #[arg(long)]
+        without_history: bool,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Put a backup into a data directory on which no master runs
+    #[command(after_help = "\
+What the directory held is put aside in it (before-restore-1, …), but for its keys and tokens, which stay. A new timeline begins: no
+number of the lost one is given again, nothing is told to anybody a second time, satellites send again what they still have, and what
+is gone for good is named by gaps. Cut off, it can be run again; before it has ended well no master starts there.
+
+Example:
+  perigee-master restore --from /backup/perigee-2026-11-20 --data /var/lib/perigee
+  perigee-master serve --config /etc/perigee --data /var/lib/perigee
+
+Exit status: 0 it can be started, 2 the backup is damaged, the directory is in use or belongs to another installation.")]
+    Restore {
+        /// The backup
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+        /// The data directory
+        #[arg(long, value_name = "DIR", env = "PERIGEE_DATA")]
+        data: PathBuf,
+        /// Write the answer as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Make, list and revoke tokens for the API
     #[command(
@@ -318,6 +365,10 @@ fn perform(command: Command, look: &Look, out: &mut Vec<u8>) -> Result<u8, Failu
             }
             Ok(GOOD)
         }
+        Command::Backup { to, with_keys, without_history, reach } => {
+            backup::back_up(&reach, &to, with_keys, !without_history, out)
+        }
+        Command::Restore { from, data, json } => backup::restore(&from, &data, json, out),
         Command::Token(command) => tokens(command, look, out),
         Command::Certificate { region, slot, days, out: directory, data, ca_certificate, ca_key, json } => {
             let given = ca_certificate.zip(ca_key).map(|(certificate, key)| GivenCa { certificate, key });

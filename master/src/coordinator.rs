@@ -10,6 +10,7 @@ mod group;
 mod presence;
 mod satellite;
 mod snapshot;
+pub mod timeline;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -24,7 +25,7 @@ use shared::name::{CheckId, Generation, InstallationId, InstanceId, JournalIndex
 use shared::time::{Monotonic, Timestamp};
 
 use crate::config::Catalog;
-use crate::entry::{Activate, Batch, Entry, Genesis, Named, Outcomes, Row};
+use crate::entry::{Activate, Batch, Entry, Genesis, Named, Outcomes, Row, WriterGap};
 use crate::fleet::{ConnectionId, LEASE};
 use crate::ingest::{self, Reception};
 use crate::status::Status;
@@ -82,6 +83,8 @@ pub enum Command {
     Close { connection: ConnectionId, cut: Cut },
     /// Answer whoever asked for an activation.
     Answer { request: RequestId, activation: Activation },
+    /// Tell whoever asked for a note whether the journal has it.
+    Noted { request: RequestId, durable: bool },
 }
 
 /// What follows a commit.
@@ -94,6 +97,7 @@ enum Consequence {
     Answer(RequestId, Activation),
     StatesHeard(ConnectionId),
     Settle(ConnectionId),
+    Noted(RequestId),
 }
 
 /// Who this master is.
@@ -115,6 +119,8 @@ pub struct Coordinator {
     groups: VecDeque<Group>,
     committing: bool,
     blocked_until: Option<Monotonic>,
+    /// The last commit failed: readers are told so until one succeeds.
+    unwritable: bool,
     connections: BTreeMap<ConnectionId, Connection>,
     /// When each slot's holder was last heard; at start all known holders count as heard at readiness.
     heard: BTreeMap<Slot, Monotonic>,
@@ -142,6 +148,7 @@ impl Coordinator {
             groups: VecDeque::new(),
             committing: false,
             blocked_until: None,
+            unwritable: false,
             connections: BTreeMap::new(),
             heard,
             settled: BTreeSet::new(),
@@ -277,7 +284,7 @@ impl Coordinator {
         if self.working.catalog.is_some() && self.working.digest == digest {
             return self.follow(Consequence::Answer(request, Activation::Unchanged(self.working.generation)));
         }
-        let generation = Generation(self.working.generation.0 + 1);
+        let generation = self.working.next_generation();
         let unnamed = catalog.objects.keys().filter(|name| self.working.id(name).is_none());
         let named = (self.working.next_check.0..)
             .zip(unnamed)
@@ -295,6 +302,13 @@ impl Coordinator {
         self.follow(Consequence::Answer(request, Activation::Activated(generation)));
     }
 
+    /// A writer was overrun: that goes into the journal, and whoever asks is told when it is there.
+    pub fn handle_writer_gap(&mut self, request: RequestId, gap: WriterGap, at: Timestamp) {
+        tracing::error!(writer = gap.writer, lane = gap.lane, first = %gap.first, last = %gap.last, reason = gap.reason, "rows were removed before this writer had sent them");
+        self.add(Entry::WriterGap(gap), Outcomes::default(), &[], None, at);
+        self.follow(Consequence::Noted(request));
+    }
+
     /// The record asked for last is durable.
     pub fn handle_committed(&mut self, at: Timestamp) {
         self.at = at;
@@ -306,6 +320,7 @@ impl Coordinator {
             self.published = Arc::new(status);
         }
         self.blocked_until = None;
+        self.unwritable = false;
         self.dirty = true;
         let rows = Arc::new(group.rows);
         if self.has(Defect::PublishedTwice) {
@@ -338,14 +353,19 @@ impl Coordinator {
             self.working = self.published.as_ref().clone();
         }
         for consequence in self.groups.drain(..).flat_map(|group| group.consequences) {
-            if let Consequence::Answer(request, _) = consequence {
-                self.commands.push_back(Command::Answer { request, activation: Activation::NotCommitted });
+            match consequence {
+                Consequence::Answer(request, _) => {
+                    self.commands.push_back(Command::Answer { request, activation: Activation::NotCommitted });
+                }
+                Consequence::Noted(request) => self.commands.push_back(Command::Noted { request, durable: false }),
+                _ => {}
             }
         }
         for id in self.connections.keys().copied().collect::<Vec<_>>() {
             self.cut(id, Cut::NotCommitted);
         }
         self.blocked_until = Some(now.plus(RETRY_COMMIT_AFTER));
+        self.unwritable = true;
         self.dirty = true;
     }
 
@@ -439,6 +459,7 @@ impl Coordinator {
             Consequence::Answer(request, activation) => {
                 self.commands.push_back(Command::Answer { request, activation })
             }
+            Consequence::Noted(request) => self.commands.push_back(Command::Noted { request, durable: true }),
             Consequence::Greet(id) => self.greet(id),
             Consequence::StatesHeard(id) => self.say(id, &[ToSatellite::StatesHeard]),
             Consequence::Settle(id) => self.settle(id),

@@ -6,6 +6,8 @@
 //! record = format u8 | item list (see shared::item), one item of kind 1 per row      one record per group commit
 //! ```
 
+mod timeline;
+
 use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
@@ -21,12 +23,17 @@ use shared::snapshot::StateTold;
 use shared::state::StateType;
 use shared::time::Timestamp;
 
+pub use timeline::{Continued, Restored, WriterGap};
+
 /// Version of the record format.
 pub const RECORD_FORMAT: u8 = 1;
 /// A group commit is closed when its rows have reached this many bytes; the next rows go into the next record.
 pub const RECORD_BYTES: usize = 2 * 1024 * 1024;
 
 const ITEM_ROW: u16 = 1;
+
+/// Reason of a gap: what a store that is no more had taken in, or what nobody can tell the object of since.
+pub const LOST_BY_RESTORE: &str = shared::delivery::LOST_BY_RESTORE;
 
 /// One row: an entry with its place, its time, and its outcomes.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
@@ -72,6 +79,15 @@ pub enum Entry {
     /// Newest states that an owner told when it was back, as they came.
     #[n(6)]
     Snapshot(#[n(0)] Snapshot),
+    /// The store was put back from a backup.
+    #[n(7)]
+    Restored(#[n(0)] Restored),
+    /// A satellite of another timeline has seen higher numbers: this store goes on above them.
+    #[n(8)]
+    Continued(#[n(0)] Continued),
+    /// A writer was overrun.
+    #[n(9)]
+    WriterGap(#[n(0)] WriterGap),
 }
 
 /// See [`Entry::Genesis`].
@@ -268,6 +284,9 @@ pub enum Effect {
     /// nobody. It is what that slot saw.
     #[n(7)]
     Observed,
+    /// Of another timeline, about a check whose number may mean another object by now: named as a gap.
+    #[n(8)]
+    Lost,
 }
 
 impl Effect {
@@ -284,7 +303,7 @@ impl Effect {
             Effect::RefusedUnknown => Some("unknown-check"),
             Effect::RefusedForeign => Some("foreign-check"),
             Effect::RefusedMalformed => Some("malformed"),
-            Effect::Known | Effect::Current | Effect::Late | Effect::Gap | Effect::Observed => None,
+            Effect::Known | Effect::Current | Effect::Late | Effect::Gap | Effect::Observed | Effect::Lost => None,
         }
     }
 }
@@ -407,7 +426,19 @@ impl Row {
             | Entry::Claim(_)
             | Entry::Presence(_)
             | Entry::Drained(_)
-            | Entry::Snapshot(_) => Vec::new(),
+            | Entry::Snapshot(_)
+            | Entry::Restored(_)
+            | Entry::Continued(_)
+            | Entry::WriterGap(_) => Vec::new(),
+        }
+    }
+
+    /// Whether nothing can lie between `head` and this row.
+    #[must_use]
+    pub fn follows(&self, head: JournalIndex) -> bool {
+        match &self.entry {
+            Entry::Continued(continued) => continued.after == head && continued.index() == self.index,
+            _ => self.index.0 == head.0.saturating_add(1),
         }
     }
 

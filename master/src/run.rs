@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use shared::frame::Lane;
-use shared::name::{Slot, Timeline};
+use shared::name::{JournalIndex, Slot, Timeline};
 use shared::refusal::Refusal;
 use shared::time::{Monotonic, Timestamp};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -74,7 +74,13 @@ enum Asker {
 pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: mpsc::Receiver<()>) -> Result<()> {
     let clock = Clock { origin: Instant::now() };
     let software = env!("CARGO_PKG_VERSION").to_owned();
-    let options = store::Options { new_installation: settings.new_installation, ..store::Options::default() };
+    let options = store::Options {
+        new_installation: settings.new_installation,
+        most_bytes: settings.journal_bytes,
+        ring_bytes: store::JOURNAL_RING_BYTES.min(settings.journal_bytes),
+        most_age: settings.journal_age,
+        ..store::Options::default()
+    };
     let data = settings.data.clone();
     let store::Opened { store, status, mut done, recovery } =
         tokio::task::spawn_blocking(move || store::open(&data, options)).await?.context("opening the store")?;
@@ -106,7 +112,8 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
     let (rows, _) = broadcast::channel::<Arc<Vec<Row>>>(ROWS_KEPT);
     let (request_sender, mut requests) = mpsc::channel(REQUESTS_MAX);
     let (source_sender, source_differs) = watch::channel(None);
-    let mut writers = Writers::new(store.clone(), view.clone(), shutdown.child_token());
+    let (gap_sender, mut gaps) = mpsc::channel(writers::GAPS_WAITING);
+    let mut writers = Writers::new(store.clone(), view.clone(), gap_sender, shutdown.child_token());
 
     let inputs = api::Inputs {
         view: view.clone(),
@@ -146,6 +153,8 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
         None => revision::compare_in_background(settings.config.clone(), running, source_sender.clone()),
     }
 
+    let mut notes = 0_u64;
+    let mut noting: BTreeMap<RequestId, oneshot::Sender<()>> = BTreeMap::new();
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
     let mut checkpointed = clock.now();
     let hands = Hands { links: &links, rows: &rows, history: &history };
@@ -163,6 +172,12 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
                     }
                 }
                 Command::Answer { request, activation } => answer(asked.remove(&request), activation, &source_sender),
+                // Untold, the writer asks again.
+                Command::Noted { request, durable } => {
+                    if let Some(recorded) = noting.remove(&request).filter(|_| durable) {
+                        let _ = recorded.send(());
+                    }
+                }
                 other => hands.act(other),
             }
         }
@@ -207,6 +222,12 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
                     revision::tell(applied, reply);
                 }
             },
+            Some(overrun) = gaps.recv() => {
+                notes += 1;
+                noting.insert(RequestId(notes), overrun.recorded);
+                let gap = writers::entry(&overrun.gap, store.overran_by());
+                coordinator.handle_writer_gap(RequestId(notes), gap, wall());
+            }
             _ = housekeeping.tick() => {
                 store.trim(wall());
                 if store.checkpoint_due(clock.now().since(checkpointed)) {
@@ -280,6 +301,8 @@ fn figures(links: Links, writers: writers::Figures, store: Store) -> Arc<dyn Fn(
         let journal = [
             ("perigee_journal_first_index", "First row the journal still holds", store.first().0),
             ("perigee_journal_published_index", "Last row that is durable", store.published().borrow().0),
+            ("perigee_journal_bytes", "Segments of the journal, in bytes", store.bytes_behind(JournalIndex(0))),
+            ("perigee_journal_bytes_max", "Bound at which writers are overrun", store.bytes_max()),
         ];
         figures.extend(journal.map(|(name, help, value)| gauge(name, help, value)));
         figures.push(gauge("perigee_link_connections", "Open links", u64::try_from(links.open()).unwrap_or(u64::MAX)));
@@ -315,7 +338,7 @@ impl Hands<'_> {
                 // Nobody listening is no error.
                 let _ = self.rows.send(published);
             }
-            Command::Show(_) | Command::Commit { .. } | Command::Answer { .. } => {}
+            Command::Show(_) | Command::Commit { .. } | Command::Answer { .. } | Command::Noted { .. } => {}
         }
     }
 }

@@ -5,6 +5,7 @@
 //! it was while the working copy goes on.
 
 mod frozen;
+mod lineage;
 mod result;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ use shared::time::Timestamp;
 
 use crate::config::Catalog;
 use crate::entry::{Entry, Gap, Row};
+
+pub use lineage::{Lineage, Restoration, WriterGapSeen};
 
 /// Objects per chunk: the unit of copying on write.
 pub const CHUNK: usize = 1024;
@@ -245,6 +248,7 @@ pub struct Status {
     names: Arc<BTreeMap<ObjectName, CheckId>>,
     slots: BTreeMap<Slot, Arc<SlotState>>,
     gaps: Arc<Vec<GapSeen>>,
+    lineage: Arc<Lineage>,
 }
 
 impl Default for Status {
@@ -273,6 +277,7 @@ impl Status {
             names: Arc::default(),
             slots: BTreeMap::new(),
             gaps: Arc::default(),
+            lineage: Arc::default(),
         }
     }
 
@@ -352,6 +357,7 @@ impl Status {
                 self.timeline = genesis.timeline;
                 self.first_check = genesis.first_check;
                 self.next_check = self.next_check.max(genesis.first_check);
+                Arc::make_mut(&mut self.lineage).began = row.index;
             }
             Entry::Activate(activate) => {
                 self.generation = activate.generation;
@@ -385,6 +391,9 @@ impl Status {
                 }
                 slot.runs.retain(|_, run| run.drained.is_none_or(|at| row.at.since(at) < REMEMBER));
             }
+            Entry::Restored(restored) => self.fold_restored(row, restored),
+            Entry::Continued(continued) => self.fold_continued(continued),
+            Entry::WriterGap(gap) => self.fold_writer_gap(row, gap),
         }
         self.fold_grants(row);
     }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use shared::defect::{Defect, Defects};
-use shared::delivery::{RUNS_UNDELIVERED_MAX, decode_header};
+use shared::delivery::{LOST_BY_RESTORE, RUNS_UNDELIVERED_MAX, decode_header};
 use shared::frame::Lane;
 use shared::message::{self, HeldRun, RunPosition, ToMaster};
 use shared::name::{Generation, RunCounter, RunId, Sequence, Timeline};
@@ -327,8 +327,9 @@ impl Outbox {
         let Some((lane, place)) = self.take_read(read) else { return };
         if let Some(run) = self.runs.get_mut(&place) {
             run.first = run.first.max(found.trimmed_below);
-            run.sent = run.sent.max(Sequence(found.trimmed_below.0.saturating_sub(1)));
         }
+        // Only what was acknowledged is trimmed: a master that does not have it was restored from an older backup.
+        self.send_gone(lane, place, Sequence(found.trimmed_below.0.saturating_sub(1)), LOST_BY_RESTORE);
         for bytes in &found.batches {
             let Ok((header, _)) = decode_header(bytes) else { continue };
             let sent = self.runs.get(&place).map(|run| run.sent).unwrap_or_default();
@@ -336,20 +337,20 @@ impl Outbox {
                 continue;
             }
             // What is lost before it takes its place in the window as well.
-            self.send_lost(lane, place, Sequence(header.first.0.saturating_sub(1)));
+            self.send_gone(lane, place, Sequence(header.first.0.saturating_sub(1)), SPOOL_DAMAGED);
             if !self.has_room(lane) {
                 self.advance(now);
                 return;
             }
             self.send(lane, place, header.last, bytes.clone());
         }
-        self.send_lost(lane, place, found.through);
+        self.send_gone(lane, place, found.through, SPOOL_DAMAGED);
         self.close_delivered();
         self.advance(now);
     }
 
-    /// Says that everything above what was sent, up to `last`, can no longer be read; the next reading says it if there is no room.
-    fn send_lost(&mut self, lane: Lane, place: Place, last: Sequence) {
+    /// Says that everything above what was sent, up to `last`, is no longer on the volume; the next reading says it if there is no room.
+    fn send_gone(&mut self, lane: Lane, place: Place, last: Sequence, reason: &str) {
         let Some(run) = self.runs.get(&place) else { return };
         let last = last.min(run.durable);
         if last > run.sent && self.has_room(lane) {
@@ -358,7 +359,7 @@ impl Outbox {
                 self.runs.entry(place).and_modify(|run| run.sent = last);
                 return;
             }
-            let payload = self.gathering.gap(place, first, last, SPOOL_DAMAGED);
+            let payload = self.gathering.gap(place, first, last, reason);
             self.send(lane, place, last, payload);
         }
     }

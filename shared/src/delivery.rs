@@ -26,6 +26,10 @@ pub const BATCH_INFLATED_MAX: usize = 1024 * 1024;
 /// Undelivered runs of one process; at this many it goes on in the last one instead of opening another.
 pub const RUNS_UNDELIVERED_MAX: usize = 64;
 
+/// Reason of a gap record: the master acknowledged it once, was restored from a backup that does not have it, and the volume has it no
+/// more.
+pub const LOST_BY_RESTORE: &str = "lost-by-restore";
+
 const ITEM_RESULT: u16 = 1;
 const ITEM_GAP: u16 = 2;
 /// Fast enough not to matter beside a check, and a third of the bytes (measured; facts in docs/decisions).
@@ -77,7 +81,7 @@ pub struct GapRecord {
     /// Last lost sequence, inclusive.
     #[n(1)]
     pub last: Sequence,
-    /// Stable name of the reason: `spool-full`, `spool-age`, `spool-damaged`.
+    /// Stable name of the reason: `spool-full`, `spool-age`, `spool-damaged`, `lost-by-restore`.
     #[n(2)]
     pub reason: String,
     /// Earliest time of a lost result, if known.

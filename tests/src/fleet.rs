@@ -177,6 +177,12 @@ impl Master {
         self.process.as_mut().is_some_and(|process| process.ended().is_none())
     }
 
+    /// The number of its process, or of what it is started through.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
     /// The end of its log.
     #[must_use]
     pub fn last_words(&self) -> String {

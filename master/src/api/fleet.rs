@@ -17,7 +17,8 @@ use crate::api::list::{Fields, candidates, lines};
 use crate::api::object::value;
 use crate::api::parameter::{OF_LISTS, Parameters};
 use crate::coordinator::{SlotLink, View};
-use crate::status::GapSeen;
+use crate::entry::WriterGap;
+use crate::status::{GapSeen, WriterGapSeen};
 
 /// One slot, expected or seen. Counts of its own are from its last sign of life and `None` before the first.
 #[derive(Debug, Clone, Serialize)]
@@ -223,18 +224,20 @@ pub(crate) async fn regions(State(api): State<Arc<Api>>, parameters: Parameters)
     lines::<RegionFields>(regions?, &known, "region", &view)
 }
 
-/// Results that will never come.
+/// Results that will never come, or rows that a writer will never send.
 #[derive(Debug, Serialize)]
 pub(crate) struct ShownGap<'a> {
     index: JournalIndex,
     at: Timestamp,
-    region: &'a RegionName,
-    slot: SlotNumber,
-    run: RunId,
+    region: Option<&'a RegionName>,
+    slot: Option<SlotNumber>,
+    run: Option<RunId>,
+    /// Whose gap it is, if it is a writer's: `first` and `last` are rows of the journal then.
+    writer: Option<&'a str>,
     first: Sequence,
     last: Sequence,
-    /// How many results.
-    lost: u64,
+    /// How many results; of a writer's gap nobody knows.
+    lost: Option<u64>,
     reason: &'a str,
     explained: bool,
     from: Option<Timestamp>,
@@ -247,16 +250,35 @@ impl<'a> ShownGap<'a> {
         Self {
             index,
             at,
-            region: &gap.slot.region,
-            slot: gap.slot.number,
-            run: gap.run,
+            region: Some(&gap.slot.region),
+            slot: Some(gap.slot.number),
+            run: Some(gap.run),
+            writer: None,
             first: record.first,
             last: record.last,
-            lost: record.last.0.saturating_sub(record.first.0).saturating_add(1),
+            lost: Some(record.last.0.saturating_sub(record.first.0).saturating_add(1)),
             reason: &record.reason,
             explained: gap.explained,
             from: record.from,
             to: record.to,
+        }
+    }
+
+    pub(crate) fn of_writer(index: JournalIndex, at: Timestamp, gap: &'a WriterGap) -> Self {
+        Self {
+            index,
+            at,
+            region: None,
+            slot: None,
+            run: None,
+            writer: Some(&gap.writer),
+            first: Sequence(gap.first.0),
+            last: Sequence(gap.last.0),
+            lost: None,
+            reason: &gap.reason,
+            explained: true,
+            from: None,
+            to: None,
         }
     }
 }
@@ -264,9 +286,22 @@ impl<'a> ShownGap<'a> {
 struct GapFields;
 
 impl Fields for GapFields {
-    const NAMES: &'static [&'static str] =
-        &["index", "at", "region", "slot", "run", "first", "last", "lost", "reason", "explained", "from", "to"];
-    const WORDS: &'static [&'static str] = &["region", "reason"];
+    const NAMES: &'static [&'static str] = &[
+        "index",
+        "at",
+        "region",
+        "slot",
+        "run",
+        "writer",
+        "first",
+        "last",
+        "lost",
+        "reason",
+        "explained",
+        "from",
+        "to",
+    ];
+    const WORDS: &'static [&'static str] = &["region", "writer", "reason"];
     const KEY: &'static [&'static str] = &["index", "run", "first"];
 }
 
@@ -275,6 +310,8 @@ pub(crate) async fn gaps(State(api): State<Arc<Api>>, parameters: Parameters) ->
     let known = parameters.known(&OF_LISTS)?;
     let view = api.view();
     let gaps = view.status.gaps().iter().map(|GapSeen { index, at, gap }| value(&ShownGap::of(*index, *at, gap)));
-    let gaps: Result<Vec<Value>, ApiError> = gaps.collect();
+    let writers = view.status.lineage().writer_gaps.iter();
+    let writers = writers.map(|WriterGapSeen { index, at, gap }| value(&ShownGap::of_writer(*index, *at, gap)));
+    let gaps: Result<Vec<Value>, ApiError> = gaps.chain(writers).collect();
     lines::<GapFields>(gaps?, &known, "-index", &view)
 }

@@ -63,6 +63,12 @@ fn own(api: &Api) -> Vec<Figure> {
         gauge("perigee_held_off", "Whether most slots are silent and no host is moved", vec![], flag(view.held_off)),
         gauge("perigee_problems", "Hosts and services with a problem, soft or hard", vec![], size(counts.problems)),
         gauge("perigee_gaps", "Gaps shown, the newest at most", vec![], size(status.gaps().len())),
+        gauge(
+            "perigee_writer_gaps",
+            "Times a writer was overrun, ever",
+            vec![],
+            as_value(status.lineage().writer_gaps_total),
+        ),
     ];
     let differs = *api.inputs.source_differs.borrow();
     figures.extend(differs.map(|differs| {

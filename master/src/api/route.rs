@@ -60,6 +60,7 @@ pub(crate) fn table() -> Vec<Route> {
         read("/stream", get(stream::stream)),
         read("/metrics", get(metrics::metrics)),
         read("/openapi.json", get(document::document)),
+        Route { method: "POST", path: "/actions/backup", role: Role::Admin, answer: post(action::backup) },
         Route { method: "POST", path: "/actions/apply", role: Role::Admin, answer: post(action::apply) },
     ]
 }

@@ -16,6 +16,7 @@ use crate::api::list::candidates;
 use crate::api::parameter::Parameters;
 use crate::api::{Api, VERSION};
 use crate::coordinator::View;
+use crate::status::Restoration;
 
 /// How many objects are in which state; every state of the kind is there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,6 +41,10 @@ pub(crate) fn counts(view: &View) -> Counts {
         counts.problems += usize::from(object.state.state.is_problem());
     }
     counts
+}
+
+fn restored(last: &Restoration) -> Value {
+    json!({ "at": last.at, "index": last.index, "head": last.head, "head_at": last.head_at })
 }
 
 /// `GET /status`
@@ -70,7 +75,9 @@ pub(crate) async fn status(State(api): State<Arc<Api>>, parameters: Parameters) 
         "problems": problems,
         "regions": status.catalog.as_ref().map_or(0, |catalog| catalog.regions.len()),
         "slots": { "expected": expected, "connected": connected, "missing": missing, "seen": status.slots().len() },
-        "gaps": status.gaps().len(),
+        "gaps": status.gaps().len() + status.lineage().writer_gaps.len(),
+        "restored": status.lineage().restored.as_ref().map(restored),
+        "backup": api.backup.of_running().map(|(copied, total)| json!({ "copied_bytes": copied, "total_bytes": total })),
         "held_off": view.held_off,
         "read_only": view.read_only,
         "source_differs": *api.inputs.source_differs.borrow(),

@@ -106,6 +106,15 @@ pub(super) fn status(out: &mut dyn Write, status: &Value, look: &Look) -> io::Re
         None => "not compared yet",
     };
     writeln!(out, "files {files}")?;
+    let restored = &status["restored"];
+    if !restored.is_null() {
+        writeln!(
+            out,
+            "restored {} ago from a backup of {}: what came after it is lost unless satellites still had it",
+            since(&restored["at"], look),
+            text(&restored["head_at"])
+        )?;
+    }
     writeln!(out)?;
     let slots = &status["slots"];
     let rows = [
@@ -275,7 +284,7 @@ pub(super) fn gaps(out: &mut dyn Write, gaps: &Value, look: &Look) -> io::Result
         return writeln!(out, "no gaps: every result that was made has arrived or is still on its way");
     }
     let columns = [
-        column("SLOT"),
+        column("WHOSE"),
         column("LOST").right(),
         column("REASON"),
         column("NAMED").expendable(1).right(),
@@ -289,8 +298,11 @@ pub(super) fn gaps(out: &mut dyn Write, gaps: &Value, look: &Look) -> io::Result
         .iter()
         .map(|gap| {
             vec![
-                Cell::from(format!("{}/{}", text(&gap["region"]), text(&gap["slot"]))),
-                Cell::from(count(&gap["lost"]).to_string()),
+                Cell::from(match gap["writer"].as_str() {
+                    Some(writer) => writer.to_owned(),
+                    None => format!("{}/{}", text(&gap["region"]), text(&gap["slot"])),
+                }),
+                Cell::from(gap["lost"].as_u64().map_or_else(|| "rows".to_owned(), |lost| lost.to_string())),
                 Cell::from(text(&gap["reason"])),
                 Cell::from(format!("{} ago", since(&gap["at"], look))),
                 Cell::from(if gap["explained"] == true { "yes" } else { "NO" }),

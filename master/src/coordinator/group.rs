@@ -38,8 +38,13 @@ impl Coordinator {
     ) {
         let falls = self.has(Defect::TermFalls) && matches!(entry, Entry::Claim(_));
         let older = falls.then(|| Term(self.working.term.0.saturating_sub(1)));
+        // Only a store that goes on above a lost one leaves indexes out.
+        let index = match &entry {
+            Entry::Continued(continued) => continued.index(),
+            _ => JournalIndex(self.working.head.0 + 1),
+        };
         let row = Row {
-            index: JournalIndex(self.working.head.0 + 1),
+            index,
             term: older.unwrap_or(self.working.term),
             at: if self.has(Defect::TimeFalls) { at } else { at.max(self.working.at) },
             entry,

@@ -50,7 +50,7 @@ impl Coordinator {
             status: Arc::clone(&self.published),
             links: links.collect(),
             held_off: self.held_off,
-            read_only: self.blocked_until.is_some(),
+            read_only: self.unwritable,
             refused: self.refused.clone(),
         }
     }

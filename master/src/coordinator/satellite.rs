@@ -7,6 +7,7 @@ use shared::message::{self, AssignmentBegin, Hello, RunPosition, ToSatellite, We
 use shared::name::RunId;
 use shared::time::{Monotonic, Timestamp};
 
+use super::timeline::{self, Seen};
 use super::{Consequence, Coordinator, Cut};
 use crate::entry::{Claim, Drained, Entry, Outcomes};
 use crate::fleet::{self, ConnectionId, LEASE};
@@ -18,13 +19,20 @@ impl Coordinator {
             return self.cut(id, Cut::Protocol("a second hello".to_owned()));
         }
         let (slot, instance) = (connection.slot.clone(), hello.instance);
+        let (foreign, seen) = (timeline::of_another(&self.working, &hello), Seen::of(&hello));
         let entry =
             Claim { slot: slot.clone(), instance, remote: connection.remote.clone(), software: hello.software.clone() };
         let runs = hello.runs.clone();
         runs.iter().for_each(|held| connection.hold(*held));
         connection.hello = Some(hello);
         let alive = self.heard.get(&slot).is_some_and(|heard| now.since(*heard) < LEASE);
-        match fleet::claim(&self.working, &slot, instance, alive) {
+        let claim = fleet::claim(&self.working, &slot, instance, alive);
+        if let Some(other) = foreign
+            && let Err(why) = self.go_on_above(&slot, other, seen, claim == fleet::Claim::Holds, at)
+        {
+            return self.cut(id, Cut::Protocol(why));
+        }
+        match claim {
             fleet::Claim::Holds | fleet::Claim::Fenced => {}
             fleet::Claim::Takes(fenced) => {
                 self.heard.insert(slot.clone(), now);

@@ -1,6 +1,7 @@
 //! The brain as a protocol transcript: what goes in, what comes out, and never before it is durable.
 
 mod states;
+mod timeline;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -70,19 +71,26 @@ struct Bench {
     sent: Vec<(ConnectionId, ToSatellite)>,
     closed: Vec<(ConnectionId, Cut)>,
     answers: Vec<Activation>,
+    noted: Vec<bool>,
     waiting: Option<Vec<u8>>,
 }
 
 impl Bench {
     fn new() -> Self {
+        Self::resuming(Status::new(), Vec::new())
+    }
+
+    /// Goes on from a state, and the journal that adds up to it.
+    fn resuming(status: Status, journal: Vec<Row>) -> Self {
         let identity = Identity { installation: "test".parse().unwrap(), software: "0".into() };
-        let coordinator = Coordinator::new(identity, Status::new(), Timeline(42), seconds(0), AT);
+        let coordinator = Coordinator::new(identity, status, Timeline(42), seconds(0), AT);
         let mut bench = Self {
             coordinator,
-            journal: Vec::new(),
+            journal,
             sent: Vec::new(),
             closed: Vec::new(),
             answers: Vec::new(),
+            noted: Vec::new(),
             waiting: None,
         };
         bench.settle();
@@ -103,6 +111,7 @@ impl Bench {
                 }
                 Command::Close { connection, cut } => self.closed.push((connection, cut)),
                 Command::Answer { activation, .. } => self.answers.push(activation),
+                Command::Noted { durable, .. } => self.noted.push(durable),
                 Command::Published(rows) => {
                     assert!(rows.iter().all(|row| self.journal.contains(row)), "published before durable")
                 }
@@ -217,6 +226,10 @@ struct Teller {
 
 impl Teller {
     fn tell(&mut self, results: &[(CheckId, Grant, State)]) -> Vec<u8> {
+        self.tell_of(Timeline(42), results)
+    }
+
+    fn tell_of(&mut self, timeline: Timeline, results: &[(CheckId, Grant, State)]) -> Vec<u8> {
         let mut builder = BatchBuilder::default();
         for (check, grant, state) in results {
             let (after, _) = CheckState::pending(1).apply(*state, Confirmation { max_attempts: 1 }, AT);
@@ -241,7 +254,7 @@ impl Teller {
         let first = self.next;
         self.next += u64::try_from(results.len()).unwrap();
         builder.finish(&BatchHeader {
-            timeline: Timeline(42),
+            timeline,
             generation: Generation(1),
             run: RunId([self.run; 16]),
             counter: RunCounter(u64::from(self.run)),

@@ -41,11 +41,17 @@ pub enum Kind {
     Genesis,
     /// Rows of the journal could not be read into history.
     Damage,
+    /// The store was put back from a backup.
+    Restored,
+    /// Numbers go on above those of another timeline.
+    Continued,
+    /// A writer was overrun.
+    Overrun,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 15] = [
         Kind::Result,
         Kind::Transition,
         Kind::Gap,
@@ -58,6 +64,9 @@ impl Kind {
         Kind::Drained,
         Kind::Genesis,
         Kind::Damage,
+        Kind::Restored,
+        Kind::Continued,
+        Kind::Overrun,
     ];
 
     /// Its stable name.
@@ -76,6 +85,9 @@ impl Kind {
             Kind::Drained => "drained",
             Kind::Genesis => "genesis",
             Kind::Damage => "damage",
+            Kind::Restored => "restored",
+            Kind::Continued => "continued",
+            Kind::Overrun => "overrun",
         }
     }
 }
@@ -243,7 +255,10 @@ impl Source {
             | Kind::Refused
             | Kind::Drained
             | Kind::Genesis
-            | Kind::Damage => Source::Events,
+            | Kind::Damage
+            | Kind::Restored
+            | Kind::Continued
+            | Kind::Overrun => Source::Events,
         }
     }
 

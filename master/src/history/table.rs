@@ -228,6 +228,27 @@ impl<'a> Writing<'a> {
             Entry::Drained(drained) => {
                 events.add(Kind::Drained, None, Some(&drained.slot), &json!({ "run": drained.run }))?;
             }
+            Entry::Restored(restored) => {
+                set_number(&self.transaction, "timeline", restored.timeline.0.cast_signed())?;
+                let detail = json!({
+                    "timeline": timeline_text(restored.timeline), "from": timeline_text(restored.from),
+                    "head": restored.head, "head_at": restored.head_at, "first_check": restored.first_check,
+                });
+                events.add(Kind::Restored, None, None, &detail)?;
+            }
+            Entry::Continued(continued) => {
+                let detail = json!({
+                    "timeline": timeline_text(continued.timeline), "after": continued.after, "above": continued.above,
+                    "generation": continued.generation, "check": continued.check,
+                });
+                events.add(Kind::Continued, None, Some(&continued.slot), &detail)?;
+            }
+            Entry::WriterGap(gap) => {
+                let detail = json!({
+                    "writer": gap.writer, "lane": gap.lane, "first": gap.first, "last": gap.last, "reason": gap.reason,
+                });
+                events.add(Kind::Overrun, None, None, &detail)?;
+            }
         }
         if !row.outcomes.granted.is_empty() {
             let granted = row.outcomes.granted.iter();

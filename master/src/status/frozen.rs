@@ -8,7 +8,7 @@ use minicbor::{Decode, Encode};
 use shared::name::{CheckId, Generation, InstallationId, JournalIndex, Slot, Term, Timeline};
 use shared::time::Timestamp;
 
-use super::{GapSeen, Object, SlotState, Status};
+use super::{GapSeen, Lineage, Object, SlotState, Status};
 
 /// What is shared in memory is written out in full.
 struct Whole<T>(Arc<T>);
@@ -56,6 +56,8 @@ struct Frozen {
     slots: BTreeMap<Slot, Whole<SlotState>>,
     #[n(11)]
     gaps: Vec<GapSeen>,
+    #[n(12)]
+    lineage: Option<Whole<Lineage>>,
 }
 
 impl Status {
@@ -75,6 +77,7 @@ impl Status {
             objects: self.chunks.iter().flat_map(|chunk| chunk.iter().flatten().cloned()).map(Whole).collect(),
             slots: self.slots.iter().map(|(slot, state)| (slot.clone(), Whole(Arc::clone(state)))).collect(),
             gaps: self.gaps.as_ref().clone(),
+            lineage: Some(Whole(Arc::clone(&self.lineage))),
         };
         let mut bytes = Vec::new();
         // Writing into a Vec cannot fail, and none of our types refuses to be encoded.
@@ -100,6 +103,7 @@ impl Status {
             digest: frozen.digest,
             slots: frozen.slots.into_iter().map(|(slot, state)| (slot, state.0)).collect(),
             gaps: Arc::new(frozen.gaps),
+            lineage: frozen.lineage.map(|lineage| lineage.0).unwrap_or_default(),
             ..Self::new()
         };
         for object in frozen.objects {

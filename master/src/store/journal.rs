@@ -123,7 +123,7 @@ pub(super) fn replay(
             Read::Damage(damage) if damage.before.is_some_and(|before| before <= covered.0) => {}
             Read::Damage(damage) => suspected = Some(damage),
             Read::Rows(rows) => {
-                let follows = rows.first().is_some_and(|row| row.index.0 == status.head.0.saturating_add(1));
+                let follows = rows.first().is_some_and(|row| row.follows(status.head));
                 if let Some(damage) = suspected.take().filter(|_| !follows) {
                     return Err(StoreError::Lost { damage });
                 }
@@ -144,12 +144,7 @@ pub(super) fn replay(
 fn fold(status: &mut Status, row: &Row, revisions: &Revisions) -> Result<(), StoreError> {
     let catalog = match &row.entry {
         Entry::Activate(activate) => Some(revisions.load(&activate.digest)?),
-        Entry::Genesis(_)
-        | Entry::Claim(_)
-        | Entry::Presence(_)
-        | Entry::Batch(_)
-        | Entry::Drained(_)
-        | Entry::Snapshot(_) => None,
+        _ => None,
     };
     status.fold(row, &row.items(), catalog.as_ref());
     Ok(())
@@ -212,6 +207,13 @@ impl Writer {
     fn trim(&mut self, trim: Trim) {
         let wanted = self.log.trim_keeping(trim.reached.min(trim.wanted).0, trim.ring_bytes);
         let forced = self.log.trim_keeping(trim.reached.0, trim.most_bytes);
+        match &wanted {
+            Ok(removed) if *removed > 0 && trim.aged => self.progress.for_age.store(true, Ordering::Release),
+            _ => {}
+        }
+        if forced.as_ref().is_ok_and(|removed| *removed > 0) {
+            self.progress.for_age.store(false, Ordering::Release);
+        }
         match wanted.and_then(|wanted| forced.map(|forced| (wanted, forced))) {
             Ok((0, 0)) => {}
             Ok((wanted, 0)) => tracing::debug!(bytes = wanted, first = self.log.first(), "trimmed the journal"),

@@ -367,6 +367,33 @@ fn what_the_spool_lost_is_sent_as_a_gap() {
 }
 
 #[test]
+fn what_was_acknowledged_and_trimmed_is_named_to_a_master_that_does_not_have_it() {
+    let mut outbox = Outbox::new(&found(9, 0), &[found(3, 12)]);
+    outbox.handle_welcome(at(0), &[position(3, 2)]);
+    let (read, ..) = read_of(&orders(&mut outbox)).unwrap();
+    let found = ReadBatches {
+        batches: vec![batch(3, 9, 12)],
+        through: Sequence(12),
+        trimmed_below: Sequence(9),
+        ..ReadBatches::default()
+    };
+    outbox.handle_read(at(1), read, &found);
+    let sent: Vec<Bytes> = orders(&mut outbox)
+        .into_iter()
+        .filter_map(|order| match order {
+            Command::Send { lane: Lane::Backlog, payload } => Some(payload),
+            _ => None,
+        })
+        .collect();
+    let (header, body) = decode_header(&sent[0]).unwrap();
+    let items = decode_items(&header, body).unwrap();
+    assert!(
+        matches!(&items[..], [BatchItem::Gap(gap)] if gap.first.0 == 3 && gap.last.0 == 8 && gap.reason == LOST_BY_RESTORE)
+    );
+    assert_eq!(decode_header(&sent[1]).unwrap().0.first, Sequence(9));
+}
+
+#[test]
 fn a_volume_that_cannot_be_written_costs_no_result_until_memory_is_full() {
     let mut outbox = outbox();
     let mut noise = 7_u64;

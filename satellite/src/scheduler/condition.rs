@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use shared::assignment::Carried;
-use shared::name::{CheckId, Generation, InstanceId};
+use shared::name::{CheckId, Generation, InstanceId, Timeline};
 
 use super::Scheduler;
 use crate::clock::Now;
@@ -57,6 +57,12 @@ impl Scheduler {
             memory_only: self.outbox.memory_only(),
             offset_ms: self.clock.offset_ms(now),
         }
+    }
+
+    /// Timeline of the checks owned, and of the keys of their states.
+    #[must_use]
+    pub fn timeline(&self) -> Option<Timeline> {
+        self.roster.timeline()
     }
 
     /// Newest state of each check.

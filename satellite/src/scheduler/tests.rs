@@ -218,6 +218,25 @@ fn what_was_asked_under_an_ended_grant_is_told_under_it_and_makes_no_state() {
 }
 
 #[test]
+fn what_is_executed_while_the_timeline_changes_counts_in_the_new_one_where_the_check_is_the_same() {
+    for (first_check, counts) in [(2, true), (1, false)] {
+        let mut world = World::assigned(&[check(1)]);
+        world.pass(Duration::from_secs(30));
+        world.brain.handle_timeout(world.now);
+        world.settle();
+        assert_eq!(world.probes.len(), 1);
+        let regranted = AssignedCheck { grant: Grant(900), ..check(1) };
+        world.brain.handle_assignment(world.now, Timeline(78), CheckId(first_check), assignment(2, &[regranted]));
+        world.answer(State::Critical);
+        let known = world.brain.roster.states().get(&CheckId(1));
+        assert_eq!(
+            known.map(|known| (known.state.state, known.key.grant)),
+            counts.then_some((State::Critical, Grant(900)))
+        );
+    }
+}
+
+#[test]
 fn a_changed_check_keeps_its_state_and_is_asked_soon() {
     let slow = |port| {
         let check_interval_ms = 3_600_000;

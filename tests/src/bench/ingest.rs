@@ -85,7 +85,7 @@ impl Master {
                     }
                 }
                 Command::Close { cut, .. } => anyhow::bail!("the link was cut: {cut:?}"),
-                Command::Published(_) | Command::Show(_) | Command::Answer { .. } => {}
+                Command::Published(_) | Command::Show(_) | Command::Answer { .. } | Command::Noted { .. } => {}
             }
         }
         Ok(())

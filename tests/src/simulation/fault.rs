@@ -207,6 +207,7 @@ impl World {
             Fault::MetricsRefusing => self.sulk(Mood::Refusing),
             // Neither is drawn: each has its time.
             Fault::LongCut | Fault::ClockDrifting => return None,
+            Fault::Restored => self.restore_master()?,
             Fault::Reconfigured => {
                 self.estate.change(&mut self.chance);
                 self.activate();

@@ -36,6 +36,14 @@ pub const LANDMARKS: &[(&str, &str)] = &[
     ("a read fails", "a satellite's disk did not give back what it had taken"),
     ("a result comes an hour late", "a backlog of more than an hour was delivered"),
     ("a result is refused", "a result for a check that is unknown, another's, or that says what cannot be"),
+    (
+        "a result of another timeline at or above the first check id",
+        "a result came whose check may be another object since a restore: a gap with a name",
+    ),
+    (
+        "a result of another timeline below the first check id",
+        "what a satellite saw under a store that is no more became history, and no state",
+    ),
     ("a run is drained", "all of a run is at the master, and nothing is added to it"),
     ("a run is opened at a reconnect", "undelivered results became backlog, live results a run of their own"),
     ("a run is trimmed", "acknowledged batches were deleted"),
@@ -71,6 +79,8 @@ pub const LANDMARKS: &[(&str, &str)] = &[
     ("commits fail in a row", "the master's disk refused more than two groups, one after the other"),
     ("no run could be opened", "a satellite's disk refused a new run"),
     ("nonsense closes a link", "somebody said what cannot be read"),
+    ("numbers go on above a lost timeline's", "a satellite had seen more than the restored store had given"),
+    ("restore of an old backup", "the master's store was lost and put back as it was earlier"),
     ("results are in memory only", "a satellite's disk refused a batch"),
     ("the assignment was not kept", "a satellite's disk refused the assignment"),
     ("the master comes back", "a master began with the journal of an earlier one"),

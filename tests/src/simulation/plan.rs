@@ -82,11 +82,13 @@ pub enum Fault {
     MetricsRefusing,
     /// A machine's clock runs fast or slow, from the beginning.
     ClockDrifting,
+    /// The master's store is lost and put back from an old backup.
+    Restored,
 }
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::SatelliteKilled,
         Self::SatellitePowerLost,
         Self::SatelliteEnded,
@@ -123,6 +125,7 @@ impl Fault {
         Self::MetricsHanging,
         Self::MetricsRefusing,
         Self::ClockDrifting,
+        Self::Restored,
     ];
 
     /// How often compared with the others; 0 for what is not drawn again and again.
@@ -136,7 +139,8 @@ impl Fault {
             | Self::VolumeLost
             | Self::VolumeCloned
             | Self::VolumeShared
-            | Self::SlotClaimed => 1,
+            | Self::SlotClaimed
+            | Self::Restored => 1,
             _ => 2,
         }
     }

@@ -10,7 +10,7 @@ use satellite::spool::{Answer, Order};
 use shared::assignment::AssignedCheck;
 use shared::delivery::Key;
 use shared::frame::Lane;
-use shared::name::{CheckId, InstanceId, RunId, Slot};
+use shared::name::{CheckId, InstanceId, RunId, Slot, Timeline};
 use shared::time::{Monotonic, Timestamp};
 
 use super::volume::Seat;
@@ -102,6 +102,12 @@ impl Site {
     /// The next order of the brain.
     pub(super) fn poll(&mut self) -> Option<Command> {
         self.scheduler.poll_command()
+    }
+
+    /// The timeline of those keys.
+    #[must_use]
+    pub(super) fn timeline(&self) -> Option<Timeline> {
+        self.scheduler.timeline()
     }
 
     /// The key of each state its brain knows.

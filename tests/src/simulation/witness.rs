@@ -4,13 +4,15 @@
 //! I7 is judged of what a commit hands out to be acted on, once and in order: whoever notifies will stand there. I9, I13 and I15 are
 //! judged where frames and orders pass (`world`).
 
+mod restored;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use master::entry::{Batch, Effect, Entry, Row, Snapshot, Verdict};
+use master::entry::{Batch, Effect, Entry, LOST_BY_RESTORE, Row, Snapshot, Verdict};
 use master::status::Status;
 use shared::assignment::AssignedCheck;
 use shared::delivery::{BatchItem, Key, decode_header, decode_items};
-use shared::name::{CheckId, Grant, InstanceId, JournalIndex, RunId, Slot, Term};
+use shared::name::{CheckId, Grant, InstanceId, JournalIndex, RunId, Slot, Term, Timeline};
 use shared::result::CheckResult;
 use shared::state::{CheckState, StateType};
 use shared::time::Timestamp;
@@ -62,7 +64,14 @@ pub(super) struct Witness {
     unpublished: VecDeque<JournalIndex>,
     /// How far each run ever came at the master.
     came: BTreeMap<RunId, u64>,
+    timeline: Timeline,
+    /// First check id that the timeline gives.
+    first_check: CheckId,
+    /// What stores that are no more held of each run: it was acknowledged and may be deleted by whoever has not heard of the restore.
+    promised: BTreeMap<(Slot, RunId), u64>,
     // What the satellites have.
+    /// The timeline of the last welcome that each process has heard.
+    welcomed: BTreeMap<InstanceId, Timeline>,
     makers: BTreeMap<RunId, InstanceId>,
     /// When each process was given an answer that it took; and when each answer was given.
     answers: BTreeMap<InstanceId, Vec<u64>>,
@@ -170,12 +179,21 @@ impl Witness {
     }
 
     /// A satellite deletes a run up to here, or all of it: nothing that the master does not hold.
-    pub(super) fn deleted(&mut self, volume: usize, slot: &Slot, run: RunId, up_to: Option<u64>) {
-        if up_to.is_none() {
+    pub(super) fn deleted(&mut self, volume: usize, by: InstanceId, slot: &Slot, run: RunId, up_to: Option<u64>) {
+        let whole = up_to.is_none();
+        if whole {
             self.forgotten.insert((volume, run));
         }
         let up_to = up_to.unwrap_or_else(|| self.made(volume, run));
-        let held = self.positions.get(&(slot.clone(), run)).copied().unwrap_or_default();
+        let place = (slot.clone(), run);
+        let mut held = self.positions.get(&place).copied().unwrap_or_default();
+        if self.welcomed.get(&by) != Some(&self.timeline) {
+            held = held.max(self.promised.get(&place).copied().unwrap_or_default());
+        }
+        if whole {
+            // Nobody can deliver it any more, whatever is restored later.
+            self.durable.remove(&(volume, run));
+        }
         if up_to > held {
             self.violated("I12", format!("{slot} deletes {run} up to {up_to}, the master holds it up to {held}"));
         }
@@ -242,7 +260,11 @@ impl Witness {
     pub(super) fn committed(&mut self, rows: &[Row]) {
         for row in rows {
             self.unpublished.push_back(row.index);
-            if row.index.0 != self.head.0 + 1 {
+            let after = match &row.entry {
+                Entry::Continued(continued) if continued.above >= self.head => continued.above,
+                _ => self.head,
+            };
+            if row.index.0 != after.0 + 1 {
                 self.violated("I4", format!("row {} follows {}", row.index, self.head));
             }
             if row.term < self.term || row.at < self.at {
@@ -270,7 +292,12 @@ impl Witness {
                     }
                 }
                 Entry::Snapshot(snapshot) => self.snapshot(row, snapshot),
-                Entry::Genesis(_) | Entry::Activate(_) => {}
+                Entry::Genesis(genesis) => (self.timeline, self.first_check) = (genesis.timeline, genesis.first_check),
+                Entry::Restored(restored) => {
+                    (self.timeline, self.first_check) = (restored.timeline, restored.first_check);
+                }
+                Entry::Continued(_) => self.reach("numbers go on above a lost timeline's"),
+                Entry::Activate(_) | Entry::WriterGap(_) => {}
             }
             self.grants(row);
         }
@@ -317,6 +344,11 @@ impl Witness {
                 self.violated("I2", format!("row {}: {:?} is missing, and nobody said why", row.index, gap.record));
             }
         }
+        let foreign = header.timeline != self.timeline;
+        let lost = row.outcomes.gaps.iter().filter(|gap| gap.explained && gap.record.reason == LOST_BY_RESTORE);
+        for gap in lost.filter(|gap| foreign && gap.record.last < header.first) {
+            covered.push((gap.record.first.0, gap.record.last.0));
+        }
         let items = decode_items(&header, body).unwrap_or_default();
         for (item, verdict) in items.iter().zip(&row.outcomes.verdicts) {
             self.current(row, verdict);
@@ -333,7 +365,11 @@ impl Witness {
                 BatchItem::Result(sequence, result) => {
                     covered.push((sequence.0, sequence.0));
                     let key = Key { grant: result.grant, counter: header.counter, sequence: *sequence };
-                    self.result(&batch.slot, header.run, key, result, verdict.effect);
+                    if foreign {
+                        self.foreign(&batch.slot, header.run, key, result, verdict.effect);
+                    } else {
+                        self.result(&batch.slot, header.run, key, result, verdict.effect);
+                    }
                 }
             }
         }
@@ -397,9 +433,9 @@ impl Witness {
         }
     }
 
-    /// A process has a link again, and knows this.
-    pub(super) fn linked(&mut self, id: InstanceId, states: BTreeMap<CheckId, Key>) {
-        self.knew.insert(id, states);
+    /// A process has a link again, and knows this. What it knows of another timeline beats nothing here.
+    pub(super) fn linked(&mut self, id: InstanceId, timeline: Option<Timeline>, states: BTreeMap<CheckId, Key>) {
+        self.knew.insert(id, if timeline == Some(self.timeline) { states } else { BTreeMap::new() });
     }
 
     /// A master has begun: it knows of nobody what they know.
@@ -474,12 +510,7 @@ impl Witness {
         if !owned {
             self.violated("I11", format!("{slot} never owned check {} under {}", result.check, key.grant));
         }
-        if let Some(other) = self.effects.insert(number, (slot.clone(), run, key.sequence.0)) {
-            self.violated(
-                "I3",
-                format!("answer {number} of {slot} {run} {} had its effect at {other:?}", key.sequence),
-            );
-        }
+        self.effect(number, slot, run, key);
         const LEASE: u64 = 15_000_000_000;
         let age = self.given.get(&number).map_or(0, |given| self.now.saturating_sub(*given));
         if age > 240 * LEASE {
@@ -506,6 +537,15 @@ impl Witness {
         let known = self.newest.insert(result.check, (key, result.after));
         if known.is_some_and(|(known, _)| known >= key) {
             self.violated("I4", format!("check {} goes back from {known:?} to {key:?}", result.check));
+        }
+    }
+
+    fn effect(&mut self, number: u64, slot: &Slot, run: RunId, key: Key) {
+        if let Some(other) = self.effects.insert(number, (slot.clone(), run, key.sequence.0)) {
+            self.violated(
+                "I3",
+                format!("answer {number} of {slot} {run} {} had its effect at {other:?}", key.sequence),
+            );
         }
     }
 

@@ -266,7 +266,11 @@ impl Fleet {
             match command {
                 Command::Commit { record, last } => return (Some(Commit { record, last }), published),
                 Command::Published(rows) => published.push(rows),
-                Command::Show(_) | Command::Send { .. } | Command::Close { .. } | Command::Answer { .. } => {}
+                Command::Show(_)
+                | Command::Send { .. }
+                | Command::Close { .. }
+                | Command::Answer { .. }
+                | Command::Noted { .. } => {}
             }
         }
         (None, published)

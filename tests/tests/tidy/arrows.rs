@@ -65,9 +65,10 @@ const MASTER: &Table = &[
     ("ingest", &["entry", "status"]),
     ("coordinator", &["config", "entry", "fleet", "ingest", "status"]),
     ("link", &["fleet", "trust"]),
+    ("backup", &["coordinator", "entry", "history", "status", "store"]),
     ("web", &[]),
-    ("api", &["config", "coordinator", "entry", "history", "status", "store", "web"]),
-    ("cli", &["api", "config", "trust"]),
+    ("api", &["backup", "config", "coordinator", "entry", "history", "status", "store", "web"]),
+    ("cli", &["api", "backup", "config", "trust"]),
     ("settings", &[]),
     ("run", &["api", "config", "coordinator", "entry", "history", "link", "settings", "store", "trust", "writer"]),
 ];

@@ -67,7 +67,11 @@ pub(super) fn of_row(view: &View, row: &Row, all: bool) -> String {
             });
             vec![event("activation", &data)]
         }
-        Entry::Genesis(_) | Entry::Drained(_) => Vec::new(),
+        Entry::WriterGap(gap) => {
+            let gaps = [ShownGap::of_writer(row.index, row.at, gap)];
+            vec![event("gap", &json!({ "index": row.index, "at": row.at, "gaps": gaps }))]
+        }
+        Entry::Genesis(_) | Entry::Drained(_) | Entry::Restored(_) | Entry::Continued(_) => Vec::new(),
     };
     let Some((last, before)) = events.split_last() else { return String::new() };
     let mut text: String = before.iter().map(|event| format!("{event}\n")).collect();

@@ -79,11 +79,13 @@ function activationNews(of: Fields, at: number): News {
 }
 
 function gapNews(of: Fields, index: number, at: number): News {
-  const name = `${text(of, 'region')}/${number(of, 'slot')}`;
+  const writer = maybe(of, 'writer', text);
+  const name = writer ?? `${text(of, 'region')}/${number(of, 'slot')}`;
   const [first, last] = [number(of, 'first'), number(of, 'last')];
   const explained = maybe(of, 'explained', flag) ?? false;
-  const line = `${counted(last - first + 1, 'result')} lost: ${text(of, 'reason')}${explained ? '' : ', unexplained'}`;
-  return { kind: 'gap', key: `${index} gap ${text(of, 'run')} ${first}`, index, at, title: `gap in ${name}`, line, bad: true };
+  const what = writer === null ? `${counted(last - first + 1, 'result')} lost` : `rows ${first} to ${last} not sent`;
+  const line = `${what}: ${text(of, 'reason')}${explained ? '' : ', unexplained'}`;
+  return { kind: 'gap', key: `${index} gap ${maybe(of, 'run', text) ?? ''} ${first}`, index, at, title: `gap in ${name}`, line, bad: true };
 }
 
 function readChange(value: unknown, index: number, at: number): { change: Change; news: News } {

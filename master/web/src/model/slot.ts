@@ -122,9 +122,10 @@ export function regions(slots: readonly Slot[]): Region[] {
 export interface Gap {
   readonly key: string;
   readonly at: number;
-  readonly region: string;
-  readonly slot: number;
-  readonly lost: number;
+  /** `region/slot`, or the name of a writer. */
+  readonly whose: string;
+  /** `null` where nobody knows: a writer counts rows. */
+  readonly lost: number | null;
   readonly reason: string;
   readonly explained: boolean;
 }
@@ -132,11 +133,10 @@ export interface Gap {
 export function readGap(value: unknown): Gap {
   const of = fields(value, 'gaps');
   return {
-    key: `${number(of, 'index')} ${text(of, 'run')} ${number(of, 'first')}`,
+    key: `${number(of, 'index')} ${maybe(of, 'run', text) ?? ''} ${number(of, 'first')}`,
     at: time(of, 'at'),
-    region: text(of, 'region'),
-    slot: number(of, 'slot'),
-    lost: number(of, 'lost'),
+    whose: maybe(of, 'writer', text) ?? `${text(of, 'region')}/${number(of, 'slot')}`,
+    lost: maybe(of, 'lost', number),
     reason: text(of, 'reason'),
     explained: flag(of, 'explained'),
   };

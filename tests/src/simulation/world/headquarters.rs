@@ -95,6 +95,24 @@ impl World {
         self.after(back, Event::MasterStart);
     }
 
+    /// The master's store is put back from an old backup; the first time one is taken. `None` if nothing was put back.
+    pub(in crate::simulation) fn restore_master(&mut self) -> Option<()> {
+        if !self.store.has_backup() {
+            self.store.back_up();
+            return None;
+        }
+        self.kill_master();
+        let timeline = Timeline(self.chance.draw());
+        let rows = self.store.restore(timeline, self.wall())?;
+        self.outlet.rewind(rows.last()?.index);
+        self.witness.restored(&rows);
+        self.line(|| "the master's store is put back from a backup".to_owned());
+        if self.chance.one_in(2) {
+            self.store.back_up();
+        }
+        Some(())
+    }
+
     pub(in crate::simulation) fn wake_master(&mut self, epoch: u64) {
         let at = self.wall();
         let Some(master) = self.master.as_mut().filter(|master| master.epoch == epoch) else { return };
@@ -201,7 +219,7 @@ impl World {
                     self.witness.reach("an activation was not committed");
                     self.after(Duration::from_secs(5), Event::Operator);
                 }
-                Order::Answer { .. } => {}
+                Order::Answer { .. } | Order::Noted { .. } => {}
             }
         }
         let Some(master) = &mut self.master else { return };

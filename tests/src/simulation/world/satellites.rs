@@ -154,8 +154,8 @@ impl World {
     pub(in crate::simulation) fn delete(&mut self, id: InstanceId, order: &Command) {
         let Some(site) = self.sites.get(&id) else { return };
         match order {
-            Command::Trim { run, up_to } => self.witness.deleted(site.volume, &site.slot, *run, Some(up_to.0)),
-            Command::CloseRun(run) => self.witness.deleted(site.volume, &site.slot, *run, None),
+            Command::Trim { run, up_to } => self.witness.deleted(site.volume, id, &site.slot, *run, Some(up_to.0)),
+            Command::CloseRun(run) => self.witness.deleted(site.volume, id, &site.slot, *run, None),
             _ => {}
         }
     }
@@ -213,7 +213,7 @@ impl World {
                 && self.planted == Some(Planted::Hand(Hand::DeletedEarly))
             {
                 let trim = Command::Trim { run, up_to };
-                self.witness.deleted(site.volume, &site.slot, run, Some(up_to.0));
+                self.witness.deleted(site.volume, id, &site.slot, run, Some(up_to.0));
                 volume.execute(&mut site.seat, spool::Order::Do(trim), false, fresh);
             }
             let told = said.map(|said| format!("{} disk: {said} -> {}", short(id), told_answer(&answer)));

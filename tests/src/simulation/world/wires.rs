@@ -96,7 +96,7 @@ impl World {
             Monotonic(self.now),
         );
         let now = site.now(self.now);
-        self.witness.linked(id, site.keys());
+        self.witness.linked(id, site.timeline(), site.keys());
         site.scheduler.handle_connected(now);
         self.look_later(id, self.connections);
         self.drain(id);
@@ -234,6 +234,9 @@ impl World {
                 let Some(site) = self.sites.get_mut(&id) else { return };
                 let now = site.now(self.now);
                 for message in message::decode::<ToSatellite>(&payload).unwrap_or_default() {
+                    if let ToSatellite::Welcome(welcome) = &message {
+                        self.witness.welcomed(id, welcome.timeline);
+                    }
                     match &message {
                         ToSatellite::Ack(ack) => {
                             site.told.insert(ack.run, ack.position.0);
