@@ -342,7 +342,7 @@ fn a_connection_on_which_nothing_moves_is_given_up_and_its_records_sent_again() 
     let directory = tempfile::tempdir().unwrap();
     let journal = Journal::new();
     let mut settings = Settings::graphite("graphite", &sink.address());
-    settings.peer_timeout = Duration::from_secs(1);
+    settings.peer_timeout = Duration::from_secs(3);
     let mut writer = Running::start_with(&journal, settings, directory.path());
     let silent = sink.accept();
     journal.commit_many(10_000);

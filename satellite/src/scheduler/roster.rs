@@ -145,6 +145,9 @@ impl Roster {
             self.states.values_mut().for_each(|known| known.key = Default::default());
             self.timeline = Some(timeline);
             self.assignment.checks.retain(|id, _| *id < first_check);
+            // Whoever has such an id now is new here; what is executed under it must not hold its place.
+            let others: Vec<CheckId> = self.duties.range(first_check..).map(|(id, _)| *id).collect();
+            others.into_iter().for_each(|id| self.drop_duty(id));
             self.carry_over(&assignment);
         }
         let old = std::mem::replace(&mut self.assignment, assignment);
