@@ -55,6 +55,10 @@ claim_14() { worlds --seeds 2000 --within 300 --claim && worlds --seeds 20000 --
 claim_15() { worlds --seeds 2000 --defects --claim --table "$table"; }
 claim_16() { PERIGEE_ROUNDS=200 PERIGEE_CLAIMS=30 PERIGEE_STOPS=5 programs kill; }
 claim_17() { PERIGEE_PROFILES=all programs network; }
+claim_18() {
+  PERIGEE_CALLS=all PERIGEE_SPOOLS=10000 PERIGEE_SPOOL_MIB=1024 PERIGEE_OPERATIONS=10000 CI=true \
+    tests/run.sh "${cargo_flags[@]}" --test disk --lib
+}
 
 # What stands in the row: what the proof said of itself (tests/src/figure.rs), else its counts.
 figure_of() {

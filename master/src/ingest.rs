@@ -104,16 +104,14 @@ fn judge_items(
     let mut newest: BTreeMap<CheckId, (Key, CheckState)> = BTreeMap::new();
     for item in items {
         let verdict = match item {
-            BatchItem::Gap(record) if record.last <= after => Verdict { effect: Effect::Known, change: None },
-            BatchItem::Gap(record) => {
-                outcomes.gaps.push(Gap {
-                    slot: slot.clone(),
-                    run: header.run,
-                    record: record.clone(),
-                    explained: true,
-                });
-                Verdict { effect: Effect::Gap, change: None }
-            }
+            // What of it had come before it was given up is no loss.
+            BatchItem::Gap(record) => match record.above(after) {
+                None => Verdict { effect: Effect::Known, change: None },
+                Some(record) => {
+                    outcomes.gaps.push(Gap { slot: slot.clone(), run: header.run, record, explained: true });
+                    Verdict { effect: Effect::Gap, change: None }
+                }
+            },
             BatchItem::Unreadable(sequence) | BatchItem::Result(sequence, _) if *sequence <= after => {
                 Verdict { effect: Effect::Known, change: None }
             }

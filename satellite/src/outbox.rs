@@ -2,6 +2,8 @@
 //! batch closes, which run it belongs to, what is sent on which lane and what may be trimmed. Knows no disk and no link.
 //! The surprise: what is not sent at once is forgotten and read back from the volume, so a slow or absent master costs no memory.
 
+pub mod bounds;
+pub mod gap;
 pub mod gathering;
 pub mod run;
 
@@ -9,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use shared::defect::{Defect, Defects};
-use shared::delivery::{RUNS_UNDELIVERED_MAX, decode_header};
+use shared::delivery::{GapRecord, RUNS_UNDELIVERED_MAX, decode_header};
 use shared::frame::Lane;
 use shared::message::{self, HeldRun, RunPosition, ToMaster};
 use shared::name::{Generation, RunCounter, RunId, Sequence, Timeline};
@@ -17,6 +19,8 @@ use shared::result::CheckResult;
 use shared::time::Monotonic;
 
 use crate::command::{Command, FoundRun, ReadBatches, ReadId};
+use bounds::Bounds;
+use gap::Span;
 use gathering::{Gathering, RETRY_AFTER};
 use run::{Place, Run};
 
@@ -29,9 +33,6 @@ pub const BACKLOG_WINDOW_BYTES: usize = 1024 * 1024;
 pub const WINDOW_BATCHES: usize = 500;
 /// Runs named in Hello, the oldest and the open one; further ones are delivered without being named first.
 pub const HELLO_RUNS_MAX: usize = 2048;
-
-/// Reason of a gap record: the volume could not be read.
-const SPOOL_DAMAGED: &str = "spool-damaged";
 
 #[derive(Debug)]
 struct Reading {
@@ -62,6 +63,7 @@ pub struct Outbox {
     backlog_read: Option<Reading>,
     read_retry: Option<Monotonic>,
     reads: u64,
+    bounds: Bounds,
     commands: VecDeque<Command>,
     defects: Defects,
 }
@@ -80,6 +82,7 @@ impl Outbox {
             backlog_read: None,
             read_retry: None,
             reads: 0,
+            bounds: Bounds::default(),
             commands: VecDeque::new(),
             defects: Defects::default(),
         };
@@ -131,7 +134,7 @@ impl Outbox {
     /// The earliest moment at which [`Outbox::handle_timeout`] has something to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Monotonic> {
-        [self.gathering.poll_timeout(), self.read_retry].into_iter().flatten().min()
+        [self.gathering.poll_timeout(), self.read_retry, self.bounds_timeout()].into_iter().flatten().min()
     }
 
     /// A deadline has come.
@@ -325,10 +328,12 @@ impl Outbox {
     /// Batches were read back. An answer to a question of an earlier connection is none.
     pub fn handle_read(&mut self, now: Monotonic, read: ReadId, found: &ReadBatches) {
         let Some((lane, place)) = self.take_read(read) else { return };
-        if let Some(run) = self.runs.get_mut(&place) {
-            run.first = run.first.max(found.trimmed_below);
-            run.sent = run.sent.max(Sequence(found.trimmed_below.0.saturating_sub(1)));
+        if !self.send_given_up(lane, place, found) {
+            self.advance(now);
+            return;
         }
+        let mut before: Option<&Bytes> = None;
+        let ended = |batch: Option<&Bytes>| batch.and_then(|batch| gap::span(batch).to);
         for bytes in &found.batches {
             let Ok((header, _)) = decode_header(bytes) else { continue };
             let sent = self.runs.get(&place).map(|run| run.sent).unwrap_or_default();
@@ -336,30 +341,58 @@ impl Outbox {
                 continue;
             }
             // What is lost before it takes its place in the window as well.
-            self.send_lost(lane, place, Sequence(header.first.0.saturating_sub(1)));
+            if header.first.0 > sent.0.saturating_add(1) {
+                let around = Span { from: ended(before), to: gap::span(bytes).from };
+                self.send_lost(lane, place, Sequence(header.first.0.saturating_sub(1)), &found.lost, around);
+            }
             if !self.has_room(lane) {
                 self.advance(now);
                 return;
             }
             self.send(lane, place, header.last, bytes.clone());
+            before = Some(bytes);
         }
-        self.send_lost(lane, place, found.through);
+        if self.runs.get(&place).is_some_and(|run| found.through > run.sent) {
+            let around = Span { from: ended(before), to: None };
+            self.send_lost(lane, place, found.through, &found.lost, around);
+        }
         self.close_delivered();
         self.advance(now);
     }
 
+    /// What lies below the first record on the volume: given up, and told so, or acknowledged before. Whether there was room for it.
+    fn send_given_up(&mut self, lane: Lane, place: Place, found: &ReadBatches) -> bool {
+        let below = Sequence(found.trimmed_below.0.saturating_sub(1));
+        for gap in found.lost.iter().filter(|gap| gap.last <= below) {
+            if let Some(run) = self.runs.get_mut(&place) {
+                run.sent = run.sent.max(Sequence(gap.first.0.saturating_sub(1)));
+            }
+            self.send_lost(lane, place, gap.last, &found.lost, Span::default());
+            if self.runs.get(&place).is_some_and(|run| run.sent < gap.last) {
+                return false;
+            }
+        }
+        if let Some(run) = self.runs.get_mut(&place) {
+            run.first = run.first.max(found.trimmed_below);
+            run.sent = run.sent.max(below);
+        }
+        true
+    }
+
     /// Says that everything above what was sent, up to `last`, can no longer be read; the next reading says it if there is no room.
-    fn send_lost(&mut self, lane: Lane, place: Place, last: Sequence) {
+    fn send_lost(&mut self, lane: Lane, place: Place, last: Sequence, lost: &[GapRecord], around: Span) {
         let Some(run) = self.runs.get(&place) else { return };
         let last = last.min(run.durable);
-        if last > run.sent && self.has_room(lane) {
-            let first = Sequence(run.sent.0.saturating_add(1));
-            if self.defects.has(Defect::DamageUntold) {
-                self.runs.entry(place).and_modify(|run| run.sent = last);
+        if self.defects.has(Defect::DamageUntold) {
+            self.runs.entry(place).and_modify(|run| run.sent = run.sent.max(last));
+            return;
+        }
+        for gap in gap::divide(run.sent, last, lost, around) {
+            if !self.has_room(lane) {
                 return;
             }
-            let payload = self.gathering.gap(place, first, last, SPOOL_DAMAGED);
-            self.send(lane, place, last, payload);
+            let payload = self.gathering.gap(place, &gap);
+            self.send(lane, place, gap.last, payload);
         }
     }
 
@@ -410,6 +443,7 @@ impl Outbox {
 
     fn advance(&mut self, now: Monotonic) {
         self.commands.extend(self.gathering.next_append(now));
+        self.keep_bounds(now);
         if self.sending != Sending::No {
             self.tell_complete();
         }

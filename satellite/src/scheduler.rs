@@ -6,6 +6,7 @@ mod condition;
 pub mod daemons;
 pub mod roster;
 pub mod snapshot;
+mod volume;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -24,7 +25,9 @@ use shared::state::Confirmation;
 use shared::time::{Monotonic, Timestamp};
 
 use crate::clock::{MasterClock, Now};
-use crate::command::{Adopted, Beginning, Command, Identity, Kept, KeptStates, ProbeId, ReadBatches, ReadId, Seen};
+use crate::command::{
+    Adopted, Beginning, Command, Identity, Kept, KeptStates, ProbeId, ReadBatches, ReadId, Room, Seen,
+};
 use crate::outbox::Outbox;
 pub use condition::Status;
 use roster::{Ended, Roster};
@@ -81,7 +84,7 @@ pub struct Scheduler {
     states_keeping: Option<BTreeMap<RunId, Sequence>>,
     adoptions: u64,
     results: u64,
-    spool_bytes: u64,
+    room: Room,
     commands: VecDeque<Command>,
     defects: Defects,
 }
@@ -122,7 +125,7 @@ impl Scheduler {
             states_keeping: None,
             adoptions,
             results: 0,
-            spool_bytes: 0,
+            room: Room::default(),
             commands: VecDeque::new(),
             defects: Defects::default(),
         };
@@ -216,18 +219,6 @@ impl Scheduler {
         }
     }
 
-    /// See [`Command::Append`].
-    pub fn handle_appended(&mut self, now: Now, run: RunId, up_to: Sequence) {
-        self.outbox.handle_appended(now.monotonic, run, up_to);
-        self.advance(now);
-    }
-
-    /// See [`Command::Append`].
-    pub fn handle_append_failed(&mut self, now: Now) {
-        self.outbox.handle_append_failed(now.monotonic);
-        self.advance(now);
-    }
-
     /// See [`Command::OpenRun`].
     pub fn handle_opened(&mut self, now: Now, run: RunId, counter: RunCounter) {
         self.outbox.handle_opened(now.monotonic, run, counter);
@@ -255,11 +246,6 @@ impl Scheduler {
     /// What trimming has left of a run.
     pub fn handle_trimmed(&mut self, run: RunId, first: Sequence) {
         self.outbox.handle_trimmed(run, first);
-    }
-
-    /// The size of the spool.
-    pub fn handle_spool_bytes(&mut self, bytes: u64) {
-        self.spool_bytes = bytes;
     }
 
     /// See [`Command::Keep`].
@@ -552,11 +538,13 @@ impl Scheduler {
         let heartbeat = Heartbeat {
             clock: now.wall,
             undelivered: self.outbox.undelivered(),
-            spool_bytes: self.spool_bytes,
+            spool_bytes: self.room.held,
             checks: u64::try_from(self.roster.assignment().checks.len()).unwrap_or(u64::MAX),
             late: self.roster.late(),
             results: self.results,
             memory_only: self.outbox.memory_only(),
+            spool_full: self.outbox.is_full(),
+            given_up: self.outbox.given_up(),
         };
         self.say(&[ToMaster::Heartbeat(heartbeat)]);
     }

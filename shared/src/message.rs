@@ -152,6 +152,14 @@ pub struct Heartbeat {
     /// Whether the spool could not be written and results are in memory only.
     #[n(6)]
     pub memory_only: bool,
+    /// Whether the oldest results go because the spool holds all it may.
+    #[n(7)]
+    #[cbor(default)]
+    pub spool_full: bool,
+    /// Results given up since start: each is named by a gap.
+    #[n(8)]
+    #[cbor(default)]
+    pub given_up: u64,
 }
 
 /// The answer to a heartbeat: the other half of a clock sample.

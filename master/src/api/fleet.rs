@@ -48,7 +48,11 @@ pub(crate) struct ShownSlot {
     pub(crate) lag_seconds: Option<u64>,
     pub(crate) late: Option<u64>,
     /// The spool cannot be written: results are in its memory only.
-    memory_only: Option<bool>,
+    pub(crate) memory_only: Option<bool>,
+    /// The spool holds all it may: the oldest results go.
+    pub(crate) spool_full: Option<bool>,
+    /// Results given up since the process began; gaps name them.
+    pub(crate) given_up: Option<u64>,
     pub(crate) clock_offset_ms: Option<i64>,
     pub(crate) results: u64,
     pub(crate) refused: u64,
@@ -103,6 +107,8 @@ pub(crate) fn slots_of(view: &View, now: Timestamp) -> Vec<ShownSlot> {
             lag_seconds: heartbeat.map(|heartbeat| lag(heartbeat.undelivered)),
             late: heartbeat.map(|heartbeat| heartbeat.late),
             memory_only: heartbeat.map(|heartbeat| heartbeat.memory_only),
+            spool_full: heartbeat.map(|heartbeat| heartbeat.spool_full),
+            given_up: heartbeat.map(|heartbeat| heartbeat.given_up),
             clock_offset_ms: link.filter(|_| heartbeat.is_some()).map(|link| link.offset_ms),
             results: state.map_or(0, |state| state.results),
             refused: state.map_or(0, |state| state.refused),
@@ -136,6 +142,8 @@ impl Fields for SlotFields {
         "lag_seconds",
         "late",
         "memory_only",
+        "spool_full",
+        "given_up",
         "clock_offset_ms",
         "results",
         "refused",

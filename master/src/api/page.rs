@@ -130,7 +130,7 @@ pub(super) fn render(view: &View, now: Timestamp) -> String {
     if problems.len() > PROBLEMS_MAX {
         let _ = writeln!(body, "<p>{} more are not shown here.</p>", problems.len() - PROBLEMS_MAX);
     }
-    body.push_str("<h2>Slots</h2>\n<table><thead><tr><th>Slot</th><th>Link</th><th>Checks</th><th>Undelivered</th><th>Silent</th></tr></thead><tbody>\n");
+    body.push_str("<h2>Slots</h2>\n<table><thead><tr><th>Slot</th><th>Link</th><th>Checks</th><th>Undelivered</th><th>Silent</th><th>Spool</th></tr></thead><tbody>\n");
     slots_of(view, now).iter().for_each(|shown| slot(&mut body, shown));
     body.push_str("</tbody></table>\n");
     frame(&format!("{} problems – Perigee", problems.len()), true, &body)
@@ -159,13 +159,29 @@ fn slot(body: &mut String, shown: &ShownSlot) {
     let number = |number: Option<u64>| number.map_or("–".to_owned(), |number| number.to_string());
     let _ = writeln!(
         body,
-        "<tr><td>{}/{}</td><td>{link}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+        "<tr><td>{}/{}</td><td>{link}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
         escaped(shown.region.as_str()),
         shown.slot,
         shown.checks,
         number(shown.undelivered),
         shown.silent_seconds.map_or("–".to_owned(), age),
+        spool(shown),
     );
+}
+
+/// What an operator must know of a slot's spool.
+fn spool(shown: &ShownSlot) -> String {
+    let given_up = match shown.given_up.unwrap_or(0) {
+        0 => String::new(),
+        results => format!(", {results} results given up"),
+    };
+    if shown.memory_only == Some(true) {
+        format!("<b class=\"CRITICAL\">in memory only</b>{given_up}")
+    } else if shown.spool_full == Some(true) {
+        format!("<b class=\"WARNING\">full</b>{given_up}")
+    } else {
+        format!("on disk{given_up}")
+    }
 }
 
 #[cfg(test)]

@@ -266,7 +266,32 @@ pub(super) fn slots(out: &mut dyn Write, slots: &Value, look: &Look) -> io::Resu
     let expected = items(slots).iter().filter(|slot| slot["expected"] == true);
     let (there, wanted) =
         expected.fold((0, 0), |(there, wanted), slot| (there + u64::from(slot["connected"] == true), wanted + 1));
-    writeln!(out, "\n{there} of {} connected", plural(wanted, "expected slot", "expected slots"))
+    writeln!(out, "\n{there} of {} connected", plural(wanted, "expected slot", "expected slots"))?;
+    items(slots).iter().try_for_each(|slot| spool(out, slot))
+}
+
+/// What is wrong with a slot's spool, if anything is.
+fn spool(out: &mut dyn Write, slot: &Value) -> io::Result<()> {
+    let name = format!("{}/{}", text(&slot["region"]), text(&slot["slot"]));
+    if slot["memory_only"] == true {
+        writeln!(out, "{name}: its spool cannot be written; results are in memory only")?;
+    } else if slot["spool_full"] == true {
+        writeln!(out, "{name}: its spool is full; the oldest results go")?;
+    }
+    match count(&slot["given_up"]) {
+        0 => Ok(()),
+        lost => writeln!(
+            out,
+            "{name}: {} given up since it began; `perigee-master gaps` names them",
+            plural(lost, "result", "results")
+        ),
+    }
+}
+
+/// How many results a gap is; of one at the end of a run nobody knows.
+fn lost(gap: &Value) -> String {
+    let open = gap["reason"] == shared::delivery::reason::SPOOL_END;
+    format!("{}{}", count(&gap["lost"]), if open { "+" } else { "" })
 }
 
 /// Results that will never come.
@@ -290,7 +315,7 @@ pub(super) fn gaps(out: &mut dyn Write, gaps: &Value, look: &Look) -> io::Result
         .map(|gap| {
             vec![
                 Cell::from(format!("{}/{}", text(&gap["region"]), text(&gap["slot"]))),
-                Cell::from(count(&gap["lost"]).to_string()),
+                Cell::from(lost(gap)),
                 Cell::from(text(&gap["reason"])),
                 Cell::from(format!("{} ago", since(&gap["at"], look))),
                 Cell::from(if gap["explained"] == true { "yes" } else { "NO" }),

@@ -10,9 +10,11 @@ use shared::result::CheckResult;
 use shared::state::CheckState;
 use shared::time::Timestamp;
 
-use super::gathering::{LINGER, WAITING_BYTES_MAX};
+use super::gathering::LINGER;
 use super::*;
-use crate::command::SpooledBatch;
+use crate::command::{Limits, SpooledBatch};
+
+const WAITING_BYTES_MAX: usize = Limits::DEFAULT.memory;
 
 fn result(output: &str) -> CheckResult {
     CheckResult {
@@ -324,13 +326,21 @@ fn what_the_spool_lost_takes_its_place_in_the_window() {
     // Every other sequence can be read, and one more behind the last room.
     let readable = (1..=batches).map(|n| batch(1, 2 * n, 2 * n)).collect();
     let through = Sequence(2 * batches + 5);
-    outbox.handle_read(at(1), read, &ReadBatches { batches: readable, through, trimmed_below: Sequence(0) });
+    outbox.handle_read(
+        at(1),
+        read,
+        &ReadBatches { batches: readable, through, trimmed_below: Sequence(0), ..ReadBatches::default() },
+    );
     let first = sent(&mut outbox);
     assert_eq!(first.len(), WINDOW_BATCHES);
     outbox.handle_ack(at(2), position(1, batches));
     let (read, _, from) = read_of(&orders(&mut outbox)).unwrap();
     assert_eq!(from, batches + 1, "the rest is read once more");
-    outbox.handle_read(at(3), read, &ReadBatches { batches: Vec::new(), through, trimmed_below: Sequence(0) });
+    outbox.handle_read(
+        at(3),
+        read,
+        &ReadBatches { batches: Vec::new(), through, trimmed_below: Sequence(0), ..ReadBatches::default() },
+    );
     assert_eq!(sent(&mut outbox), [(Lane::Backlog, batches + 1, 2 * batches + 5)]);
 }
 

@@ -29,6 +29,8 @@ pub struct Status {
     pub undelivered: u64,
     pub spool_bytes: u64,
     pub memory_only: bool,
+    pub spool_full: bool,
+    pub given_up: u64,
     pub offset_ms: Option<i64>,
 }
 
@@ -53,8 +55,10 @@ impl Scheduler {
             results: self.results,
             runs: self.outbox.run_count(),
             undelivered: self.outbox.undelivered(),
-            spool_bytes: self.spool_bytes,
+            spool_bytes: self.room.held,
             memory_only: self.outbox.memory_only(),
+            spool_full: self.outbox.is_full(),
+            given_up: self.outbox.given_up(),
             offset_ms: self.clock.offset_ms(now),
         }
     }

@@ -68,8 +68,7 @@ impl Bounds {
         if !segments.is_empty() {
             segments.remove(0);
         }
-        if let Some(oldest) = segments.first() {
-            self.first.store(oldest.prior.saturating_add(1), Ordering::Release);
-        }
+        let first = segments.first().map_or(self.published(), |oldest| oldest.prior).saturating_add(1);
+        self.first.store(first, Ordering::Release);
     }
 }

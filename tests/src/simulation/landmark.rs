@@ -5,6 +5,7 @@
 pub const LANDMARKS: &[(&str, &str)] = &[
     ("a batch of many results", "eight results or more shared one batch, one commit, one frame"),
     ("a batch that is known in part", "somebody sent again what was there, with more behind it"),
+    ("a batch is torn in the middle of its record", "a power loss left whole sectors of what was being written"),
     ("a check is taken from its owner", "ownership moved to another slot, or to nobody"),
     ("a check runs without the master", "a satellite with no link asked a daemon"),
     ("a claim is refused", "a process that was fenced asked for its slot while the holder lived"),
@@ -85,6 +86,15 @@ pub const LANDMARKS: &[(&str, &str)] = &[
     ("three processes of a slot are connected", "two claimants beside a holder"),
     ("two processes of a slot are connected", "one claimant beside a holder"),
     ("what was written is lost with the power", "a machine's memory took batches that were never synced"),
+    (
+        "memory is full and forced something out",
+        "a disk took nothing for so long that the oldest results in memory became a gap",
+    ),
+    (
+        "the end of a run is damaged",
+        "the last record of a run could not be read, and nobody knows what stood behind it",
+    ),
+    ("the spool is full and forced something out", "the oldest results were named a gap and deleted"),
 ];
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use satellite::command::Limits;
+
 use super::chance::Chance;
 
 /// About as many events a world may have; the true bound ([`super::world::EVENTS_MAX`]) leaves room for what faults add.
@@ -173,6 +175,8 @@ pub(super) struct Plan {
     pub(super) drift_ppm: u64,
     /// A region is cut off for so long.
     pub(super) long_cut: Option<Duration>,
+    /// What a spool may use.
+    pub(super) limits: Limits,
 }
 
 impl Plan {
@@ -197,6 +201,7 @@ impl Plan {
             faults: Fault::ALL.into_iter().filter(|fault| fault.weight() > 0 && chance.one_in(2)).collect(),
             drift_ppm: if chance.one_in(2) { chance.log_between(1, 500) } else { 0 },
             long_cut: None,
+            limits: Self::limits(chance),
         };
         if chance.one_in(12) {
             // An hour and more of backlog; one satellite, so that the other hours are not all heartbeats.
@@ -206,6 +211,8 @@ impl Plan {
             plan.faults.retain(|fault| *fault != Fault::LinkFlaps);
             plan.long_cut = Some(chance.time(seconds(3660), seconds(3900)));
             plan.faulty = seconds(4300);
+            // And is there to be sent.
+            plan.limits = Limits::DEFAULT;
         }
         while plan.events() > EVENTS && plan.long_cut.is_none() {
             if plan.faulty > seconds(300) {
@@ -230,6 +237,19 @@ impl Plan {
         let checks = self.regions * self.hosts * (2 + self.services) / 2;
         let a_second = MASTER + PROCESS * self.regions * self.slots + CHECK * checks / self.interval.as_secs().max(1);
         seconds * a_second / 100
+    }
+
+    /// Small enough in half of the worlds that a partition fills them.
+    fn limits(chance: &mut Chance) -> Limits {
+        let mut limits = Limits::DEFAULT;
+        if chance.one_in(2) {
+            limits.bytes = chance.log_between(4 * 1024, 64 * 1024);
+            limits.memory = usize::try_from(chance.log_between(512, 16 * 1024)).unwrap_or(512);
+        }
+        if chance.one_in(4) {
+            limits.age = chance.time(Duration::from_secs(40), Duration::from_secs(400));
+        }
+        limits
     }
 
     /// One of the kinds that are on.

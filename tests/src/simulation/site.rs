@@ -69,6 +69,8 @@ pub(super) struct Site {
     pub(super) failures: u32,
     /// Told to end; done by then whatever is left.
     pub(super) ends_by: Option<u64>,
+    /// Results given up on its volume.
+    pub(super) given_up: u64,
     /// Nobody starts it again.
     pub(super) extra: bool,
 }
@@ -91,6 +93,12 @@ impl Site {
             Answer::Read { read, found } => scheduler.handle_read(now, read, &found),
             Answer::ReadFailed { read } => scheduler.handle_read_failed(now, read),
             Answer::Trimmed { run, first } => scheduler.handle_trimmed(run, first),
+            Answer::Measured { extents } => scheduler.handle_measured(now, &extents),
+            Answer::GivenUp { run, up_to, lost } => {
+                self.given_up += lost;
+                scheduler.handle_given_up(now, run, up_to, lost);
+            }
+            Answer::GiveUpFailed => scheduler.handle_give_up_failed(now),
             Answer::Kept => scheduler.handle_kept(now),
             Answer::KeepFailed => scheduler.handle_keep_failed(now),
             Answer::StatesKept => scheduler.handle_states_kept(now),

@@ -73,6 +73,8 @@ pub(super) struct Witness {
     durable: BTreeMap<(usize, RunId), (Slot, u64)>,
     /// Runs that were deleted there.
     forgotten: BTreeSet<(usize, RunId)>,
+    /// By volume and run: what was named lost there.
+    named: BTreeMap<(usize, RunId), u64>,
 }
 
 /// The number in an answer's text.
@@ -169,6 +171,35 @@ impl Witness {
         held.filter(|((_, run), (_, made))| behind(run, *made)).count()
     }
 
+    /// A satellite gives results up, whose gap is durable before they are deleted: nothing that it deletes may be without a name.
+    pub(super) fn given_up(&mut self, volume: usize, slot: &Slot, run: RunId, first: u64, up_to: u64) {
+        let held = self.positions.get(&(slot.clone(), run)).copied().unwrap_or_default();
+        let named = self.named.entry((volume, run)).or_default();
+        if first > held.max(*named) + 1 {
+            let what =
+                format!("{slot} deletes {run} up to {first}, named is {named}, the master holds it up to {held}");
+            self.violated("I12", what);
+        } else {
+            *named = up_to.max(*named);
+        }
+    }
+
+    /// A spool holds so much of what it may. What is not in the states on disk yet stays beyond that: some seconds' worth.
+    pub(super) fn room(&mut self, held: u64, bound: u64) {
+        const SECONDS_WORTH: u64 = 32 * 1024;
+        if held > bound + SECONDS_WORTH {
+            self.violated("I9", format!("a spool holds {held} bytes of {bound}"));
+        }
+    }
+
+    /// A run whose end was damaged ends there now: nobody can tell what came behind.
+    pub(super) fn shortened(&mut self, volume: usize, run: RunId, last: u64) {
+        if let Some((_, made)) = self.durable.get_mut(&(volume, run)) {
+            *made = last;
+        }
+        self.reach("the end of a run is damaged");
+    }
+
     /// A satellite deletes a run up to here, or all of it: nothing that the master does not hold.
     pub(super) fn deleted(&mut self, volume: usize, slot: &Slot, run: RunId, up_to: Option<u64>) {
         if up_to.is_none() {
@@ -176,7 +207,8 @@ impl Witness {
         }
         let up_to = up_to.unwrap_or_else(|| self.made(volume, run));
         let held = self.positions.get(&(slot.clone(), run)).copied().unwrap_or_default();
-        if up_to > held {
+        let named = self.named.get(&(volume, run)).copied().unwrap_or_default();
+        if up_to > held.max(named) {
             self.violated("I12", format!("{slot} deletes {run} up to {up_to}, the master holds it up to {held}"));
         }
     }

@@ -48,7 +48,7 @@ const SATELLITE: &Table = &[
     ("spool", &["command"]),
     ("link", &[]),
     ("check_nrpe", &["probe"]),
-    ("settings", &["discover", "link"]),
+    ("settings", &["command", "discover", "link"]),
     ("run", &["clock", "command", "link", "probe", "process", "scheduler", "settings", "spool"]),
 ];
 

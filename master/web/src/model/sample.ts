@@ -55,6 +55,8 @@ export function slot(region: string, number: number, more: Readonly<Record<strin
     lag_seconds: 0,
     late: 0,
     memory_only: false,
+    spool_full: false,
+    given_up: 0,
     clock_offset_ms: 2,
     results: 100,
     refused: 0,

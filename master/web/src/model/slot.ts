@@ -22,6 +22,8 @@ export interface Slot {
   readonly lagSeconds: number | null;
   readonly late: number | null;
   readonly memoryOnly: boolean;
+  readonly spoolFull: boolean;
+  readonly givenUp: number;
   readonly clockOffset: number | null;
   readonly refused: number;
   readonly lastResult: number | null;
@@ -49,6 +51,8 @@ export function readSlot(value: unknown): Slot {
     lagSeconds: maybe(of, 'lag_seconds', number),
     late: maybe(of, 'late', number),
     memoryOnly: maybe(of, 'memory_only', flag) ?? false,
+    spoolFull: maybe(of, 'spool_full', flag) ?? false,
+    givenUp: maybe(of, 'given_up', number) ?? 0,
     clockOffset: maybe(of, 'clock_offset_ms', number),
     refused: number(of, 'refused'),
     lastResult: maybe(of, 'last_result', time),
@@ -74,6 +78,8 @@ const LAG_NOTED_S = 60;
 export function remarks(slot: Slot, generation: number): string[] {
   const remarks: string[] = [];
   if (slot.memoryOnly) remarks.push('its spool cannot be written: results are in memory only');
+  else if (slot.spoolFull) remarks.push('its spool is full: the oldest results go');
+  if (slot.givenUp > 0) remarks.push(`${counted(slot.givenUp, 'result')} given up: gaps name them`);
   if (condition(slot) === 'missing') {
     if (slot.since === null) remarks.push('has never connected');
     else if (slot.checks > 0) remarks.push(`nothing is heard of its ${counted(slot.checks, 'check')}`);
@@ -125,6 +131,10 @@ export interface Gap {
   readonly region: string;
   readonly slot: number;
   readonly lost: number;
+  /** Nobody knows how many more: the end of a run could not be read. */
+  readonly open: boolean;
+  readonly from: number | null;
+  readonly to: number | null;
   readonly reason: string;
   readonly explained: boolean;
 }
@@ -137,6 +147,9 @@ export function readGap(value: unknown): Gap {
     region: text(of, 'region'),
     slot: number(of, 'slot'),
     lost: number(of, 'lost'),
+    open: text(of, 'reason') === 'spool-end-unknown',
+    from: maybe(of, 'from', time),
+    to: maybe(of, 'to', time),
     reason: text(of, 'reason'),
     explained: flag(of, 'explained'),
   };

@@ -77,6 +77,8 @@ describe('slots', () => {
       '2 results refused',
       '1 check began late',
     ]);
+    const full = slot('eu', 1, { spool_full: true, given_up: 1200 });
+    expect(remarks(readSlot(full), 1)).toEqual(['its spool is full: the oldest results go', '1,200 results given up: gaps name them']);
     expect(remarks(readSlot(slot('eu', 2, { connected: false, since: null })), 1)).toEqual(['has never connected']);
     expect(remarks(readSlot(slot('eu', 2, { connected: false })), 1)).toEqual(['nothing is heard of its 10 checks']);
   });
