@@ -258,13 +258,12 @@ impl RunLog {
                     }
                 }
             };
-            let begun = match self.begun.get(&extent.after).copied() {
-                Some(Some(begun)) => Some(begun),
-                // The newest may have been empty when it was looked at.
-                Some(None) if number < newest => None,
-                _ => first(),
-            };
-            self.begun.insert(extent.after, begun);
+            let known = self.begun.get(&extent.after).copied();
+            let begun = known.unwrap_or_else(first);
+            // The newest may be empty as yet.
+            if number < newest || begun.is_some() {
+                self.begun.insert(extent.after, begun);
+            }
             let last = if number == newest { self.last() } else { Sequence(extent.last) };
             pieces.push(Piece { last, bytes: extent.bytes, begun });
         }
