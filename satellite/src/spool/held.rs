@@ -29,6 +29,9 @@ const LOST: &str = "lost";
 const FORMAT: u8 = 1;
 /// Gaps named apart; a further one is added to the last of them, under that one's name.
 const LOST_MAX: usize = 64;
+/// Without a file of states those of checks are taken from so much of a run's newest results: a start must not take long. What is older
+/// is the state of a check that has hardly run, and the master has one too.
+const FOLD_BYTES: u64 = 256 * 1024 * 1024;
 /// After so many failed readings in a row, what the disk refuses to give counts as damaged.
 const READS_FAILED_MAX: u32 = 3;
 
@@ -342,7 +345,13 @@ impl RunLog {
         timeline: Option<Timeline>,
         known: &mut KeptStates,
     ) -> Result<(), seglog::Error> {
-        let from = covered.0.saturating_add(1).max(self.log.first());
+        let mut bytes = 0_u64;
+        let old = self.log.extents().into_iter().rev().find(|extent| {
+            bytes = bytes.saturating_add(extent.bytes);
+            bytes > FOLD_BYTES
+        });
+        let recent = old.map_or(0, |extent| extent.last);
+        let from = covered.0.max(recent).saturating_add(1).max(self.log.first());
         let mut reader = self.log.read(from)?;
         while let Some(item) = reader.next()? {
             let Item::Record { payload, .. } = item else { continue };

@@ -55,6 +55,8 @@ struct Segment {
     records: VecDeque<Record>,
     /// The head of a torn record at its end that can still be read says so much; 0 if none can.
     torn: Option<u64>,
+    /// Highest sequence of what is void in it: still to be read, and counted when the run's end is in doubt.
+    void: u64,
 }
 
 impl Segment {
@@ -128,6 +130,7 @@ impl RunFile {
 
     /// As it is opened after its writer has gone: what is whole is there, an end that is not whole is a gap of unknown length.
     pub(super) fn recover(&mut self) {
+        let void = self.segments.iter().map(|segment| segment.void).max().unwrap_or(0);
         let Some(newest) = self.segments.back_mut() else {
             self.published = 0;
             self.first = 1;
@@ -144,7 +147,7 @@ impl RunFile {
         let first = self.published + 1;
         self.end = (doubt && self.published >= self.lost_last()).then(|| GapRecord {
             first: Sequence(first),
-            last: Sequence(highest.unwrap_or(0).max(first)),
+            last: Sequence(highest.unwrap_or(0).max(void).max(first)),
             reason: reason::SPOOL_END.to_owned(),
             from: None,
             to: None,
@@ -189,6 +192,8 @@ impl RunFile {
     /// Begins a segment: what the one before holds beyond what is published is void from here on.
     fn roll(&mut self) {
         if let Some(before) = self.segments.back_mut() {
+            before.void =
+                before.records.iter().filter(|record| !record.synced).map(|record| record.last).max().unwrap_or(0);
             before.records.retain(|record| record.synced);
         }
         if self.given_up && self.segments.back().is_some_and(|before| self.published <= before.prior) {
@@ -198,7 +203,7 @@ impl RunFile {
         if self.segments.is_empty() {
             self.first = self.published + 1;
         }
-        self.segments.push_back(Segment { prior: self.published, records: VecDeque::new(), torn: None });
+        self.segments.push_back(Segment { prior: self.published, records: VecDeque::new(), torn: None, void: 0 });
     }
 
     /// What was written is durable.
