@@ -440,7 +440,7 @@ fn shown(answer: &Option<Answer>) -> String {
 fn the_model_of_a_disk_answers_as_the_real_one() {
     let number =
         |name: &str, otherwise| std::env::var(name).ok().map_or(otherwise, |text| text.parse::<u64>().unwrap());
-    let operations = number("PERIGEE_OPERATIONS", 2000);
+    let operations = number("PERIGEE_OPERATIONS", 500);
     let seed = number("PERIGEE_SEED", rand::random_range(1..1_000_000_000));
     eprintln!("{operations} operations, PERIGEE_SEED={seed}");
     let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
