@@ -256,7 +256,9 @@ impl RunLog {
                 let mut reader = log.read(extent.after.saturating_add(1)).ok()?;
                 loop {
                     match reader.next().ok()?? {
-                        Item::Record { payload, .. } => return span(&payload).map(|(from, _)| from),
+                        Item::Record { index, payload } => {
+                            return span(&payload).filter(|_| index <= extent.last).map(|(from, _)| from);
+                        }
                         Item::Damage(_) => {}
                     }
                 }
