@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::chance::Chance;
 
 /// About as many events a world may have; the true bound ([`super::world::EVENTS_MAX`]) leaves room for what faults add.
-const EVENTS: u64 = 11_000;
+const EVENTS: u64 = 12_000;
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -185,7 +185,7 @@ impl Plan {
         let mut plan = Self {
             regions,
             slots: chance.log_between(1, 8 / regions),
-            hosts: chance.log_between(1, 16 / regions),
+            hosts: chance.log_between(2, 20 / regions),
             services: chance.between(1, 4),
             interval: chance.time(seconds(15), seconds(60)),
             retry: chance.time(seconds(4), seconds(12)),
@@ -223,10 +223,21 @@ impl Plan {
 
     /// About how many events a world of this kind has: heartbeats and housekeeping of each process, and each check on its way.
     fn events(&self) -> u64 {
+        self.events_within(self.faulty + super::world::QUIET)
+    }
+
+    /// A world that has had so many events gets no more faults, so that it comes to its end within [`super::world::EVENTS_MAX`].
+    pub(super) fn busy(&self) -> u64 {
+        const LEAST: u64 = 4000;
+        let quiet = self.events_within(super::world::QUIET);
+        super::world::EVENTS_MAX.saturating_sub(quiet + quiet / 4).max(LEAST)
+    }
+
+    fn events_within(&self, time: Duration) -> u64 {
         const MASTER: u64 = 130;
         const PROCESS: u64 = 165;
         const CHECK: u64 = 850;
-        let seconds = (self.faulty + super::world::QUIET).as_secs();
+        let seconds = time.as_secs();
         let checks = self.regions * self.hosts * (2 + self.services) / 2;
         let a_second = MASTER + PROCESS * self.regions * self.slots + CHECK * checks / self.interval.as_secs().max(1);
         seconds * a_second / 100

@@ -418,9 +418,12 @@ impl Witness {
         }
         self.reach("a slot has told its newest states");
         let Some(knew) = self.holders.get(slot).and_then(|holder| self.knew.get(holder)).cloned() else { return };
+        // What moved here since the process took the slot is settled by its first result, whatever marker was on its way.
+        let since = status.slots().get(slot).and_then(|state| state.holder.as_ref()).map_or(0, |holder| holder.since.0);
         for (id, own) in knew {
             let Some(object) = status.object(id) else { continue };
-            let owns = object.owner.as_ref().is_some_and(|owner| owner.slot == *slot && owner.grant >= own.grant);
+            let owner = object.owner.as_ref().filter(|owner| owner.slot == *slot && owner.grant.0 <= since);
+            let owns = owner.is_some_and(|owner| owner.grant >= own.grant);
             if owns && object.key < own {
                 self.violated(
                     "I10",

@@ -214,7 +214,7 @@ impl World {
 
     /// Lets it go on until everything has long been quiet.
     pub(super) fn run(&mut self) {
-        let end = nanos(self.plan.faulty + QUIET);
+        let (mut end, busy) = (nanos(self.plan.faulty + QUIET), self.plan.busy());
         while let Some(((at, _), event)) = self.events.pop_first() {
             if at > end {
                 break;
@@ -237,6 +237,10 @@ impl World {
                 return self.witness.violated("I13", format!("a panic: {said}"));
             }
             self.tell_violations(before);
+            if self.witness.step > busy && !self.calm {
+                self.calm();
+                end = self.now + nanos(QUIET);
+            }
         }
         let before = self.witness.violations().len();
         self.judge();
@@ -349,6 +353,7 @@ impl World {
             Event::Flap(volume, left, undelivered) => self.flap(volume, left, undelivered),
             Event::LongCut => self.long_cut(),
             Event::Outlet => self.write_metrics(),
+            Event::Calm if self.calm => {}
             Event::Calm => self.calm(),
             Event::Operator => self.activate(),
             Event::Look(id, link) => self.look(id, link),

@@ -317,7 +317,11 @@ fn told_frame(way: Way, lane: Lane, payload: &[u8]) -> String {
         },
         (Way::Up, Lane::Control) => {
             let messages = message::decode::<ToMaster>(payload).unwrap_or_default();
-            told(messages.iter().map(|message| first_word(&format!("{message:?}"))).collect())
+            let word = |message: &ToMaster| match message {
+                ToMaster::State(state) => format!("State of {} {}", state.check, told_key(state.key)),
+                other => first_word(&format!("{other:?}")),
+            };
+            told(messages.iter().map(word).collect())
         }
         (Way::Down, _) => {
             let messages = message::decode::<ToSatellite>(payload).unwrap_or_default();
@@ -328,10 +332,18 @@ fn told_frame(way: Way, lane: Lane, payload: &[u8]) -> String {
                         ToSatellite::Ack(ack) => format!("Ack {} {}", ack.run, ack.position),
                         ToSatellite::CloseRun(run) => format!("CloseRun {run}"),
                         ToSatellite::Welcome(welcome) => format!("Welcome holder: {}", welcome.holder),
+                        ToSatellite::AssignmentUpsert(check) => {
+                            let carried = check.carried.map(|carried| told_key(carried.key)).unwrap_or_default();
+                            format!("Upsert {} under {} {carried}", check.id, check.grant)
+                        }
                         other => first_word(&format!("{other:?}")),
                     })
                     .collect(),
             )
         }
     }
+}
+
+fn told_key(key: Key) -> String {
+    format!("({} {} {})", key.grant, key.counter, key.sequence)
 }
