@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.." || exit 2
 : "${CARGO_FLAGS:?start it with make proof}"
 read -ra cargo_flags <<<"$CARGO_FLAGS"
 budget=${BUDGET:-180}
-read -ra claims <<<"${CLAIMS:-2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 1}"
+read -ra claims <<<"${CLAIMS:-2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 1}"
 out="$PWD/target/proof"
 table=docs/proof.md
 # What was proven is named by commit, so the tree must be one. The table itself is what a proof rewrites.
@@ -55,6 +55,13 @@ claim_14() { worlds --seeds 2000 --within 300 --claim && worlds --seeds 20000 --
 claim_15() { worlds --seeds 2000 --defects --claim --table "$table"; }
 claim_16() { PERIGEE_ROUNDS=200 PERIGEE_CLAIMS=30 PERIGEE_STOPS=5 programs kill; }
 claim_17() { PERIGEE_PROFILES=all programs network; }
+claim_18() {
+  PERIGEE_CALLS=all PERIGEE_SPOOLS=10000 PERIGEE_SPOOL_MIB=1024 PERIGEE_OPERATIONS=10000 CI=true \
+    tests/run.sh "${cargo_flags[@]}" --test disk --lib &&
+    PERIGEE_FULL_SECONDS=60 programs master_disk
+}
+claim_20() { PERIGEE_IDENTITIES=3000 PERIGEE_FLOOD=1000 PERIGEE_STALL=100 programs storm; }
+claim_19() { PERIGEE_STORE_DOWN_POINTS=5000 PERIGEE_STORE_DOWN_SECONDS=120 programs store_down; }
 
 # What stands in the row: what the proof said of itself (tests/src/figure.rs), else its counts.
 figure_of() {

@@ -8,11 +8,13 @@ mod event;
 mod action;
 mod document;
 pub(crate) mod fleet;
+mod incident;
 pub(crate) mod guard;
 pub(crate) mod list;
 mod listener;
 mod metrics;
 mod object;
+mod order;
 mod page;
 mod parameter;
 pub(crate) mod route;
@@ -35,8 +37,9 @@ use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::backup;
 use crate::config::{Diagnostic, Severity};
-use crate::coordinator::View;
+use crate::coordinator::{Obeyed, Order, View};
 use crate::entry::Row;
 use crate::history::HistoryReader;
 use crate::store::Store;
@@ -96,6 +99,15 @@ pub enum Request {
         author: String,
         /// How it ended.
         reply: oneshot::Sender<Applied>,
+    },
+    /// Something about slots or moves.
+    Order {
+        /// What.
+        order: Order,
+        /// Who orders it, for the journal.
+        author: String,
+        /// How it ended.
+        reply: oneshot::Sender<Obeyed>,
     },
 }
 
@@ -172,6 +184,8 @@ pub(crate) struct Api {
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) counts: Counts,
     pub(crate) shutdown: CancellationToken,
+    /// The backup that is being made, if one is.
+    pub(crate) backup: Arc<backup::Progress>,
 }
 
 /// What this room counts about itself.
@@ -189,7 +203,8 @@ impl Api {
     fn new(inputs: Inputs, open_reads: bool, shutdown: CancellationToken) -> Arc<Self> {
         let tokens = Tokens::new(&inputs.data);
         let streams = Arc::new(Semaphore::new(stream::STREAMS_MAX));
-        Arc::new(Self { inputs, tokens, open_reads, streams, counts: Counts::default(), shutdown })
+        let (counts, backup) = (Counts::default(), Arc::default());
+        Arc::new(Self { inputs, tokens, open_reads, streams, counts, shutdown, backup })
     }
 
     /// What readers see now.

@@ -3,7 +3,9 @@
 //! answer, 1 means "no" and is no failure.
 #![expect(clippy::disallowed_methods, reason = "ages are shown against the wall clock: a shell room")]
 
+mod backup;
 mod client;
+mod order;
 mod show;
 mod table;
 #[cfg(test)]
@@ -22,6 +24,7 @@ use crate::config::check_config;
 use crate::trust::{self, GivenCa, SLOT_DAYS};
 
 use client::{Client, Failure};
+use order::{MovesCommand, SlotPath};
 use show::Look;
 
 /// The answer is good.
@@ -104,7 +107,7 @@ Examples:
         #[command(flatten)]
         reach: Reach,
     },
-    /// Show hosts and services with a problem, worst first
+    /// Show what is wrong: lost slots first, then hosts and services with a problem, worst first
     #[command(after_help = format!("\
 A filter is one or more terms: field=value, field!=value (* and ? are wildcards), or a word to look for. Fields: host, service, region,
 slot, state, state_type, problem, stale, group, command. Terms of one field with = are alternatives.
@@ -125,8 +128,9 @@ Exits 1 when there are problems.
     },
     /// Show the slots of every region, expected or seen
     #[command(after_help = format!("\
+Link: lost is a slot of which nothing was heard for its region's failover_after; drained is one that an operator took out of service.
 Undelivered: results on the satellite's disk that the master has not acknowledged. Lag: age of the newest result that has arrived
-while others have not. Clock: the master's clock minus the satellite's.
+while others have not. Clock: the master's clock minus the satellite's; a second is a warning, thirty are critical.
 
 Example:
   perigee-master slots --data /var/lib/perigee
@@ -149,6 +153,93 @@ Example:
     Gaps {
         #[command(flatten)]
         reach: Reach,
+    },
+    /// Take a slot out of service: others of its region take over its hosts at once
+    #[command(after_help = format!("\
+For work on a satellite's machine. The slot owns nothing from then on, is no loss when it falls silent, and goes on only with what no
+other slot of its region can take over. It stays drained over restarts until `undrain`.
+
+Example:
+  perigee-master drain eu/1 --data /var/lib/perigee
+
+{EXIT_STATUS}"))]
+    Drain {
+        /// Which one, as REGION/NUMBER
+        #[arg(value_name = "SLOT")]
+        slot: SlotPath,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Give a drained slot back: it owns hosts again once it has been connected for two minutes
+    #[command(after_help = format!("\
+Example:
+  perigee-master undrain eu/1 --data /var/lib/perigee
+
+{EXIT_STATUS}"))]
+    Undrain {
+        /// Which one, as REGION/NUMBER
+        #[arg(value_name = "SLOT")]
+        slot: SlotPath,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Hold back the moves of hosts from slot to slot, or let them go on
+    #[command(
+        subcommand,
+        after_help = "\
+A master that hears nothing of more than half of its slots at once takes itself for cut off and moves nothing until half of them are
+connected again. `resume` says that it is not: each silent slot then has its usual time before its hosts move.
+
+Examples:
+  perigee-master moves hold --data /var/lib/perigee
+  perigee-master moves resume --data /var/lib/perigee"
+    )]
+    Moves(MovesCommand),
+    /// Copy the running installation into a directory, as of one moment
+    #[command(after_help = format!("\
+The master goes on meanwhile. The backup has the journal, checkpoints, revisions, the places of writers, history, tokens (their
+digests) and the CA's certificates; with --with-keys the CA's key too: whoever has that can speak for every slot. The directory lies
+on the master's machine and must be empty or not there.
+
+Examples:
+  perigee-master backup --to /backup/perigee-$(date +%F) --data /var/lib/perigee
+  perigee-master backup --to /backup/now --with-keys --without-history --data /var/lib/perigee
+
+{EXIT_STATUS}"))]
+    Backup {
+        /// Directory on the master's machine
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+        /// With the CA's key; without it keep that key somewhere else
+        #[arg(long)]
+        with_keys: bool,
+        /// Without the history file: history then begins where the journal does
+        #[arg(long)]
+        without_history: bool,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Put a backup into a data directory on which no master runs
+    #[command(after_help = "\
+What the directory held is put aside in it (before-restore-1, …), but for its keys and tokens, which stay. A new timeline begins: no
+number of the lost one is given again, nothing is told to anybody a second time, satellites send again what they still have, and what
+is gone for good is named by gaps. Cut off, it can be run again; before it has ended well no master starts there.
+
+Example:
+  perigee-master restore --from /backup/perigee-2026-11-20 --data /var/lib/perigee
+  perigee-master serve --config /etc/perigee --data /var/lib/perigee
+
+Exit status: 0 it can be started, 2 the backup is damaged, the directory is in use or belongs to another installation.")]
+    Restore {
+        /// The backup
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+        /// The data directory
+        #[arg(long, value_name = "DIR", env = "PERIGEE_DATA")]
+        data: PathBuf,
+        /// Write the answer as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Make, list and revoke tokens for the API
     #[command(
@@ -318,6 +409,13 @@ fn perform(command: Command, look: &Look, out: &mut Vec<u8>) -> Result<u8, Failu
             }
             Ok(GOOD)
         }
+        Command::Drain { slot, reach } => order::drain(&slot, true, &reach, out),
+        Command::Undrain { slot, reach } => order::drain(&slot, false, &reach, out),
+        Command::Moves(command) => order::moves(&command, out),
+        Command::Backup { to, with_keys, without_history, reach } => {
+            backup::back_up(&reach, &to, with_keys, !without_history, out)
+        }
+        Command::Restore { from, data, json } => backup::restore(&from, &data, json, out),
         Command::Token(command) => tokens(command, look, out),
         Command::Certificate { region, slot, days, out: directory, data, ca_certificate, ca_key, json } => {
             let given = ca_certificate.zip(ca_key).map(|(certificate, key)| GivenCa { certificate, key });
@@ -379,16 +477,26 @@ fn all(reach: &Reach, path: &str, filter: Option<&str>) -> Result<Value, Failure
 }
 
 fn problems(reach: &Reach, filter: Option<&str>, look: &Look, out: &mut Vec<u8>) -> Result<u8, Failure> {
-    let problems = all(reach, "problems", filter)?;
+    let mut problems = all(reach, "problems", filter)?;
+    let status = ask(reach, "status")?;
+    // What befell the fleet fits no filter of hosts and services.
+    let incidents = if filter.is_some() { Value::Array(Vec::new()) } else { status["incidents"].clone() };
+    let of_fleet = incidents.as_array().is_some_and(|incidents| !incidents.is_empty());
     let any = !show::items(&problems).is_empty();
     if reach.json {
+        problems["incidents"] = incidents;
         write_json(out, &problems)?;
-    } else if any {
-        show::problems(out, &problems, look)?;
     } else {
-        show::no_problems(out, &ask(reach, "status")?, filter.is_some())?;
+        if of_fleet {
+            show::incidents(out, &incidents, look)?;
+        }
+        if any {
+            show::problems(out, &problems, look)?;
+        } else {
+            show::no_problems(out, &status, filter.is_some())?;
+        }
     }
-    Ok(if any { NO } else { GOOD })
+    Ok(if any || of_fleet { NO } else { GOOD })
 }
 
 fn apply(reach: &Reach, out: &mut Vec<u8>) -> Result<u8, Failure> {

@@ -5,32 +5,43 @@
 //! Rows gather in a group while the previous group's commit runs. A group that cannot be committed is dropped with everything after
 //! it: the working copy goes back to the last published state, and satellites are cut off so that they send again.
 
+pub mod clock;
 mod connection;
+pub mod credit;
 mod group;
 mod presence;
 mod satellite;
+mod slots;
 mod snapshot;
+pub mod timeline;
 #[cfg(test)]
 mod tests;
 mod view;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use shared::defect::Defect;
-use shared::message::{self, ClockReply, RunPosition, ToMaster, ToSatellite};
+use shared::frame::Lane;
+use shared::message::{self, ClockReply, LaneBytes, RunPosition, ToMaster, ToSatellite};
 use shared::name::{CheckId, Generation, InstallationId, InstanceId, JournalIndex, RunId, Slot, Timeline};
+use shared::step::StepWatch;
 use shared::time::{Monotonic, Timestamp};
 
 use crate::config::Catalog;
-use crate::entry::{Activate, Batch, Entry, Genesis, Named, Outcomes, Row};
+use crate::entry::{Activate, Batch, Entry, Genesis, Named, Outcomes, Row, WriterGap};
 use crate::fleet::{ConnectionId, LEASE};
 use crate::ingest::{self, Reception};
 use crate::status::Status;
 
 use connection::Connection;
+use credit::{Charge, Overdrawn, Pool, Sizes};
 use group::Group;
+use watch::Watch;
+
+pub use slots::{Obeyed, Order};
 pub use view::{SlotLink, View};
 
 /// Rows waiting for their commit, in bytes. Beyond it no frame is taken ([`Coordinator::is_saturated`]): QUIC's windows fill up
@@ -40,6 +51,10 @@ pub const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const RETRY_COMMIT_AFTER: Duration = Duration::from_secs(1);
 /// How often slots are looked at for silence and return.
 pub const PRESENCE_TICK: Duration = Duration::from_secs(1);
+
+/// What readers see is made anew so often at most, for each slot there is: it costs the more the more slots there are, and every sign
+/// of life changes it. A hundred slots: 2 ms, ten thousand: 200 ms.
+pub const SHOW_EVERY_PER_SLOT: Duration = Duration::from_micros(20);
 
 /// Names an activation to whoever asked for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,13 +80,18 @@ pub enum Cut {
     NotCommitted,
     /// It was fenced, and whoever has its slot is silent: it shall say hello again.
     Vacant,
+    /// It sent, or gave back, more than it had credit for.
+    Overdrawn(Overdrawn),
+    /// It held credit that it did not use, and others waited for it.
+    Hoarding,
 }
 
 /// What the shells shall do.
 #[derive(Debug)]
 pub enum Command {
-    /// Write this record and tell `handle_committed` or `handle_commit_failed`. One at a time.
-    Commit { record: Vec<u8>, last: JournalIndex },
+    /// Write this record and tell `handle_committed` or `handle_commit_failed`. One at a time. `since` is when the oldest batch in it
+    /// arrived.
+    Commit { record: Vec<u8>, last: JournalIndex, since: Option<Monotonic> },
     /// These rows are durable: projections, streams and writers may have them.
     Published(Arc<Vec<Row>>),
     /// What readers see from now on.
@@ -82,18 +102,26 @@ pub enum Command {
     Close { connection: ConnectionId, cut: Cut },
     /// Answer whoever asked for an activation.
     Answer { request: RequestId, activation: Activation },
+    /// Answer whoever gave an order about slots.
+    Obeyed { request: RequestId, obeyed: Obeyed },
+    /// Tell whoever asked for a note whether the journal has it.
+    Noted { request: RequestId, durable: bool },
 }
 
 /// What follows a commit.
 #[derive(Debug)]
 enum Consequence {
     Acknowledge(ConnectionId, RunPosition),
+    /// A batch is no longer in memory.
+    Free(ConnectionId, Charge),
     Greet(ConnectionId),
     Fence(Slot, ConnectionId),
     CloseRun(ConnectionId, RunId),
     Answer(RequestId, Activation),
     StatesHeard(ConnectionId),
     Settle(ConnectionId),
+    Obey(RequestId, Obeyed),
+    Noted(RequestId),
 }
 
 /// Who this master is.
@@ -115,16 +143,30 @@ pub struct Coordinator {
     groups: VecDeque<Group>,
     committing: bool,
     blocked_until: Option<Monotonic>,
+    /// The last commit failed: readers are told so until one succeeds.
+    unwritable: bool,
     connections: BTreeMap<ConnectionId, Connection>,
+    /// The same by slot.
+    voices: BTreeMap<Slot, BTreeSet<ConnectionId>>,
+    pool: Pool,
+    /// Of a store that has none yet.
+    fresh_timeline: Timeline,
     /// When each slot's holder was last heard; at start all known holders count as heard at readiness.
     heard: BTreeMap<Slot, Monotonic>,
     /// Slots whose holder has told its newest states since it was last silent for a lease, or since this master began.
     settled: BTreeSet<Slot>,
     next_tick: Monotonic,
-    held_off: bool,
+    watch: Watch,
+    own_clock: StepWatch,
     /// Results refused since start, by reason.
     refused: BTreeMap<&'static str, u64>,
+    /// Results since start that ended after they came, by their satellite's clock.
+    future: u64,
+    /// Readers see something that is no longer so.
     dirty: bool,
+    show_due: Monotonic,
+    /// Which checks each slot owns by the published state; made when first asked for.
+    owned: Option<BTreeMap<Slot, Vec<CheckId>>>,
     /// The newest wall time given in.
     at: Timestamp,
     commands: VecDeque<Command>,
@@ -142,22 +184,42 @@ impl Coordinator {
             groups: VecDeque::new(),
             committing: false,
             blocked_until: None,
+            unwritable: false,
             connections: BTreeMap::new(),
+            voices: BTreeMap::new(),
+            pool: Pool::default(),
+            fresh_timeline: timeline,
             heard,
             settled: BTreeSet::new(),
             next_tick: now.plus(PRESENCE_TICK),
-            held_off: false,
+            watch: Watch::new(now),
+            own_clock: StepWatch::default(),
             refused: BTreeMap::new(),
+            future: 0,
             dirty: true,
+            show_due: now,
+            owned: None,
             at,
             commands: VecDeque::new(),
         };
         if coordinator.working.installation.is_none() {
-            let genesis =
-                Genesis { installation: coordinator.identity.installation.clone(), timeline, first_check: CheckId(1) };
-            coordinator.add(Entry::Genesis(genesis), Outcomes::default(), &[], None, at);
+            coordinator.found(at);
         }
         coordinator
+    }
+
+    /// The first row of a store.
+    fn found(&mut self, at: Timestamp) {
+        let installation = self.identity.installation.clone();
+        let genesis = Genesis { installation, timeline: self.fresh_timeline, first_check: CheckId(1) };
+        self.add(Entry::Genesis(genesis), Outcomes::default(), &[], None, at);
+    }
+
+    /// The same with another byte pool, before the first connection.
+    #[must_use]
+    pub fn with_pool(mut self, sizes: Sizes) -> Self {
+        self.pool = Pool::new(sizes);
+        self
     }
 
     /// The state as last published.
@@ -180,13 +242,26 @@ impl Coordinator {
 
     /// A verified satellite has connected; it has not said hello yet.
     pub fn handle_connected(&mut self, id: ConnectionId, slot: Slot, remote: String, now: Monotonic) {
+        self.voices.entry(slot.clone()).or_default().insert(id);
         self.connections.insert(id, Connection::new(slot, remote, now));
         self.dirty = true;
     }
 
     /// A link is gone.
     pub fn handle_disconnected(&mut self, id: ConnectionId) {
-        self.dirty |= self.connections.remove(&id).is_some();
+        self.dirty |= self.forget(id).is_some();
+    }
+
+    fn forget(&mut self, id: ConnectionId) -> Option<Connection> {
+        self.pool.close(id);
+        let connection = self.connections.remove(&id)?;
+        if let Some(voices) = self.voices.get_mut(&connection.slot) {
+            voices.remove(&id);
+            if voices.is_empty() {
+                self.voices.remove(&connection.slot);
+            }
+        }
+        Some(connection)
     }
 
     /// A control payload has come.
@@ -205,7 +280,9 @@ impl Coordinator {
                 ToMaster::Heartbeat(heartbeat) => {
                     self.say(id, &[ToSatellite::ClockReply(ClockReply { sent: heartbeat.clock, master: at })]);
                     if let Some(connection) = self.connections.get_mut(&id) {
-                        connection.offset_ms = at.as_millis().saturating_sub(heartbeat.clock.as_millis());
+                        // What it measured itself knows of the round trip; what is seen from here contains one way's delay.
+                        let seen = at.as_millis().saturating_sub(heartbeat.clock.as_millis());
+                        connection.offset_ms = heartbeat.offset_ms.unwrap_or(seen);
                         connection.heartbeat = Some(heartbeat);
                     }
                     self.dirty = true;
@@ -226,31 +303,58 @@ impl Coordinator {
                     }
                     self.drain(id, held.run, at);
                 }
+                ToMaster::ClockStep(step) => self.handle_clock_step(id, step, at),
+                ToMaster::Wanted(LaneBytes { lane, bytes }) => self.pool.want(id, lane, bytes),
+                ToMaster::Returned(LaneBytes { lane, bytes }) => {
+                    if let Err(overdrawn) = self.pool.give_up(id, lane, bytes) {
+                        return self.cut(id, Cut::Overdrawn(overdrawn));
+                    }
+                }
             }
         }
     }
 
     /// A batch has come, live or backlog.
-    pub fn handle_batch(&mut self, id: ConnectionId, bytes: Vec<u8>, now: Monotonic, at: Timestamp) {
+    pub fn handle_batch(&mut self, id: ConnectionId, lane: Lane, bytes: Vec<u8>, now: Monotonic, at: Timestamp) {
         self.hear(id, now, at);
         let Some(connection) = self.connections.get(&id) else { return };
         if connection.hello.is_none() {
             return self.cut(id, Cut::Protocol("a batch before hello".to_owned()));
         }
         let slot = connection.slot.clone();
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let charge = match self.pool.receive(id, lane, length) {
+            Ok(charge) => charge,
+            Err(overdrawn) => return self.cut(id, Cut::Overdrawn(overdrawn)),
+        };
+        if self.has(Defect::CreditTwice) {
+            self.pool.forget(lane, length);
+        }
         if self.blocked_until.is_some_and(|until| now < until) {
+            self.pool.free(id, charge);
             return self.cut(id, Cut::NotCommitted);
         }
         match ingest::judge(&self.working, &slot, &bytes) {
-            Reception::Refused(error) => self.cut(id, Cut::Protocol(error.to_string())),
+            Reception::Refused(error) => {
+                self.pool.free(id, charge);
+                self.cut(id, Cut::Protocol(error.to_string()));
+            }
             // What is known to the working copy may still be on its way to disk: the acknowledgement waits with it.
-            Reception::Known(position) => self.follow(Consequence::Acknowledge(id, position)),
+            Reception::Known(position) => {
+                self.pool.free(id, charge);
+                self.follow(Consequence::Acknowledge(id, position));
+            }
             Reception::New(judged) => {
                 self.count_refused(&slot, &judged.outcomes);
+                self.future += clock::from_the_future(&judged.items, at);
                 let run = judged.position.run;
                 let entry = Entry::Batch(Batch { slot, bytes });
                 self.add(entry, judged.outcomes, &judged.items, None, at);
+                if let Some(group) = self.groups.back_mut() {
+                    group.since.get_or_insert(now);
+                }
                 self.follow(Consequence::Acknowledge(id, judged.position));
+                self.follow(Consequence::Free(id, charge));
                 self.drain(id, run, at);
             }
         }
@@ -277,7 +381,7 @@ impl Coordinator {
         if self.working.catalog.is_some() && self.working.digest == digest {
             return self.follow(Consequence::Answer(request, Activation::Unchanged(self.working.generation)));
         }
-        let generation = Generation(self.working.generation.0 + 1);
+        let generation = self.working.next_generation();
         let unnamed = catalog.objects.keys().filter(|name| self.working.id(name).is_none());
         let named = (self.working.next_check.0..)
             .zip(unnamed)
@@ -295,6 +399,13 @@ impl Coordinator {
         self.follow(Consequence::Answer(request, Activation::Activated(generation)));
     }
 
+    /// A writer was overrun: that goes into the journal, and whoever asks is told when it is there.
+    pub fn handle_writer_gap(&mut self, request: RequestId, gap: WriterGap, at: Timestamp) {
+        tracing::error!(writer = gap.writer, lane = gap.lane, first = %gap.first, last = %gap.last, reason = gap.reason, "rows were removed before this writer had sent them");
+        self.add(Entry::WriterGap(gap), Outcomes::default(), &[], None, at);
+        self.follow(Consequence::Noted(request));
+    }
+
     /// The record asked for last is durable.
     pub fn handle_committed(&mut self, at: Timestamp) {
         self.at = at;
@@ -306,7 +417,11 @@ impl Coordinator {
             self.published = Arc::new(status);
         }
         self.blocked_until = None;
+        self.unwritable = false;
         self.dirty = true;
+        if group.reassigns {
+            self.owned = None;
+        }
         let rows = Arc::new(group.rows);
         if self.has(Defect::PublishedTwice) {
             self.commands.push_back(Command::Published(Arc::clone(&rows)));
@@ -337,15 +452,29 @@ impl Coordinator {
         if !self.has(Defect::WorkingKept) {
             self.working = self.published.as_ref().clone();
         }
-        for consequence in self.groups.drain(..).flat_map(|group| group.consequences) {
-            if let Consequence::Answer(request, _) = consequence {
-                self.commands.push_back(Command::Answer { request, activation: Activation::NotCommitted });
+        for consequence in std::mem::take(&mut self.groups).into_iter().flat_map(|group| group.consequences) {
+            match consequence {
+                Consequence::Answer(request, _) => {
+                    self.commands.push_back(Command::Answer { request, activation: Activation::NotCommitted });
+                }
+                Consequence::Obey(request, _) => {
+                    self.commands.push_back(Command::Obeyed { request, obeyed: Obeyed::NotCommitted });
+                }
+                Consequence::Noted(request) => self.commands.push_back(Command::Noted { request, durable: false }),
+                Consequence::Free(id, charge) => self.pool.free(id, charge),
+                Consequence::Acknowledge(..)
+                | Consequence::Greet(_)
+                | Consequence::Fence(..)
+                | Consequence::CloseRun(..)
+                | Consequence::StatesHeard(_)
+                | Consequence::Settle(_) => {}
             }
         }
         for id in self.connections.keys().copied().collect::<Vec<_>>() {
             self.cut(id, Cut::NotCommitted);
         }
         self.blocked_until = Some(now.plus(RETRY_COMMIT_AFTER));
+        self.unwritable = true;
         self.dirty = true;
     }
 
@@ -358,26 +487,36 @@ impl Coordinator {
         if self.blocked_until.is_some_and(|until| now >= until) {
             self.blocked_until = None;
         }
+        self.look_at_own_clock(now, at);
         self.look_at_presence(now, at);
         self.call_waiting(now);
+        for id in self.pool.handle_time(now) {
+            self.cut(id, Cut::Hoarding);
+        }
         self.dirty = true;
     }
 
     /// When [`Coordinator::handle_timeout`] wants to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Monotonic {
-        self.next_tick
+        if self.dirty { self.next_tick.min(self.show_due) } else { self.next_tick }
     }
 
     /// The next thing to do, if any.
     pub fn poll_command(&mut self, now: Monotonic) -> Option<Command> {
+        if self.commands.is_empty() {
+            self.tell_credit();
+        }
         if let Some(command) = self.commands.pop_front() {
             return Some(command);
         }
         if let Some(commit) = self.begin_commit() {
             return Some(commit);
         }
-        if std::mem::take(&mut self.dirty) {
+        if self.dirty && now >= self.show_due {
+            let slots = u32::try_from(self.published.slots().len()).unwrap_or(u32::MAX);
+            self.show_due = now.plus(SHOW_EVERY_PER_SLOT.saturating_mul(slots));
+            self.dirty = false;
             return Some(Command::Show(Arc::new(self.view(now))));
         }
         None
@@ -405,8 +544,15 @@ impl Coordinator {
         self.working.slots().get(slot).and_then(|state| state.holder.as_ref()).map(|holder| holder.instance)
     }
 
+    /// What the pool has given since.
+    fn tell_credit(&mut self) {
+        while let Some((id, lane, bytes)) = self.pool.poll_grown() {
+            self.say(id, &[ToSatellite::Credit(LaneBytes { lane, bytes })]);
+        }
+    }
+
     fn cut(&mut self, id: ConnectionId, cut: Cut) {
-        if let Some(connection) = self.connections.remove(&id) {
+        if let Some(connection) = self.forget(id) {
             tracing::warn!(slot = %connection.slot, remote = connection.remote, ?cut, "closing a link");
             self.commands.push_back(Command::Close { connection: id, cut });
             self.dirty = true;
@@ -428,6 +574,7 @@ impl Coordinator {
                     self.say(id, &[ToSatellite::Ack(position)]);
                 }
             }
+            Consequence::Free(id, charge) => self.pool.free(id, charge),
             Consequence::CloseRun(id, run) => self.say(id, &[ToSatellite::CloseRun(run)]),
             Consequence::Fence(slot, id) => {
                 tracing::info!(%slot, connection = %id, "fencing the process that had the slot");
@@ -439,6 +586,8 @@ impl Coordinator {
             Consequence::Answer(request, activation) => {
                 self.commands.push_back(Command::Answer { request, activation })
             }
+            Consequence::Obey(request, obeyed) => self.commands.push_back(Command::Obeyed { request, obeyed }),
+            Consequence::Noted(request) => self.commands.push_back(Command::Noted { request, durable: true }),
             Consequence::Greet(id) => self.greet(id),
             Consequence::StatesHeard(id) => self.say(id, &[ToSatellite::StatesHeard]),
             Consequence::Settle(id) => self.settle(id),

@@ -6,6 +6,9 @@
 //! record = format u8 | item list (see shared::item), one item of kind 1 per row      one record per group commit
 //! ```
 
+mod fleet;
+mod timeline;
+
 use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
@@ -21,12 +24,18 @@ use shared::snapshot::StateTold;
 use shared::state::StateType;
 use shared::time::Timestamp;
 
+pub use fleet::{ClockStep, Incident, IncidentKind, Moves, Presence};
+pub use timeline::{Continued, Restored, WriterGap};
+
 /// Version of the record format.
 pub const RECORD_FORMAT: u8 = 1;
 /// A group commit is closed when its rows have reached this many bytes; the next rows go into the next record.
 pub const RECORD_BYTES: usize = 2 * 1024 * 1024;
 
 const ITEM_ROW: u16 = 1;
+
+/// Reason of a gap: what a store that is no more had taken in, or what nobody can tell the object of since.
+pub const LOST_BY_RESTORE: &str = shared::delivery::LOST_BY_RESTORE;
 
 /// One row: an entry with its place, its time, and its outcomes.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
@@ -72,6 +81,24 @@ pub enum Entry {
     /// Newest states that an owner told when it was back, as they came.
     #[n(6)]
     Snapshot(#[n(0)] Snapshot),
+    /// The store was put back from a backup.
+    #[n(7)]
+    Restored(#[n(0)] Restored),
+    /// A satellite of another timeline has seen higher numbers: this store goes on above them.
+    #[n(8)]
+    Continued(#[n(0)] Continued),
+    /// A writer was overrun.
+    #[n(9)]
+    WriterGap(#[n(0)] WriterGap),
+    /// A problem of the fleet begins or ends.
+    #[n(10)]
+    Incident(#[n(0)] Incident),
+    /// An operator holds back the moves of hosts, or lets them go on.
+    #[n(11)]
+    Moves(#[n(0)] Moves),
+    /// A wall clock was set.
+    #[n(12)]
+    ClockStep(#[n(0)] ClockStep),
 }
 
 /// See [`Entry::Genesis`].
@@ -117,20 +144,6 @@ pub struct Claim {
     /// Its version.
     #[n(3)]
     pub software: String,
-}
-
-/// See [`Entry::Presence`].
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Presence {
-    /// The slot.
-    #[n(0)]
-    pub slot: Slot,
-    /// Whether it may own checks from here on.
-    #[n(1)]
-    pub present: bool,
-    /// Stable name of the reason: `silent`, `stable`.
-    #[n(2)]
-    pub reason: String,
 }
 
 /// See [`Entry::Batch`].
@@ -268,6 +281,9 @@ pub enum Effect {
     /// nobody. It is what that slot saw.
     #[n(7)]
     Observed,
+    /// Of another timeline, about a check whose number may mean another object by now: named as a gap.
+    #[n(8)]
+    Lost,
 }
 
 impl Effect {
@@ -284,7 +300,7 @@ impl Effect {
             Effect::RefusedUnknown => Some("unknown-check"),
             Effect::RefusedForeign => Some("foreign-check"),
             Effect::RefusedMalformed => Some("malformed"),
-            Effect::Known | Effect::Current | Effect::Late | Effect::Gap | Effect::Observed => None,
+            Effect::Known | Effect::Current | Effect::Late | Effect::Gap | Effect::Observed | Effect::Lost => None,
         }
     }
 }
@@ -407,7 +423,22 @@ impl Row {
             | Entry::Claim(_)
             | Entry::Presence(_)
             | Entry::Drained(_)
-            | Entry::Snapshot(_) => Vec::new(),
+            | Entry::Snapshot(_)
+            | Entry::Restored(_)
+            | Entry::Continued(_)
+            | Entry::WriterGap(_)
+            | Entry::Incident(_)
+            | Entry::Moves(_)
+            | Entry::ClockStep(_) => Vec::new(),
+        }
+    }
+
+    /// Whether nothing can lie between `head` and this row.
+    #[must_use]
+    pub fn follows(&self, head: JournalIndex) -> bool {
+        match &self.entry {
+            Entry::Continued(continued) => continued.after == head && continued.index() == self.index,
+            _ => self.index.0 == head.0.saturating_add(1),
         }
     }
 

@@ -94,12 +94,29 @@ pub fn ownership(status: &Status, catalog: &Catalog, renew: Option<&Slot>) -> Ve
     changes
 }
 
-/// Everything a slot owns, as it is to be told.
+/// Which checks each slot owns: once for all slots, because each asks for its own and all objects are many.
 #[must_use]
-pub fn assignment(status: &Status, catalog: &Catalog, slot: &Slot) -> Assignment {
-    let checks = status
-        .objects()
-        .filter_map(|object| {
+pub fn owned(status: &Status) -> BTreeMap<Slot, Vec<CheckId>> {
+    let mut owned: BTreeMap<Slot, Vec<CheckId>> = BTreeMap::new();
+    for object in status.objects() {
+        let told = status.defects.has(Defect::EndedGrantTold).then(|| object.ended.last().map(|ended| &ended.slot));
+        for slot in object.owner.as_ref().map(|owner| &owner.slot).into_iter().chain(told.flatten()) {
+            match owned.get_mut(slot) {
+                Some(checks) => checks.push(object.id),
+                None => drop(owned.insert(slot.clone(), vec![object.id])),
+            }
+        }
+    }
+    owned
+}
+
+/// Everything a slot owns, as it is to be told; `checks` are what [`owned`] has for it.
+#[must_use]
+pub fn assignment(status: &Status, catalog: &Catalog, slot: &Slot, checks: &[CheckId]) -> Assignment {
+    let checks = checks
+        .iter()
+        .filter_map(|id| {
+            let object = status.object(*id)?;
             let grant = told_grant(status, object, slot)?;
             let definition = catalog.objects.get(&object.name)?;
             let carried = object.last.is_some().then_some(Carried { state: object.state, key: object.key });

@@ -204,6 +204,17 @@ impl HistoryReader {
         Ok(page)
     }
 
+    /// Writes a copy of the file as it is at one moment, compacted. `to` must not be there yet. Blocks for as long as that takes; what
+    /// is written meanwhile waits beside the file.
+    ///
+    /// # Errors
+    /// When SQLite cannot read its file or write the copy.
+    pub fn copy(&self, to: &Path) -> Result<(), HistoryError> {
+        let failed = |source| HistoryError::Sqlite { path: to.to_path_buf(), source };
+        let connection = self.connect().map_err(failed)?;
+        connection.execute("VACUUM INTO ?1", [to.to_string_lossy()]).map(drop).map_err(failed)
+    }
+
     fn connections(&self) -> MutexGuard<'_, Vec<(u64, Connection)>> {
         self.shared.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -215,6 +226,32 @@ impl HistoryReader {
         connection.set_prepared_statement_cache_capacity(32);
         Ok(connection)
     }
+}
+
+/// Makes the copy of history that came with a backup one of the restored store: its journal ends at `head`, where `timeline` begins.
+/// A copy that cannot be used is removed, and history is made from the journal as far as that goes; `false` then.
+///
+/// # Errors
+/// When a useless copy cannot be removed.
+pub fn adopt(data: &Path, timeline: Timeline, head: JournalIndex) -> Result<bool, HistoryError> {
+    let path = data.join(FILE);
+    if !path.exists() {
+        return Ok(false);
+    }
+    let adopted = (|| -> rusqlite::Result<bool> {
+        let Some(connection) = table::open(&path)? else { return Ok(false) };
+        if table::meta(&connection)?.reflected > head {
+            return Ok(false);
+        }
+        table::set_number(&connection, "timeline", timeline.0.cast_signed())?;
+        table::make_durable(&connection)
+    })();
+    if let Ok(true) = adopted {
+        return Ok(true);
+    }
+    tracing::warn!(?adopted, "the history of the backup cannot be used; it is made anew from the journal");
+    put_aside(&path)?;
+    Ok(false)
 }
 
 /// What history is told of the journal besides its rows: the naming rows of old checks may be trimmed.
@@ -395,8 +432,10 @@ impl Projector {
                 && let Some(row) = rows.next()
             {
                 writing.apply(row).map_err(failed)?;
-                if let Entry::Genesis(genesis) = &row.entry {
-                    self.known.timeline = genesis.timeline;
+                match &row.entry {
+                    Entry::Genesis(genesis) => self.known.timeline = genesis.timeline,
+                    Entry::Restored(restored) => self.known.timeline = restored.timeline,
+                    _ => {}
                 }
                 last = Some(row);
             }

@@ -13,7 +13,7 @@ use shared::snapshot::StateTold;
 use shared::state::CheckState;
 use shared::time::Timestamp;
 
-use crate::entry::{Change, Effect, Gap, Moved, Outcomes, Verdict};
+use crate::entry::{Change, Effect, Gap, LOST_BY_RESTORE, Moved, Outcomes, Verdict};
 use crate::status::{Object, Status};
 
 /// What to do with a batch.
@@ -74,7 +74,9 @@ pub fn judge(status: &Status, slot: &Slot, bytes: &[u8]) -> Reception {
         });
     };
     if let Some((first, last)) = missing.filter(|_| !status.defects.has(Defect::GapForgotten)) {
-        gap(first, last, "missing", false);
+        // What another timeline held of it is gone with that timeline.
+        let restored = header.timeline != status.timeline;
+        gap(first, last, if restored { LOST_BY_RESTORE } else { "missing" }, restored);
     }
     let items = match delivery::decode_items(&header, body) {
         Ok(items) => items,
@@ -100,24 +102,30 @@ fn judge_items(
     items: &[BatchItem],
     outcomes: &mut Outcomes,
 ) {
+    let foreign = header.timeline != status.timeline;
     // Two results of one check in one batch: the second is judged against the first.
     let mut newest: BTreeMap<CheckId, (Key, CheckState)> = BTreeMap::new();
     for item in items {
         let verdict = match item {
-            BatchItem::Gap(record) if record.last <= after => Verdict { effect: Effect::Known, change: None },
-            BatchItem::Gap(record) => {
-                outcomes.gaps.push(Gap {
-                    slot: slot.clone(),
-                    run: header.run,
-                    record: record.clone(),
-                    explained: true,
-                });
-                Verdict { effect: Effect::Gap, change: None }
-            }
+            // What of it had come before it was given up is no loss.
+            BatchItem::Gap(record) => match record.above(after) {
+                None => Verdict { effect: Effect::Known, change: None },
+                Some(record) => {
+                    outcomes.gaps.push(Gap { slot: slot.clone(), run: header.run, record, explained: true });
+                    Verdict { effect: Effect::Gap, change: None }
+                }
+            },
             BatchItem::Unreadable(sequence) | BatchItem::Result(sequence, _) if *sequence <= after => {
                 Verdict { effect: Effect::Known, change: None }
             }
             BatchItem::Unreadable(_) => Verdict { effect: Effect::RefusedMalformed, change: None },
+            BatchItem::Result(sequence, result) if foreign => {
+                let effect = judge_foreign(status, slot, result, header.counter);
+                if effect == Effect::Lost {
+                    name_lost(slot, header, *sequence, result, &mut outcomes.gaps);
+                }
+                Verdict { effect, change: None }
+            }
             BatchItem::Result(sequence, result) => {
                 let key = Key { grant: result.grant, counter: header.counter, sequence: *sequence };
                 let verdict = judge_result(status, slot, key, result, newest.get(&result.check));
@@ -129,6 +137,43 @@ fn judge_items(
         };
         outcomes.verdicts.push(verdict);
     }
+}
+
+/// A result of another timeline. Ids from the first one of this timeline on may mean another object; below it, what a slot of the
+/// check's region has seen is history and metrics. Its grant means nothing here, so it never makes a state: a key of the present
+/// timeline beats any other.
+fn judge_foreign(status: &Status, slot: &Slot, result: &CheckResult, counter: RunCounter) -> Effect {
+    if result.check >= status.first_check {
+        return Effect::Lost;
+    }
+    let Some(object) = status.object(result.check) else { return Effect::RefusedUnknown };
+    // Who owned it in the other timeline is lost with it; of which region it is, is not.
+    let configured = status.catalog.as_ref().and_then(|catalog| catalog.objects.get(&object.name));
+    let configured = configured.map(|definition| &definition.region);
+    let owners = object.owner.iter().map(|owner| &owner.slot).chain(object.ended.iter().map(|ended| &ended.slot));
+    let mut regions = configured.into_iter().chain(owners.map(|slot| &slot.region)).peekable();
+    if regions.peek().is_some() && !regions.any(|region| *region == slot.region) {
+        return Effect::RefusedForeign;
+    }
+    if plausible(object, result, counter) { Effect::Late } else { Effect::RefusedMalformed }
+}
+
+/// Adds one lost result to the gaps: to the last one, if it ends right before.
+fn name_lost(slot: &Slot, header: &BatchHeader, at: Sequence, result: &CheckResult, gaps: &mut Vec<Gap>) {
+    let time = result.started;
+    if let Some(last) = gaps.last_mut()
+        && last.record.reason == LOST_BY_RESTORE
+        && last.record.last.0.saturating_add(1) == at.0
+        && last.record.from.is_some()
+    {
+        last.record.last = at;
+        last.record.from = last.record.from.map(|from| from.min(time));
+        last.record.to = last.record.to.map(|to| to.max(time));
+        return;
+    }
+    let record =
+        GapRecord { first: at, last: at, reason: LOST_BY_RESTORE.to_owned(), from: Some(time), to: Some(time) };
+    gaps.push(Gap { slot: slot.clone(), run: header.run, record, explained: true });
 }
 
 fn judge_result(

@@ -3,6 +3,7 @@
 
 pub mod config;
 pub mod assign;
+pub mod backup;
 pub mod entry;
 pub mod status;
 pub mod fleet;

@@ -24,6 +24,7 @@ use shared::frame::{CLOSE_FAULT, CLOSE_NOT_COMMITTED, CLOSE_REFUSED, CLOSE_STOPP
 use shared::identity::SlotSession;
 use shared::refusal::{Refusal, Refusals};
 use shared::time::{Monotonic, Timestamp};
+use socket2::SockRef;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -35,7 +36,7 @@ pub const HANDSHAKES_BEFORE_RETRY: usize = 100;
 /// Open handshakes; further attempts are refused and come again.
 pub const HANDSHAKES_MAX: usize = 1_024;
 /// Open connections; further attempts are refused and come again.
-pub const CONNECTIONS_MAX: usize = 4_096;
+pub const CONNECTIONS_MAX: usize = 16_384;
 /// Connections of one identity: the old process and the new one during a take-over. One more takes the place of the one silent for
 /// longest.
 pub const CONNECTIONS_PER_IDENTITY: usize = 2;
@@ -53,6 +54,9 @@ pub const BACKLOG_BYTES: usize = 128 * 1024 * 1024;
 pub const CONTROL_QUEUE_FRAMES: usize = 4_096;
 /// Bytes waiting for one control stream; more closes that connection.
 pub const CONTROL_QUEUE_BYTES: usize = 16 * 1024 * 1024;
+/// Asked of the system for datagrams that have come and are not read yet: some thousand satellites that say hello at once. What does
+/// not fit is lost and sent again by QUIC. The system gives no more than its own bound (`net.core.rmem_max`).
+pub const SOCKET_BYTES: usize = 8 * 1024 * 1024;
 /// How often certificate ends are looked for.
 const ENDS_EVERY: Duration = Duration::from_secs(1);
 /// How often the master's leaf and the list of accepted CAs are looked at.
@@ -80,6 +84,8 @@ pub enum LinkEvent {
         lane: Lane,
         /// Its payload.
         bytes: Bytes,
+        /// When the last byte of it had come.
+        arrived: Instant,
     },
     /// The connection is over; no frame of it follows.
     Disconnected {
@@ -172,6 +178,12 @@ pub async fn listen(settings: Settings) -> Result<(Links, mpsc::Receiver<LinkEve
     let renew_at = leaf.renew_at;
     let config = tls::server_config(&trust, leaf, sessions.clone())?;
     let socket = UdpSocket::bind(address).with_context(|| format!("cannot listen on UDP {address} for satellites"))?;
+    let asked = SockRef::from(&socket);
+    // Smaller buffers work as well, with more packets sent twice under load.
+    if let Err(error) = asked.set_recv_buffer_size(SOCKET_BYTES).and_then(|()| asked.set_send_buffer_size(SOCKET_BYTES))
+    {
+        tracing::warn!(%error, "the link's socket keeps the system's buffers");
+    }
     let secret = trust.reset_secret()?;
     let mut endpoint_config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &secret.reset)));
     let ids = secret.ids;

@@ -2,6 +2,7 @@
 //! coordinator with what happens and does what it says. Decides nothing.
 #![expect(clippy::disallowed_methods, reason = "the shell that reads the clocks and gives the time to the pure rooms")]
 
+mod latency;
 mod points;
 mod revision;
 mod writers;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use shared::frame::Lane;
-use shared::name::{Slot, Timeline};
+use shared::name::{JournalIndex, Slot, Timeline};
 use shared::refusal::Refusal;
 use shared::time::{Monotonic, Timestamp};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::figure::as_value;
 use crate::api::{self, Applied, Figure, Request};
-use crate::coordinator::{Activation, Command, Coordinator, Cut, Identity, RequestId};
+use crate::coordinator::{Activation, Command, Coordinator, Cut, Identity, Obeyed, RequestId};
 use crate::entry::Row;
 use crate::history::History;
 use crate::link::{self, CloseReason, LinkEvent, Links};
@@ -29,6 +30,7 @@ use crate::settings::Settings;
 use crate::store::{self, Commit, Done, Store};
 use crate::trust::{GivenCa, Trust};
 
+use latency::Latency;
 use revision::Compiled;
 use writers::Writers;
 
@@ -49,7 +51,12 @@ struct Clock {
 
 impl Clock {
     fn now(self) -> Monotonic {
-        Monotonic(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        self.at(Instant::now())
+    }
+
+    fn at(self, moment: Instant) -> Monotonic {
+        let since = moment.saturating_duration_since(self.origin);
+        Monotonic(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
     }
 }
 
@@ -59,12 +66,14 @@ fn wall() -> Timestamp {
     Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Whoever waits for an activation.
+/// Whoever waits for an activation or the end of an order.
 enum Asker {
     /// The start itself: a log line is enough.
     Start,
     /// An operator, by API or signal.
     Operator { compiled: Box<Compiled>, reply: Option<oneshot::Sender<Applied>> },
+    /// Whoever ordered something about slots.
+    Order(oneshot::Sender<Obeyed>),
 }
 
 /// Runs the master until `shutdown`; `reload` asks for the configuration to be read again (SIGHUP).
@@ -74,7 +83,13 @@ enum Asker {
 pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: mpsc::Receiver<()>) -> Result<()> {
     let clock = Clock { origin: Instant::now() };
     let software = env!("CARGO_PKG_VERSION").to_owned();
-    let options = store::Options { new_installation: settings.new_installation, ..store::Options::default() };
+    let options = store::Options {
+        new_installation: settings.new_installation,
+        most_bytes: settings.journal_bytes,
+        ring_bytes: store::JOURNAL_RING_BYTES.min(settings.journal_bytes),
+        most_age: settings.journal_age,
+        ..store::Options::default()
+    };
     let data = settings.data.clone();
     let store::Opened { store, status, mut done, recovery } =
         tokio::task::spawn_blocking(move || store::open(&data, options)).await?.context("opening the store")?;
@@ -106,7 +121,9 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
     let (rows, _) = broadcast::channel::<Arc<Vec<Row>>>(ROWS_KEPT);
     let (request_sender, mut requests) = mpsc::channel(REQUESTS_MAX);
     let (source_sender, source_differs) = watch::channel(None);
-    let mut writers = Writers::new(store.clone(), view.clone(), shutdown.child_token());
+    let commits = Arc::new(Latency::default());
+    let (gap_sender, mut gaps) = mpsc::channel(writers::GAPS_WAITING);
+    let mut writers = Writers::new(store.clone(), view.clone(), gap_sender, shutdown.child_token());
 
     let inputs = api::Inputs {
         view: view.clone(),
@@ -115,7 +132,7 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
         history: history.reader(),
         requests: request_sender.clone(),
         data: settings.data.clone(),
-        figures: figures(links.clone(), writers.figures(), store.clone()),
+        figures: figures(links.clone(), writers.figures(), store.clone(), Arc::clone(&commits)),
         source_differs,
         started: wall(),
         clock: wall,
@@ -146,8 +163,12 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
         None => revision::compare_in_background(settings.config.clone(), running, source_sender.clone()),
     }
 
+    let mut notes = 0_u64;
+    let mut noting: BTreeMap<RequestId, oneshot::Sender<()>> = BTreeMap::new();
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
     let mut checkpointed = clock.now();
+    // When the oldest batch of the commit under way arrived.
+    let mut committing = None;
     let hands = Hands { links: &links, rows: &rows, history: &history };
     loop {
         while let Some(command) = coordinator.poll_command(clock.now()) {
@@ -156,13 +177,26 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
                     writers.follow(view.status.catalog.as_deref());
                     view_sender.send_replace(view);
                 }
-                Command::Commit { record, last } => {
+                Command::Commit { record, last, since } => {
+                    committing = since;
                     if let Err(error) = store.append(Commit { record, last }) {
                         tracing::error!(%error, "a commit could not even be asked for");
                         coordinator.handle_commit_failed(clock.now());
                     }
                 }
                 Command::Answer { request, activation } => answer(asked.remove(&request), activation, &source_sender),
+                Command::Obeyed { request, obeyed } => {
+                    if let Some(Asker::Order(reply)) = asked.remove(&request) {
+                        // Whoever has gone away finds it among the events.
+                        let _ = reply.send(obeyed);
+                    }
+                }
+                // Untold, the writer asks again.
+                Command::Noted { request, durable } => {
+                    if let Some(recorded) = noting.remove(&request).filter(|_| durable) {
+                        let _ = recorded.send(());
+                    }
+                }
                 other => hands.act(other),
             }
         }
@@ -172,25 +206,36 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
             biased;
             () = shutdown.cancelled() => break,
             Some(done) = done.recv() => match done {
-                Done::Committed { .. } => coordinator.handle_committed(wall()),
+                Done::Committed { .. } => {
+                    if let Some(since) = committing.take() {
+                        commits.note(clock.now().since(since));
+                    }
+                    coordinator.handle_committed(wall());
+                }
                 Done::Failed { last, error } => {
                     tracing::error!(%last, %error, "a commit failed: nothing of it is acknowledged, satellites send again");
                     coordinator.handle_commit_failed(clock.now());
                 }
             },
             Some(event) = link_events.recv(), if !coordinator.is_saturated() => {
-                hear(&mut coordinator, event, clock.now());
+                hear(&mut coordinator, event, clock);
                 for _ in 1..EVENTS_A_TURN {
                     if coordinator.is_saturated() {
                         break;
                     }
                     let Ok(event) = link_events.try_recv() else { break };
-                    hear(&mut coordinator, event, clock.now());
+                    hear(&mut coordinator, event, clock);
                 }
             }
-            Some(Request::Apply { author, reply }) = requests.recv() => {
-                revision::compile_in_background(&settings.config, &store, compiled_sender.clone(), author, Some(reply));
-            }
+            Some(request) = requests.recv() => match request {
+                Request::Apply { author, reply } => {
+                    revision::compile_in_background(&settings.config, &store, compiled_sender.clone(), author, Some(reply));
+                }
+                Request::Order { order, author, reply } => {
+                    let request = ask(&mut asked, Asker::Order(reply));
+                    coordinator.handle_order(request, &order, &author, clock.now(), wall());
+                }
+            },
             Some(()) = reload.recv() => {
                 tracing::info!("reading the configuration again, as asked by signal");
                 revision::compile_in_background(&settings.config, &store, compiled_sender.clone(), "signal".to_owned(), None);
@@ -207,8 +252,16 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
                     revision::tell(applied, reply);
                 }
             },
+            Some(overrun) = gaps.recv() => {
+                notes += 1;
+                noting.insert(RequestId(notes), overrun.recorded);
+                let gap = writers::entry(&overrun.gap, store.overran_by());
+                coordinator.handle_writer_gap(RequestId(notes), gap, wall());
+            }
             _ = housekeeping.tick() => {
-                store.trim(wall());
+                // Looks at the cursors' files.
+                let trimmed = store.clone();
+                tokio::task::spawn_blocking(move || trimmed.trim(wall()));
                 if store.checkpoint_due(clock.now().since(checkpointed)) {
                     checkpointed = clock.now();
                     store.checkpoint(Arc::clone(coordinator.published()));
@@ -228,17 +281,17 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
     Ok(())
 }
 
-fn hear(coordinator: &mut Coordinator, event: LinkEvent, now: Monotonic) {
+fn hear(coordinator: &mut Coordinator, event: LinkEvent, clock: Clock) {
     match event {
         LinkEvent::Connected { connection, session, remote } => {
             let slot = Slot { region: session.region().clone(), number: session.slot() };
-            coordinator.handle_connected(connection, slot, remote.to_string(), now);
+            coordinator.handle_connected(connection, slot, remote.to_string(), clock.now());
         }
-        LinkEvent::Frame { connection, lane: Lane::Control, bytes } => {
-            coordinator.handle_control(connection, &bytes, now, wall())
+        LinkEvent::Frame { connection, lane: Lane::Control, bytes, arrived } => {
+            coordinator.handle_control(connection, &bytes, clock.at(arrived), wall())
         }
-        LinkEvent::Frame { connection, lane: Lane::Live | Lane::Backlog, bytes } => {
-            coordinator.handle_batch(connection, bytes.to_vec(), now, wall());
+        LinkEvent::Frame { connection, lane, bytes, arrived } => {
+            coordinator.handle_batch(connection, lane, bytes.to_vec(), clock.at(arrived), wall());
         }
         LinkEvent::Disconnected { connection, reason } => {
             tracing::info!(%connection, reason, "a satellite is gone");
@@ -249,7 +302,7 @@ fn hear(coordinator: &mut Coordinator, event: LinkEvent, now: Monotonic) {
 
 fn answer(asker: Option<Asker>, activation: Activation, differs: &watch::Sender<Option<bool>>) {
     match asker {
-        None => {}
+        None | Some(Asker::Order(_)) => {}
         Some(Asker::Start) => tracing::info!(?activation, "the first configuration"),
         Some(Asker::Operator { compiled, reply }) => {
             differs.send_replace(Some(activation == Activation::NotCommitted));
@@ -259,7 +312,12 @@ fn answer(asker: Option<Asker>, activation: Activation, differs: &watch::Sender<
 }
 
 /// What the shells count, for `/metrics`.
-fn figures(links: Links, writers: writers::Figures, store: Store) -> Arc<dyn Fn() -> Vec<Figure> + Send + Sync> {
+fn figures(
+    links: Links,
+    writers: writers::Figures,
+    store: Store,
+    commits: Arc<Latency>,
+) -> Arc<dyn Fn() -> Vec<Figure> + Send + Sync> {
     Arc::new(move || {
         let counter =
             |name, help, labels, value: u64| Figure { name, help, counter: true, labels, value: as_value(value) };
@@ -280,9 +338,12 @@ fn figures(links: Links, writers: writers::Figures, store: Store) -> Arc<dyn Fn(
         let journal = [
             ("perigee_journal_first_index", "First row the journal still holds", store.first().0),
             ("perigee_journal_published_index", "Last row that is durable", store.published().borrow().0),
+            ("perigee_journal_bytes", "Segments of the journal, in bytes", store.bytes_behind(JournalIndex(0))),
+            ("perigee_journal_bytes_max", "Bound at which writers are overrun", store.bytes_max()),
         ];
         figures.extend(journal.map(|(name, help, value)| gauge(name, help, value)));
         figures.push(gauge("perigee_link_connections", "Open links", u64::try_from(links.open()).unwrap_or(u64::MAX)));
+        figures.extend(commits.figures());
         figures.extend(writers.read());
         figures
     })
@@ -305,6 +366,11 @@ impl Hands<'_> {
                         tracing::warn!(%connection, why, "a satellite broke the protocol");
                         CloseReason::Refused(Refusal::BadMessage)
                     }
+                    Cut::Overdrawn(overdrawn) => {
+                        tracing::warn!(%connection, %overdrawn, "a satellite sent more than it had credit for");
+                        CloseReason::Refused(Refusal::CreditExceeded)
+                    }
+                    Cut::Hoarding => CloseReason::Refused(Refusal::CreditUnused),
                     Cut::NotCommitted => CloseReason::NotCommitted,
                     Cut::Vacant => CloseReason::Vacant,
                 };
@@ -315,7 +381,11 @@ impl Hands<'_> {
                 // Nobody listening is no error.
                 let _ = self.rows.send(published);
             }
-            Command::Show(_) | Command::Commit { .. } | Command::Answer { .. } => {}
+            Command::Show(_)
+            | Command::Commit { .. }
+            | Command::Answer { .. }
+            | Command::Obeyed { .. }
+            | Command::Noted { .. } => {}
         }
     }
 }

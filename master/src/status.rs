@@ -4,7 +4,9 @@
 //! Objects lie behind `Arc` in chunks of [`CHUNK`], copied on write: a clone of the whole is cheap, and a published view stays as
 //! it was while the working copy goes on.
 
+pub mod attention;
 mod frozen;
+mod lineage;
 mod result;
 
 use std::collections::BTreeMap;
@@ -25,6 +27,9 @@ use shared::time::Timestamp;
 
 use crate::config::Catalog;
 use crate::entry::{Entry, Gap, Row};
+use attention::Attention;
+
+pub use lineage::{Lineage, Restoration, WriterGapSeen};
 
 /// Objects per chunk: the unit of copying on write.
 pub const CHUNK: usize = 1024;
@@ -63,10 +68,10 @@ pub struct Ended {
 /// The newest result of a check, for people.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct LastResult {
-    /// When it was due.
+    /// In the master's time: when it was due.
     #[n(0)]
     pub scheduled: Timestamp,
-    /// When it began.
+    /// By the satellite's own clock: when it began.
     #[n(1)]
     pub started: Timestamp,
     /// How long it took, in microseconds.
@@ -245,6 +250,8 @@ pub struct Status {
     names: Arc<BTreeMap<ObjectName, CheckId>>,
     slots: BTreeMap<Slot, Arc<SlotState>>,
     gaps: Arc<Vec<GapSeen>>,
+    attention: Arc<Attention>,
+    lineage: Arc<Lineage>,
 }
 
 impl Default for Status {
@@ -273,6 +280,8 @@ impl Status {
             names: Arc::default(),
             slots: BTreeMap::new(),
             gaps: Arc::default(),
+            attention: Arc::default(),
+            lineage: Arc::default(),
         }
     }
 
@@ -311,6 +320,12 @@ impl Status {
     #[must_use]
     pub fn gaps(&self) -> &[GapSeen] {
         &self.gaps
+    }
+
+    /// What of the fleet wants attention.
+    #[must_use]
+    pub fn attention(&self) -> &Attention {
+        &self.attention
     }
 
     fn object_mut(&mut self, id: CheckId) -> Option<&mut Object> {
@@ -352,6 +367,7 @@ impl Status {
                 self.timeline = genesis.timeline;
                 self.first_check = genesis.first_check;
                 self.next_check = self.next_check.max(genesis.first_check);
+                Arc::make_mut(&mut self.lineage).began = row.index;
             }
             Entry::Activate(activate) => {
                 self.generation = activate.generation;
@@ -385,6 +401,13 @@ impl Status {
                 }
                 slot.runs.retain(|_, run| run.drained.is_none_or(|at| row.at.since(at) < REMEMBER));
             }
+            Entry::Incident(_) | Entry::Moves(_) | Entry::ClockStep(_) => {}
+            Entry::Restored(restored) => self.fold_restored(row, restored),
+            Entry::Continued(continued) => self.fold_continued(continued),
+            Entry::WriterGap(gap) => self.fold_writer_gap(row, gap),
+        }
+        if !matches!(row.entry, Entry::Batch(_)) {
+            Arc::make_mut(&mut self.attention).fold(row);
         }
         self.fold_grants(row);
     }

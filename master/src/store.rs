@@ -11,7 +11,9 @@ mod checkpoint;
 mod cursor;
 mod error;
 mod file;
+mod held;
 mod journal;
+mod restoring;
 mod revisions;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -36,7 +38,9 @@ use crate::status::Status;
 pub use checkpoint::CHECKPOINTS_KEPT;
 pub use cursor::CursorFile;
 pub use error::StoreError;
+pub use held::Held;
 pub use journal::{Read, RowReader};
+pub use restoring::{MANIFEST, Restoring, finish as finish_restoring};
 pub use revisions::REVISIONS_KEPT;
 
 use journal::{Job, Writer};
@@ -69,21 +73,27 @@ const FOUNDED: &str = "founded";
 pub struct Options {
     /// Begin anew where a store has been and is lost (`--new-installation`).
     pub new_installation: bool,
+    /// Open what a backup was just put into ([`Restoring`]); refused for any other directory.
+    pub restoring: bool,
     /// Longest segment of the journal.
     pub segment_bytes: u64,
     /// See [`JOURNAL_RING_BYTES`].
     pub ring_bytes: u64,
     /// See [`JOURNAL_BYTES_MAX`].
     pub most_bytes: u64,
+    /// See [`JOURNAL_AGE_MAX`].
+    pub most_age: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             new_installation: false,
+            restoring: false,
             segment_bytes: seglog::MAX_SEGMENT_BYTES,
             ring_bytes: JOURNAL_RING_BYTES,
             most_bytes: JOURNAL_BYTES_MAX,
+            most_age: JOURNAL_AGE_MAX,
         }
     }
 }
@@ -158,6 +168,8 @@ struct Trim {
     wanted: JournalIndex,
     ring_bytes: u64,
     most_bytes: u64,
+    /// Age alone keeps cursors from being waited for.
+    aged: bool,
 }
 
 /// Handle of the store; cheap to clone. The last one dropped waits for the threads and frees the lock.
@@ -195,6 +207,8 @@ struct Progress {
     covered: AtomicU64,
     /// A trim waits or runs.
     trimming: AtomicBool,
+    /// The last removal of rows that a cursor still wanted was for their age, not for the journal's size.
+    for_age: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -212,6 +226,7 @@ struct Threads {
 pub fn open(data: &Path, options: Options) -> Result<Opened, StoreError> {
     file::make_directory(data)?;
     let lock = lock(data)?;
+    restoring::refuse(data, options.restoring)?;
     let founded = data.join(FOUNDED);
     let checkpoints = data.join("checkpoint");
 
@@ -309,6 +324,24 @@ impl Store {
         JournalIndex(self.inner.bounds.first())
     }
 
+    /// Bytes of the segments that hold rows above an index.
+    #[must_use]
+    pub fn bytes_behind(&self, index: JournalIndex) -> u64 {
+        self.inner.bounds.bytes_above(index.0)
+    }
+
+    /// The bound at which cursors are no longer waited for.
+    #[must_use]
+    pub fn bytes_max(&self) -> u64 {
+        self.inner.options.most_bytes
+    }
+
+    /// Stable name of the bound that last cost a cursor its rows.
+    #[must_use]
+    pub fn overran_by(&self) -> &'static str {
+        if self.inner.progress.for_age.load(Ordering::Acquire) { "journal-age" } else { "journal-bytes" }
+    }
+
     /// Makes a catalog durable under its digest, before an entry names it.
     ///
     /// # Errors
@@ -388,7 +421,13 @@ impl Store {
             Some(JournalIndex(0))
         });
         let wanted = lowest.map_or(reached, |lowest| lowest.max(aged));
-        let trim = Trim { reached, wanted, ring_bytes: inner.options.ring_bytes, most_bytes: inner.options.most_bytes };
+        let trim = Trim {
+            reached,
+            wanted,
+            ring_bytes: inner.options.ring_bytes,
+            most_bytes: inner.options.most_bytes,
+            aged: lowest.is_some_and(|lowest| lowest < aged),
+        };
         // One at a time, lest a slow disk gathers trims that leave a commit no room. What is left out is asked for again soon.
         if !inner.progress.trimming.swap(true, Ordering::AcqRel) && self.ask(Job::Trim(trim)).is_err() {
             inner.progress.trimming.store(false, Ordering::Release);
@@ -408,10 +447,12 @@ impl Inner {
         if ages.back().is_none_or(|(at, _)| now.since(*at) >= AGE_STEP) {
             ages.push_back((now, head));
         }
-        while ages.get(1).is_some_and(|(at, _)| now.since(*at) >= JOURNAL_AGE_MAX) {
+        while ages.get(1).is_some_and(|(at, _)| now.since(*at) >= self.options.most_age) {
             ages.pop_front();
         }
-        ages.front().filter(|(at, _)| now.since(*at) >= JOURNAL_AGE_MAX).map_or(JournalIndex(0), |(_, index)| *index)
+        ages.front()
+            .filter(|(at, _)| now.since(*at) >= self.options.most_age)
+            .map_or(JournalIndex(0), |(_, index)| *index)
     }
 }
 
@@ -487,22 +528,31 @@ fn open_journal(data: &Path, options: &Options, expected: bool) -> Result<(seglo
         (false, _, true) => Err(StoreError::NotEmpty { data: data.to_path_buf() }),
         (true, true, true) => {
             drop(log);
-            put_aside(data)?;
+            let aside = move_aside(
+                data,
+                "before-new-installation",
+                &["journal", "checkpoint", "revisions", "cursors", FOUNDED],
+            )?;
+            tracing::warn!(?aside, "a new installation; what was left of the one before is kept there");
             journal::open(&directory, options.segment_bytes)
         }
         (true, false, _) | (false, _, false) => Ok((log, recovered)),
     }
 }
 
-/// Moves what is left of a lost store into a directory of its own, so that nothing of it is taken for the new one's.
-fn put_aside(data: &Path) -> Result<(), StoreError> {
+/// Moves what is left of a store into a directory of its own, so that nothing of it is taken for the next one's. Gives that directory;
+/// `None` if there was nothing to move.
+fn move_aside(data: &Path, label: &str, parts: &[&str]) -> Result<Option<PathBuf>, StoreError> {
+    if !parts.iter().any(|part| data.join(part).exists()) {
+        return Ok(None);
+    }
     let aside = (1_u32..)
-        .map(|number| data.join(format!("before-new-installation-{number}")))
+        .map(|number| data.join(format!("{label}-{number}")))
         .find(|path| !path.exists())
-        .unwrap_or_else(|| data.join("before-new-installation"));
+        .unwrap_or_else(|| data.join(label));
     file::make_directory(&aside)?;
-    // The mark goes last: a crash in between comes here again.
-    for name in ["journal", "checkpoint", "revisions", "cursors", FOUNDED] {
+    // The mark of a founded store goes last: a crash in between comes here again.
+    for name in parts {
         let from = data.join(name);
         if from.exists() {
             std::fs::rename(&from, aside.join(name)).map_err(file::io(&from, "put aside"))?;
@@ -510,8 +560,7 @@ fn put_aside(data: &Path) -> Result<(), StoreError> {
     }
     file::sync_directory(&aside)?;
     file::sync_directory(data)?;
-    tracing::warn!(aside = %aside.display(), "a new installation; what was left of the one before is kept there");
-    Ok(())
+    Ok(Some(aside))
 }
 
 fn lock(data: &Path) -> Result<File, StoreError> {

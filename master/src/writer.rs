@@ -21,7 +21,7 @@ use shared::time::{Monotonic, Timestamp};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -139,6 +139,15 @@ pub struct Gap {
     pub last: JournalIndex,
 }
 
+/// A gap on its way into the journal. Until it is there the writer's cursor on disk stays in front of it, so that a crash finds it again.
+#[derive(Debug)]
+pub struct Overrun {
+    /// Which records.
+    pub gap: Gap,
+    /// Told when the journal has it. Dropped untold it is reported again.
+    pub recorded: oneshot::Sender<()>,
+}
+
 /// Figures of a writer since its start.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Status {
@@ -172,8 +181,7 @@ pub struct Status {
 
 /// Feeds the store until `shutdown`.
 ///
-/// A gap goes to `gaps`, to become a journal entry; when that queue is full the gap is only counted and logged. `status` is
-/// refreshed every second and at each change of the connection.
+/// A gap goes to `gaps`, to become a journal entry. `status` is refreshed every second and at each change of the connection.
 ///
 /// # Errors
 /// Only when the cursor cannot be read at the start. Everything later is waited out.
@@ -181,7 +189,7 @@ pub async fn run(
     settings: Settings,
     source: impl PointSource,
     cursor: CursorFile,
-    gaps: mpsc::Sender<Gap>,
+    gaps: mpsc::Sender<Overrun>,
     status: watch::Sender<Status>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -203,6 +211,7 @@ pub async fn run(
         source,
         cursor: Arc::new(cursor),
         gaps,
+        unrecorded: None,
         status,
         figures,
         trail,
@@ -220,7 +229,9 @@ struct Writer<S> {
     settings: Settings,
     source: S,
     cursor: Arc<CursorFile>,
-    gaps: mpsc::Sender<Gap>,
+    gaps: mpsc::Sender<Overrun>,
+    /// The gap that the journal does not have yet, widened by what follows it at once.
+    unrecorded: Option<Unrecorded>,
     status: watch::Sender<Status>,
     figures: Status,
     trail: Trail,
@@ -231,6 +242,13 @@ struct Writer<S> {
     saved: JournalIndex,
     /// There was no cursor to go on from.
     first_time: bool,
+}
+
+/// A gap whose record is waited for.
+struct Unrecorded {
+    gap: Gap,
+    /// The journal's answer; none while it could not be asked.
+    asked: Option<oneshot::Receiver<()>>,
 }
 
 /// A record on its way out: formatted piece by piece, so that one great record takes no more memory than many small ones.
@@ -387,8 +405,24 @@ impl<S: PointSource> Writer<S> {
             "the journal was trimmed before these records were sent"
         );
         self.figures.gaps += 1;
-        if self.gaps.try_send(gap).is_err() {
-            warn!(writer = self.settings.name, "the gap is not recorded: its queue is full");
+        // One that is not recorded yet is asked for again as a whole.
+        let first = self.unrecorded.take().map_or(gap.first, |before| before.gap.first.min(gap.first));
+        self.unrecorded = Some(Unrecorded { gap: Gap { first, ..gap }, asked: None });
+        self.report();
+    }
+
+    /// Asks for the gap to be recorded, if it must be asked for.
+    fn report(&mut self) {
+        let Some(unrecorded) = &mut self.unrecorded else { return };
+        match unrecorded.asked.as_mut().map(oneshot::Receiver::try_recv) {
+            Some(Ok(())) => self.unrecorded = None,
+            Some(Err(oneshot::error::TryRecvError::Empty)) => {}
+            Some(Err(oneshot::error::TryRecvError::Closed)) | None => {
+                let (recorded, asked) = oneshot::channel();
+                // A full queue is asked again with the next tick.
+                let sent = self.gaps.try_send(Overrun { gap: unrecorded.gap.clone(), recorded });
+                unrecorded.asked = sent.is_ok().then_some(asked);
+            }
         }
     }
 
@@ -397,8 +431,9 @@ impl<S: PointSource> Writer<S> {
         if let Some(index) = self.trail.kept(self.monotonic()) {
             self.figures.cursor = self.figures.cursor.max(index);
         }
+        self.report();
         let index = self.figures.cursor;
-        if index == self.saved {
+        if index == self.saved || self.unrecorded.is_some() {
             return;
         }
         let cursor = Arc::clone(&self.cursor);

@@ -10,6 +10,9 @@ use shared::time::{Monotonic, Timestamp};
 
 /// Samples of which the one with the shortest round trip counts. Older ones are forgotten.
 pub const SAMPLES: usize = 8;
+/// Two samples may differ by this much beyond what their round trips allow, in nanoseconds: clocks that run 1,000 ppm apart do so in
+/// the time eight heartbeats take. More is a step of one of them, and what was measured before it is worth nothing.
+const DRIFT_NANOS: i128 = 100 * NANOS_PER_MILLI;
 /// The axis is corrected by one part in this many: an hour takes ten, and a check interval is never more than a tenth off.
 const SLEW_PARTS: i128 = 10;
 const NANOS_PER_MILLI: i128 = 1_000_000;
@@ -29,6 +32,14 @@ struct Sample {
     round_trip: Duration,
     /// Master's wall time minus our monotonic time, in nanoseconds.
     offset: i128,
+}
+
+impl Sample {
+    /// Whether both may be true of clocks that were not set in between: each is off by half its round trip at most.
+    fn agrees(&self, other: &Self) -> bool {
+        let halves = i128::try_from((self.round_trip + other.round_trip).as_nanos() / 2).unwrap_or(i128::MAX);
+        (self.offset - other.offset).abs() <= halves.saturating_add(DRIFT_NANOS)
+    }
 }
 
 /// What is known of the master's clock.
@@ -69,10 +80,12 @@ impl MasterClock {
     pub fn handle_exchange(&mut self, asked: Monotonic, now: Monotonic, master: Timestamp) -> bool {
         let round_trip = now.since(asked);
         let middle = nanos(asked) + i128::try_from(round_trip.as_nanos() / 2).unwrap_or(0);
+        let sample = Sample { round_trip, offset: wall_nanos(master) - middle };
+        self.samples.retain(|known| known.agrees(&sample));
         if self.samples.len() == SAMPLES {
             self.samples.pop_front();
         }
-        self.samples.push_back(Sample { round_trip, offset: wall_nanos(master) - middle });
+        self.samples.push_back(sample);
         let best = self.samples.iter().min_by_key(|sample| sample.round_trip).map(|best| best.offset);
         best.is_some_and(|best| self.aim(now, best))
     }
@@ -133,6 +146,12 @@ impl MasterClock {
         Monotonic(u64::try_from((nanos(self.since) + elapsed).max(0)).unwrap_or(u64::MAX))
     }
 
+    /// How far the axis still has to go, in milliseconds; 0 when it has arrived.
+    #[must_use]
+    pub fn slew_ms(&self, now: Monotonic) -> i64 {
+        i64::try_from((self.target - self.offset_at(now)) / NANOS_PER_MILLI).unwrap_or(i64::MAX)
+    }
+
     /// What to add to own wall times to have the master's, in milliseconds; `None` until it was measured.
     #[must_use]
     pub fn offset_ms(&self, now: Now) -> Option<i64> {
@@ -168,10 +187,10 @@ mod tests {
     fn the_shortest_round_trip_counts() {
         let mut clock = MasterClock::new(now(0));
         clock.handle_exchange(at(0), at(10), Timestamp::from_millis(START + 105));
-        clock.handle_exchange(at(1000), at(3000), Timestamp::from_millis(START + 9000));
+        clock.handle_exchange(at(1000), at(3000), Timestamp::from_millis(START + 2900));
         assert_eq!(clock.offset_ms(now(3000)), Some(100));
         for n in 0..SAMPLES as u64 {
-            clock.handle_exchange(at(4000 + n), at(4000 + n + 400), Timestamp::from_millis(START + 4000 + 700));
+            clock.handle_exchange(at(4000 + n), at(4000 + n + 400), Timestamp::from_millis(START + 4000 + 400));
         }
         assert_ne!(clock.offset_ms(now(5000)), Some(100), "the old sample was forgotten");
     }
@@ -183,6 +202,39 @@ mod tests {
         let stepped = Now { monotonic: at(1000), wall: Timestamp::from_millis(START + 1000 - 3_600_000) };
         assert_eq!(clock.offset_ms(stepped), Some(3_600_000));
         assert_eq!(clock.axis(at(1000)), Timestamp::from_millis(START + 1000));
+    }
+
+    #[test]
+    fn a_step_of_the_masters_clock_is_believed_at_once_and_a_slow_answer_is_not() {
+        // (round trip of the second sample, what its clock showed more than the first, what counts)
+        let table = [
+            (5, 0, 0),
+            (5, 3_600_000, 3_600_000),
+            (5, -3_600_000, -3_600_000),
+            (5, 700, 700),
+            (5, 50, 0),
+            (2000, 900, 0),
+            (2000, 1_200, 1_200),
+        ];
+        for (round_trip, more, counts) in table {
+            let mut clock = MasterClock::new(now(0));
+            clock.handle_exchange(at(0), at(4), Timestamp::from_millis(START + 2));
+            let middle = 10_000 + round_trip / 2;
+            let master = Timestamp::from_millis(START + i64::try_from(middle).unwrap() + more);
+            clock.handle_exchange(at(10_000), at(10_000 + round_trip), master);
+            let offset = clock.offset_ms(now(10_000 + round_trip)).unwrap();
+            assert!((offset - counts).abs() <= 1, "{round_trip} {more}: {offset}");
+        }
+    }
+
+    #[test]
+    fn a_slew_in_progress_is_told_until_it_has_arrived() {
+        let mut clock = MasterClock::new(now(0));
+        clock.in_use();
+        assert_eq!(clock.slew_ms(at(500)), 0);
+        clock.handle_clock(at(1000), Timestamp::from_millis(START + 1000 - 60_000));
+        let left: Vec<i64> = [1000, 301_000, 601_000, 700_000].map(|millis| clock.slew_ms(at(millis))).to_vec();
+        assert_eq!(left, [-60_000, -30_000, 0, 0]);
     }
 
     #[test]

@@ -2,17 +2,19 @@
 //! The surprise: an order is done when its answer has come back as an input, never when it was given.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
 use shared::assignment::{AssignedCheck, Assignment, Carried};
-use shared::delivery::Key;
+use shared::delivery::{GapRecord, Key};
 use shared::frame::Lane;
 use shared::name::{
     CheckId, Generation, Grant, InstallationId, InstanceId, RunCounter, RunId, Sequence, Slot, Timeline,
 };
 use shared::result::CheckResult;
 use shared::snapshot::Said;
+use shared::time::Timestamp;
 
 /// One execution of one check, within this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +39,11 @@ pub enum Command {
     Trim { run: RunId, up_to: Sequence },
     /// Nothing of this run is needed any more.
     CloseRun(RunId),
+    /// Say what lies where: `handle_measured`.
+    Measure,
+    /// Name these results of a run a gap, durably, and then delete everything of it up to the gap's end: `handle_given_up` or
+    /// `handle_give_up_failed`.
+    GiveUp { run: RunId, first: Sequence, up_to: Sequence, reason: &'static str },
     /// Put a frame on a lane of the present connection.
     Send { lane: Lane, payload: Bytes },
     /// Put the assignment on disk: `handle_kept` or `handle_keep_failed`.
@@ -63,8 +70,69 @@ pub struct ReadBatches {
     pub batches: Vec<Bytes>,
     /// Everything the run has up to and including this was read; where no batch brought it, it is lost.
     pub through: Sequence,
-    /// Everything below was trimmed before and is no loss.
+    /// Everything below was trimmed before and is no loss, unless `lost` names it.
     pub trimmed_below: Sequence,
+    /// What of the run is known to be lost from the first sequence asked for on, in order.
+    pub lost: Vec<GapRecord>,
+}
+
+/// What a spool may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes on the volume; beyond, the oldest results are given up.
+    pub bytes: u64,
+    /// Results that lie longer are given up.
+    pub age: Duration,
+    /// Bytes in memory while the volume cannot be written; beyond, the oldest results are given up.
+    pub memory: usize,
+}
+
+impl Limits {
+    /// 1 GiB is two to three weeks of 1,000 checks a minute.
+    pub const DEFAULT: Limits =
+        Limits { bytes: 1 << 30, age: Duration::from_secs(7 * 24 * 3600), memory: 64 * 1024 * 1024 };
+    /// Bytes of a segment: what is given up goes in steps of it.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        (self.bytes / 8).clamp(1024, 8 * 1024 * 1024)
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// How much room there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Room {
+    /// Bytes of all runs held.
+    pub held: u64,
+    /// Bytes that others and we may still write to the volume.
+    pub free: u64,
+    /// Bytes of the whole volume; 0 where nobody knows.
+    pub size: u64,
+}
+
+/// A run on the volume in the pieces in which it can be given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extent {
+    /// The run.
+    pub run: RunId,
+    /// Oldest first.
+    pub pieces: Vec<Piece>,
+}
+
+/// One segment of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// Its last sequence.
+    pub last: Sequence,
+    /// Its size.
+    pub bytes: u64,
+    /// When the first of its results ended, in the master's time as well as it was known; `None` if it cannot be read.
+    pub begun: Option<Timestamp>,
 }
 
 /// A run as the volume has it.

@@ -1,8 +1,13 @@
 //! Results on their way out: into batches, onto the volume, to the master, and off the volume once acknowledged. Decides when a
 //! batch closes, which run it belongs to, what is sent on which lane and what may be trimmed. Knows no disk and no link.
-//! The surprise: what is not sent at once is forgotten and read back from the volume, so a slow or absent master costs no memory.
+//! The surprise: what is not sent at once is forgotten and read back from the volume, so a slow or absent master costs no memory
+//! but the two windows.
 
+pub mod bounds;
+pub mod credit;
+pub mod gap;
 pub mod gathering;
+mod loss;
 pub mod run;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -11,16 +16,20 @@ use bytes::Bytes;
 use shared::defect::{Defect, Defects};
 use shared::delivery::{RUNS_UNDELIVERED_MAX, decode_header};
 use shared::frame::Lane;
-use shared::message::{self, HeldRun, RunPosition, ToMaster};
+use shared::message::{self, HeldRun, LaneBytes, RunPosition, ToMaster};
 use shared::name::{Generation, RunCounter, RunId, Sequence, Timeline};
 use shared::result::CheckResult;
 use shared::time::Monotonic;
 
 use crate::command::{Command, FoundRun, ReadBatches, ReadId};
+use bounds::Bounds;
+use credit::{Allowance, AtHand};
+use gap::Span;
 use gathering::{Gathering, RETRY_AFTER};
 use run::{Place, Run};
 
-/// Unacknowledged bytes of the live lane; at the bound sending waits for an acknowledgement.
+/// Bytes of the live lane at hand or unacknowledged; at the bound sending waits for an acknowledgement. The master's credit is a
+/// second bound, mostly a lower one.
 pub const LIVE_WINDOW_BYTES: usize = 2 * 1024 * 1024;
 /// The same for the backlog lane.
 pub const BACKLOG_WINDOW_BYTES: usize = 1024 * 1024;
@@ -29,9 +38,6 @@ pub const BACKLOG_WINDOW_BYTES: usize = 1024 * 1024;
 pub const WINDOW_BATCHES: usize = 500;
 /// Runs named in Hello, the oldest and the open one; further ones are delivered without being named first.
 pub const HELLO_RUNS_MAX: usize = 2048;
-
-/// Reason of a gap record: the volume could not be read.
-const SPOOL_DAMAGED: &str = "spool-damaged";
 
 #[derive(Debug)]
 struct Reading {
@@ -58,10 +64,13 @@ pub struct Outbox {
     sending: Sending,
     /// A run was asked for and not yet given: a second one is never asked for meanwhile.
     opening: bool,
+    live: Allowance,
+    backlog: Allowance,
     live_read: Option<Reading>,
     backlog_read: Option<Reading>,
     read_retry: Option<Monotonic>,
     reads: u64,
+    bounds: Bounds,
     commands: VecDeque<Command>,
     defects: Defects,
 }
@@ -76,10 +85,13 @@ impl Outbox {
             gathering: Gathering::new((open.counter, open.run), open.last),
             sending: Sending::No,
             opening: false,
+            live: Allowance::default(),
+            backlog: Allowance::default(),
             live_read: None,
             backlog_read: None,
             read_retry: None,
             reads: 0,
+            bounds: Bounds::default(),
             commands: VecDeque::new(),
             defects: Defects::default(),
         };
@@ -131,7 +143,7 @@ impl Outbox {
     /// The earliest moment at which [`Outbox::handle_timeout`] has something to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Monotonic> {
-        [self.gathering.poll_timeout(), self.read_retry].into_iter().flatten().min()
+        [self.gathering.poll_timeout(), self.read_retry, self.bounds_timeout()].into_iter().flatten().min()
     }
 
     /// A deadline has come.
@@ -168,6 +180,64 @@ impl Outbox {
     /// Nothing of the last append is on the volume; it is tried again.
     pub fn handle_append_failed(&mut self, now: Monotonic) {
         self.gathering.append_failed(now);
+    }
+
+    /// What the master's welcome says of credit: batches may be sent within it, and what it gives later. `None`: it gives none, and
+    /// the windows are the only bound. To be told before [`Outbox::handle_welcome`].
+    pub fn begin_credit(&mut self, live: Option<u64>) {
+        self.live.begin(live);
+        self.backlog.begin(live.map(|_| 0));
+    }
+
+    /// The master gives credit on a lane.
+    pub fn handle_credit(&mut self, now: Monotonic, credit: LaneBytes) {
+        match credit.lane {
+            Lane::Live => self.live.give(credit.bytes),
+            Lane::Backlog => self.backlog.give(credit.bytes),
+            Lane::Control => return,
+        }
+        self.close_delivered();
+        self.advance(now);
+    }
+
+    /// Gives back the credit that is not used. To be called with each heartbeat.
+    pub fn return_surplus(&mut self) {
+        if self.sending != Sending::Yes {
+            return;
+        }
+        let lags = |lane: Lane, outbox: &Self| {
+            let mut runs = outbox.runs.iter().filter(|(place, _)| (**place == outbox.open) == (lane == Lane::Live));
+            runs.any(|(_, run)| run.lags())
+        };
+        for lane in [Lane::Live, Lane::Backlog] {
+            let busy = lags(lane, self);
+            if let Some(bytes) = self.allowance(lane).surplus(busy) {
+                self.say(&[ToMaster::Returned(LaneBytes { lane, bytes })]);
+            }
+        }
+    }
+
+    fn allowance(&mut self, lane: Lane) -> &mut Allowance {
+        if lane == Lane::Live { &mut self.live } else { &mut self.backlog }
+    }
+
+    /// Sends what is at hand and has credit, and asks for more if that is not all.
+    fn pump(&mut self, lane: Lane) {
+        let Self { live, backlog, runs, commands, .. } = self;
+        let allowance = if lane == Lane::Live { live } else { backlog };
+        // Acknowledged or closed meanwhile: another process has delivered it.
+        let needless = |batch: &AtHand| runs.get(&batch.place).is_none_or(|run| run.position >= batch.last);
+        while let Some(batch) = allowance.pop(needless) {
+            commands.push_back(Command::Send { lane, payload: batch.payload });
+        }
+        if let Some(bytes) = allowance.want() {
+            self.say(&[ToMaster::Wanted(LaneBytes { lane, bytes })]);
+        }
+    }
+
+    fn say(&mut self, messages: &[ToMaster]) {
+        let payloads = message::encode(messages).into_iter().map(Bytes::from);
+        self.commands.extend(payloads.map(|payload| Command::Send { lane: Lane::Control, payload }));
     }
 
     /// The master told where it stands: sending begins, after a new run has been opened if this one has a backlog.
@@ -219,6 +289,7 @@ impl Outbox {
     /// The connection is gone: what was not acknowledged is sent again on the next one.
     pub fn handle_disconnected(&mut self) {
         self.sending = Sending::No;
+        self.begin_credit(None);
         self.live_read = None;
         self.backlog_read = None;
         self.read_retry = None;
@@ -294,7 +365,7 @@ impl Outbox {
         });
     }
 
-    /// Bytes and batches that may still be sent before an acknowledgement.
+    /// Bytes and batches that may still be taken to hand before an acknowledgement.
     fn room(&self, lane: Lane) -> (usize, usize) {
         if self.defects.has(Defect::WindowIgnored) {
             return (usize::MAX, usize::MAX);
@@ -318,17 +389,19 @@ impl Outbox {
         if let Some(run) = self.runs.get_mut(&place) {
             run.sent = last;
             run.in_flight.push_back((last, payload.len()));
-            self.commands.push_back(Command::Send { lane, payload });
+            self.allowance(lane).push(AtHand { place, last, payload });
         }
     }
 
     /// Batches were read back. An answer to a question of an earlier connection is none.
     pub fn handle_read(&mut self, now: Monotonic, read: ReadId, found: &ReadBatches) {
         let Some((lane, place)) = self.take_read(read) else { return };
-        if let Some(run) = self.runs.get_mut(&place) {
-            run.first = run.first.max(found.trimmed_below);
-            run.sent = run.sent.max(Sequence(found.trimmed_below.0.saturating_sub(1)));
+        if !self.send_given_up(lane, place, found) {
+            self.advance(now);
+            return;
         }
+        let mut before: Option<&Bytes> = None;
+        let ended = |batch: Option<&Bytes>| batch.and_then(|batch| gap::span(batch).to);
         for bytes in &found.batches {
             let Ok((header, _)) = decode_header(bytes) else { continue };
             let sent = self.runs.get(&place).map(|run| run.sent).unwrap_or_default();
@@ -336,31 +409,23 @@ impl Outbox {
                 continue;
             }
             // What is lost before it takes its place in the window as well.
-            self.send_lost(lane, place, Sequence(header.first.0.saturating_sub(1)));
+            if header.first.0 > sent.0.saturating_add(1) {
+                let around = Span { from: ended(before), to: gap::span(bytes).from };
+                self.send_lost(lane, place, Sequence(header.first.0.saturating_sub(1)), &found.lost, around);
+            }
             if !self.has_room(lane) {
                 self.advance(now);
                 return;
             }
             self.send(lane, place, header.last, bytes.clone());
+            before = Some(bytes);
         }
-        self.send_lost(lane, place, found.through);
+        if self.runs.get(&place).is_some_and(|run| found.through > run.sent) {
+            let around = Span { from: ended(before), to: None };
+            self.send_lost(lane, place, found.through, &found.lost, around);
+        }
         self.close_delivered();
         self.advance(now);
-    }
-
-    /// Says that everything above what was sent, up to `last`, can no longer be read; the next reading says it if there is no room.
-    fn send_lost(&mut self, lane: Lane, place: Place, last: Sequence) {
-        let Some(run) = self.runs.get(&place) else { return };
-        let last = last.min(run.durable);
-        if last > run.sent && self.has_room(lane) {
-            let first = Sequence(run.sent.0.saturating_add(1));
-            if self.defects.has(Defect::DamageUntold) {
-                self.runs.entry(place).and_modify(|run| run.sent = last);
-                return;
-            }
-            let payload = self.gathering.gap(place, first, last, SPOOL_DAMAGED);
-            self.send(lane, place, last, payload);
-        }
     }
 
     /// The volume could not be read; asked again later.
@@ -404,13 +469,16 @@ impl Outbox {
                 said.push(ToMaster::Held(run.held(*place, false)));
             }
         }
-        let payloads = message::encode(&said).into_iter().map(Bytes::from);
-        self.commands.extend(payloads.map(|payload| Command::Send { lane: Lane::Control, payload }));
+        self.say(&said);
     }
 
     fn advance(&mut self, now: Monotonic) {
         self.commands.extend(self.gathering.next_append(now));
+        self.keep_bounds(now);
         if self.sending != Sending::No {
+            // Once for all that came to hand: one question for credit, not one a batch.
+            self.pump(Lane::Live);
+            self.pump(Lane::Backlog);
             self.tell_complete();
         }
         if self.read_retry.is_some_and(|retry| retry > now) || self.sending != Sending::Yes {

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Now;
-use crate::command::{Command, Identity, ProbeId};
+use crate::command::{Beginning, Command, Identity, ProbeId};
 use crate::link::{self, LinkEvent, LinkHandle, SendError};
 use crate::probe::Prober;
 use crate::probe::nrpe::counters::Figures;
@@ -38,6 +38,8 @@ pub const SURVEY_EVERY: Duration = Duration::from_secs(10);
 pub const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// A missing certificate is looked for this often.
 const IDENTITY_EVERY: Duration = Duration::from_secs(1);
+/// A volume that cannot be opened is tried this often.
+const VOLUME_EVERY: Duration = Duration::from_secs(1);
 /// An ending process waits this long for probes, disk and acknowledgements; what is not done then stays in the spool.
 const SETTLE_WITHIN: Duration = Duration::from_millis(3500);
 /// And this long for the disk to finish what it was ordered.
@@ -116,18 +118,13 @@ pub async fn run(settings: Run, stop: CancellationToken) -> Result<()> {
     };
     tracing::info!(slot = %identity.slot, installation = %identity.installation, instance = %identity.instance, "satellite starts");
 
-    let data = settings.data.clone();
-    let opening = move || Spool::open(&data, &identity).map(|(spool, beginning)| (spool, beginning, identity));
-    let (spool, beginning, identity) = tokio::task::spawn_blocking(opening)
-        .await
-        .context("the volume was not opened")?
-        .with_context(|| format!("the data directory {} cannot be used", settings.data.display()))?;
+    let Some((spool, beginning)) = open_volume(&settings, &identity, &stop).await? else { return Ok(()) };
     let disk = spool::start(spool);
     let prober = Arc::new(Prober::new().context("the prober cannot be set up")?.with_plugins(settings.plugins.clone()));
     let link_settings =
         link::Settings { masters: settings.master.clone(), certificates, congestion: settings.congestion };
     let linking = Linking::start(link_settings, Arc::default(), Duration::ZERO);
-    let scheduler = Scheduler::new(identity, beginning, clocks.now());
+    let scheduler = Scheduler::new(identity, beginning, clocks.now()).with_limits(settings.limits());
     let mut shell = Shell {
         clocks,
         scheduler,
@@ -188,6 +185,33 @@ async fn identify(
     Ok(Some((installation, shown)))
 }
 
+/// Opens the volume; waits where it is full or its disk refuses, which may pass. `None`: told to stop meanwhile.
+async fn open_volume(
+    settings: &Run,
+    identity: &Identity,
+    stop: &CancellationToken,
+) -> Result<Option<(Spool, Beginning)>> {
+    loop {
+        let (data, own, limits) = (settings.data.clone(), identity.clone(), settings.limits());
+        let opened = tokio::task::spawn_blocking(move || Spool::open(&data, &own, &limits))
+            .await
+            .context("the volume was not opened")?;
+        let error = match opened {
+            Ok(opened) => return Ok(Some(opened)),
+            Err(error) => error,
+        };
+        let place = settings.data.display();
+        if !spool::may_pass(&error) {
+            return Err(error).with_context(|| format!("the data directory {place} cannot be used"));
+        }
+        tracing::error!("waiting for the data directory {place}: {error:#}");
+        tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            () = tokio::time::sleep(VOLUME_EVERY) => {}
+        }
+    }
+}
+
 struct Shell {
     clocks: Clocks,
     scheduler: Scheduler,
@@ -227,8 +251,8 @@ impl Shell {
                     }
                 }
                 answer = self.disk.answers.recv() => {
-                    let (answer, bytes) = answer.context("the volume's thread has ended")?;
-                    self.scheduler.handle_spool_bytes(bytes);
+                    let (answer, room) = answer.context("the volume's thread has ended")?;
+                    self.scheduler.handle_room(self.clocks.now(), room);
                     self.answered(answer);
                 }
                 Some(ended) = self.probes.join_next_with_id() => self.probed(ended),
@@ -333,6 +357,9 @@ impl Shell {
             Answer::Read { read, found } => scheduler.handle_read(now, read, &found),
             Answer::ReadFailed { read } => scheduler.handle_read_failed(now, read),
             Answer::Trimmed { run, first } => scheduler.handle_trimmed(run, first),
+            Answer::Measured { extents } => scheduler.handle_measured(now, &extents),
+            Answer::GivenUp { run, up_to, lost } => scheduler.handle_given_up(now, run, up_to, lost),
+            Answer::GiveUpFailed => scheduler.handle_give_up_failed(now),
             Answer::Kept => scheduler.handle_kept(now),
             Answer::KeepFailed => scheduler.handle_keep_failed(now),
             Answer::StatesKept => scheduler.handle_states_kept(now),

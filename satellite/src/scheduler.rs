@@ -4,8 +4,10 @@
 
 mod condition;
 pub mod daemons;
+mod heartbeat;
 pub mod roster;
 pub mod snapshot;
+mod volume;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -16,15 +18,18 @@ use shared::check::{Exit, Outcome, State};
 use shared::defect::{Defect, Defects};
 use shared::delivery::Key;
 use shared::frame::Lane;
-use shared::message::{self, AssignmentBegin, Heartbeat, Hello, PROTOCOL, ToMaster, ToSatellite, Welcome};
+use shared::message::{self, AssignmentBegin, Hello, PROTOCOL, ToMaster, ToSatellite, Welcome};
 use shared::name::{CheckId, Generation, RunCounter, RunId, Sequence, Timeline};
 use shared::result::CheckResult;
 use shared::snapshot::Said;
 use shared::state::Confirmation;
+use shared::step::StepWatch;
 use shared::time::{Monotonic, Timestamp};
 
 use crate::clock::{MasterClock, Now};
-use crate::command::{Adopted, Beginning, Command, Identity, Kept, KeptStates, ProbeId, ReadBatches, ReadId, Seen};
+use crate::command::{
+    Adopted, Beginning, Command, Identity, Kept, KeptStates, ProbeId, ReadBatches, ReadId, Room, Seen,
+};
 use crate::outbox::Outbox;
 pub use condition::Status;
 use roster::{Ended, Roster};
@@ -38,13 +43,13 @@ pub const STATES_EVERY: Duration = Duration::from_secs(10);
 pub const KEEP_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Items of one series of assignment messages; a longer series is not applied.
 pub const SERIES_ITEMS_MAX: usize = 200_000;
-/// Heartbeats whose answers may still come; the oldest is forgotten beyond.
-const PINGS_MAX: usize = 4;
 
 #[derive(Debug)]
 struct Connection {
     hello_at: Monotonic,
     welcome: Option<(Timeline, CheckId)>,
+    /// What both sides speak; the oldest protocol until the welcome says more.
+    protocol: u8,
     heartbeat_due: Option<Monotonic>,
     pings: VecDeque<(Timestamp, Monotonic)>,
     series: Option<Series>,
@@ -62,6 +67,7 @@ struct Series {
 pub struct Scheduler {
     identity: Identity,
     clock: MasterClock,
+    steps: StepWatch,
     roster: Roster,
     outbox: Outbox,
     seen: Seen,
@@ -81,7 +87,7 @@ pub struct Scheduler {
     states_keeping: Option<BTreeMap<RunId, Sequence>>,
     adoptions: u64,
     results: u64,
-    spool_bytes: u64,
+    room: Room,
     commands: VecDeque<Command>,
     defects: Defects,
 }
@@ -106,6 +112,7 @@ impl Scheduler {
         let mut scheduler = Self {
             identity,
             clock,
+            steps: StepWatch::default(),
             roster,
             outbox,
             seen,
@@ -122,7 +129,7 @@ impl Scheduler {
             states_keeping: None,
             adoptions,
             results: 0,
-            spool_bytes: 0,
+            room: Room::default(),
             commands: VecDeque::new(),
             defects: Defects::default(),
         };
@@ -181,10 +188,13 @@ impl Scheduler {
         let Some(Ended { flight, check, before, current }) = self.roster.end(probe) else { return };
         let observed = if check.object.is_host() { outcome.state.as_host() } else { outcome.state };
         let confirmation = Confirmation { max_attempts: check.policy.max_attempts };
+        // Times noted before the own clock was set stay as they were noted; what corrects them is the offset they were noted under.
+        let set = self.clock_set_since(now, &outcome);
+        let scheduled = now.wall.minus(now.monotonic.since(flight.due)).as_millis().saturating_sub(set);
         let mut result = CheckResult {
             check: flight.check,
             grant: flight.grant,
-            scheduled: now.wall.minus(now.monotonic.since(flight.due)),
+            scheduled: Timestamp::from_millis(scheduled),
             started: outcome.started,
             duration_us: u64::try_from(outcome.duration.as_micros()).unwrap_or(u64::MAX),
             exit: Some(outcome.exit),
@@ -196,7 +206,7 @@ impl Scheduler {
             authenticated: outcome.authenticated,
             after: before,
             command: None,
-            offset_ms: self.clock.offset_ms(now),
+            offset_ms: self.clock.offset_ms(now).map(|offset| offset.saturating_add(set)),
         };
         if self.defects.has(Defect::QuestionTold) {
             result.long_output = format!("{:?}", check.check);
@@ -214,18 +224,6 @@ impl Scheduler {
             }
             self.states_changed = true;
         }
-    }
-
-    /// See [`Command::Append`].
-    pub fn handle_appended(&mut self, now: Now, run: RunId, up_to: Sequence) {
-        self.outbox.handle_appended(now.monotonic, run, up_to);
-        self.advance(now);
-    }
-
-    /// See [`Command::Append`].
-    pub fn handle_append_failed(&mut self, now: Now) {
-        self.outbox.handle_append_failed(now.monotonic);
-        self.advance(now);
     }
 
     /// See [`Command::OpenRun`].
@@ -255,11 +253,6 @@ impl Scheduler {
     /// What trimming has left of a run.
     pub fn handle_trimmed(&mut self, run: RunId, first: Sequence) {
         self.outbox.handle_trimmed(run, first);
-    }
-
-    /// The size of the spool.
-    pub fn handle_spool_bytes(&mut self, bytes: u64) {
-        self.spool_bytes = bytes;
     }
 
     /// See [`Command::Keep`].
@@ -320,6 +313,7 @@ impl Scheduler {
         self.connection = Some(Connection {
             hello_at: now.monotonic,
             welcome: None,
+            protocol: message::PROTOCOL_OLDEST,
             heartbeat_due: None,
             pings: VecDeque::new(),
             series: None,
@@ -339,6 +333,7 @@ impl Scheduler {
             runs,
             clock: now.wall,
             tells_states: true,
+            credit: true,
         }))]);
         self.advance(now);
     }
@@ -372,6 +367,7 @@ impl Scheduler {
             }
             ToSatellite::CloseRun(run) => self.outbox.handle_close(now.monotonic, run),
             ToSatellite::StatesHeard => connection.telling.heard(),
+            ToSatellite::Credit(credit) => self.outbox.handle_credit(now.monotonic, credit),
         }
         self.advance(now);
     }
@@ -380,6 +376,7 @@ impl Scheduler {
         let Some(connection) = &mut self.connection else { return };
         connection.welcome = Some((welcome.timeline, welcome.first_check));
         connection.heartbeat_due = Some(now.monotonic);
+        connection.protocol = message::common(welcome.protocol).unwrap_or(message::PROTOCOL_OLDEST);
         self.clock.forget_samples();
         let set = self.clock.handle_exchange(connection.hello_at, now.monotonic, welcome.clock);
         self.replan(now.monotonic, set);
@@ -390,6 +387,8 @@ impl Scheduler {
         } else {
             self.fence(now);
         }
+        self.tell_steps(now);
+        self.outbox.begin_credit(welcome.credit);
         self.outbox.handle_welcome(now.monotonic, &welcome.positions);
     }
 
@@ -483,6 +482,7 @@ impl Scheduler {
         if self.defects.has(Defect::WallClockDeadlines) {
             self.clock = MasterClock::new(now);
         }
+        self.look_at_clock(now);
         self.start_due(now);
         self.keep(now);
         self.beat(now);
@@ -537,28 +537,6 @@ impl Scheduler {
                 said: self.roster.all_said().clone(),
             })));
         }
-    }
-
-    fn beat(&mut self, now: Now) {
-        let Some(connection) = &mut self.connection else { return };
-        if connection.heartbeat_due.is_none_or(|due| due > now.monotonic) {
-            return;
-        }
-        connection.heartbeat_due = Some(now.monotonic.plus(HEARTBEAT_EVERY));
-        if connection.pings.len() == PINGS_MAX {
-            connection.pings.pop_front();
-        }
-        connection.pings.push_back((now.wall, now.monotonic));
-        let heartbeat = Heartbeat {
-            clock: now.wall,
-            undelivered: self.outbox.undelivered(),
-            spool_bytes: self.spool_bytes,
-            checks: u64::try_from(self.roster.assignment().checks.len()).unwrap_or(u64::MAX),
-            late: self.roster.late(),
-            results: self.results,
-            memory_only: self.outbox.memory_only(),
-        };
-        self.say(&[ToMaster::Heartbeat(heartbeat)]);
     }
 }
 

@@ -3,10 +3,13 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use shared::name::{RegionName, SlotNumber};
+use shared::time::{Interval, IntervalError};
 
+use crate::command::Limits;
 use crate::discover;
 use crate::link::tls::Congestion;
 
@@ -134,6 +137,15 @@ pub struct Run {
     /// How much the road to the master carries is found out by losses (new-reno, cubic) or by what arrives (bbr).
     #[arg(long, env = "PERIGEE_CONGESTION", value_name = "WAY", value_enum, default_value_t)]
     pub congestion: Congestion,
+    /// Bytes that undelivered results may take on the volume (4MiB to 1TiB); beyond, the oldest go and a gap names them.
+    #[arg(long, env = "PERIGEE_SPOOL_BYTES", value_name = "SIZE", default_value = "1GiB", value_parser = spool_bytes)]
+    pub spool_bytes: u64,
+    /// How long undelivered results are kept (1m to 31d, by the master's clock); beyond, they go and a gap names them.
+    #[arg(long, env = "PERIGEE_SPOOL_AGE", value_name = "TIME", default_value = "7d", value_parser = spool_age)]
+    pub spool_age: Duration,
+    /// Bytes of results held in memory while the volume cannot be written (1MiB to 4GiB); beyond, the oldest go.
+    #[arg(long, env = "PERIGEE_SPOOL_MEMORY", value_name = "SIZE", default_value = "64MiB", value_parser = spool_memory)]
+    pub spool_memory: u64,
     /// What is logged to standard error: a level, or levels by target as in `info,perigee::ack=debug`.
     #[arg(long, env = "PERIGEE_LOG", value_name = "FILTER", default_value = "info")]
     pub log: String,
@@ -144,6 +156,50 @@ impl Run {
     #[must_use]
     pub fn identity(&self) -> PathBuf {
         self.identity.clone().unwrap_or_else(|| self.data.join("identity"))
+    }
+
+    /// What the spool may use.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let memory = usize::try_from(self.spool_memory).unwrap_or(usize::MAX);
+        Limits { bytes: self.spool_bytes, age: self.spool_age, memory }
+    }
+}
+
+/// Bytes out of `512MiB`, `1GiB` or a bare number, within bounds.
+fn bytes(text: &str, least: u64, most: u64) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("", 1)];
+    let (number, unit) =
+        UNITS.into_iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?.trim(), unit))).unwrap_or((text, 1));
+    let number: Option<u64> = number.parse().ok();
+    let bytes =
+        number.and_then(|number| number.checked_mul(unit)).ok_or("a size is a number with KiB, MiB, GiB or TiB")?;
+    let shown = |bytes: u64| {
+        UNITS.iter().find(|(_, unit)| bytes >= *unit).map(|(name, unit)| format!("{}{name}", bytes / unit))
+    };
+    if (least..=most).contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err(format!("allowed is {} to {}", shown(least).unwrap_or_default(), shown(most).unwrap_or_default()))
+    }
+}
+
+/// An eighth of it is a segment, which must hold the largest batch.
+fn spool_bytes(text: &str) -> Result<u64, String> {
+    bytes(text, 4 << 20, 1 << 40)
+}
+
+fn spool_memory(text: &str) -> Result<u64, String> {
+    bytes(text, 1 << 20, 4 << 30)
+}
+
+/// Never longer than the master remembers the names of runs.
+fn spool_age(text: &str) -> Result<Duration, String> {
+    let Interval(age) = text.parse().map_err(|error: IntervalError| error.to_string())?;
+    if (Duration::from_secs(60)..=Duration::from_secs(31 * 24 * 3600)).contains(&age) {
+        Ok(age)
+    } else {
+        Err("allowed is 1m to 31d: longer than that no master remembers what it has had".to_owned())
     }
 }
 
@@ -283,6 +339,33 @@ mod tests {
         let run = run("2").unwrap();
         let Action::Run(run) = run.action else { panic!("not run") };
         assert_eq!(run.identity(), run.data.join("identity"));
+    }
+
+    #[test]
+    fn the_spool_is_bounded_as_it_is_told() {
+        let run = |more: &[&str]| {
+            let words = ["perigee-satellite", "run", "--master", "m:7443"].iter().chain(more);
+            let Action::Run(run) = Arguments::try_parse_from(words).map_err(|error| error.to_string())?.action else {
+                panic!("not run")
+            };
+            Ok::<_, String>(run.limits())
+        };
+        assert_eq!(run(&[]), Ok(Limits::DEFAULT));
+        let told = ["--spool-bytes", "8MiB", "--spool-age", "31d", "--spool-memory", "1048576"];
+        let limits = Limits { bytes: 8 << 20, age: Duration::from_secs(31 * 24 * 3600), memory: 1 << 20 };
+        assert_eq!(run(&told), Ok(limits));
+        for (option, wrong, said) in [
+            ("--spool-bytes", "3MiB", "allowed is 4MiB to 1TiB"),
+            ("--spool-bytes", "8MB", "KiB, MiB"),
+            ("--spool-bytes", "99999999999999999999GiB", "KiB, MiB"),
+            ("--spool-age", "32d", "1m to 31d"),
+            ("--spool-age", "59s", "1m to 31d"),
+            ("--spool-age", "7", "number with a unit"),
+            ("--spool-memory", "0", "allowed is 1MiB to 4GiB"),
+        ] {
+            let error = run(&[option, wrong]).unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
     }
 
     #[test]

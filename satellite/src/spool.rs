@@ -2,23 +2,25 @@
 //! only how. Its own thread does all of it, one order after the other, so that nothing else ever waits for a disk.
 //! The surprise: one append is one write and one sync however many batches it holds; while it runs, the next ones gather.
 
+pub mod held;
 pub mod kept;
 pub mod sealed;
 pub mod status;
 pub mod volume;
 
-use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use bytes::Bytes;
-use seglog::{Item, Reader};
+use seglog::{Disk, Medium};
 use shared::name::{InstanceId, RunCounter, RunId, Sequence, Timeline};
 use tokio::sync::mpsc;
 
 use crate::command::{
-    Adopted, Beginning, Command, FoundRun, Identity, Kept, KeptStates, ReadBatches, ReadId, SpooledBatch,
+    Adopted, Beginning, Command, Extent, FoundRun, Identity, Kept, KeptStates, Limits, ReadBatches, ReadId, Room,
 };
+use held::RunLog;
 use kept::Assignments;
 use volume::{Holding, Volume};
 
@@ -28,8 +30,6 @@ pub const ADOPTED_RUNS_MAX: usize = 128;
 pub const ORDERS_MAX: usize = 64;
 /// Answers on their way back; the thread waits.
 pub const ANSWERS_MAX: usize = 64;
-/// After so many failed readings of a run in a row, what the disk refuses to give counts as damaged.
-const READS_FAILED_MAX: u32 = 3;
 
 /// An order to the thread.
 #[derive(Debug)]
@@ -52,15 +52,15 @@ pub enum Answer {
     Read { read: ReadId, found: ReadBatches },
     ReadFailed { read: ReadId },
     Trimmed { run: RunId, first: Sequence },
+    Measured { extents: Vec<Extent> },
+    GivenUp { run: RunId, up_to: Sequence, lost: u64 },
+    GiveUpFailed,
     Kept,
     KeepFailed,
     StatesKept,
     StatesFailed,
     Neighbours { alive: bool, adopted: Option<Adopted> },
 }
-
-/// Places in runs from which the next reading goes on.
-type Readers = BTreeMap<RunId, (Sequence, Reader)>;
 
 /// The volume, opened by one process.
 #[derive(Debug)]
@@ -72,8 +72,6 @@ pub struct Spool {
     adoptions: u64,
     timeline: Option<Timeline>,
     named: Vec<PathBuf>,
-    readers: Readers,
-    read_failures: BTreeMap<RunId, u32>,
 }
 
 impl Spool {
@@ -81,8 +79,22 @@ impl Spool {
     ///
     /// # Errors
     /// When the volume cannot be read or written. What is merely damaged is named, and left or made a gap.
-    pub fn open(data: &Path, identity: &Identity) -> Result<(Spool, Beginning)> {
-        let volume = Volume::open(data, &identity.installation, &identity.slot)?;
+    pub fn open(data: &Path, identity: &Identity, limits: &Limits) -> Result<(Spool, Beginning)> {
+        Self::open_on(data, identity, limits, Arc::new(Disk))
+    }
+
+    /// The same with its runs on another medium than the disk.
+    ///
+    /// # Errors
+    /// As [`Spool::open`].
+    pub fn open_on(
+        data: &Path,
+        identity: &Identity,
+        limits: &Limits,
+        medium: Arc<dyn Medium>,
+    ) -> Result<(Spool, Beginning)> {
+        let owner = (&identity.installation, &identity.slot);
+        let volume = Volume::open(data, owner, limits.segment_bytes(), medium)?;
         let assignments = Assignments::open(data)?;
         let kept = assignments.load(&identity.installation, &identity.slot)?;
         let own = volume.enter(identity.instance)?;
@@ -94,8 +106,6 @@ impl Spool {
             adoptions: 0,
             timeline: kept.as_ref().map(|kept| kept.timeline),
             named: Vec::new(),
-            readers: Readers::new(),
-            read_failures: BTreeMap::new(),
         };
         let (neighbour, adopted) = spool.survey(true)?;
         let Adopted { runs: earlier, states } = adopted.unwrap_or_default();
@@ -113,7 +123,17 @@ impl Spool {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let holdings = self.adopted.iter().map(|(_, holding)| holding).chain([&self.own]);
-        holdings.flat_map(|holding| holding.runs.values()).fold(0, |sum, held| sum.saturating_add(held.log.bytes()))
+        holdings.flat_map(|holding| holding.runs.values()).fold(0, |sum, held| sum.saturating_add(held.bytes()))
+    }
+
+    /// How much room there is. Where the system does not tell, nothing is known of the volume.
+    #[must_use]
+    pub fn room(&self) -> Room {
+        let (free, size) = self.volume.room().unwrap_or_else(|error| {
+            tracing::warn!("the volume's free space is not known: {error:#}");
+            (0, 0)
+        });
+        Room { held: self.bytes(), free, size }
     }
 
     /// Looks through the volume. `all`: states of every free directory count, even of those whose runs must wait for room.
@@ -158,7 +178,12 @@ impl Spool {
         let ours: Vec<&Path> = vec![];
         let shown = self.volume.survey(&ours)?.counter;
         let counter = self.volume.draw(shown)?;
-        self.own.open_run(RunId(rand::random()), counter)
+        self.own.open_run(RunId(rand::random()), counter, &self.volume)
+    }
+
+    fn run(&mut self, run: RunId) -> Result<&mut RunLog> {
+        let held = self.holding(run).and_then(|holding| holding.runs.get_mut(&run));
+        held.with_context(|| format!("run {run} is not on this volume"))
     }
 
     fn holding(&mut self, run: RunId) -> Option<&mut Holding> {
@@ -195,7 +220,7 @@ impl Spool {
                     Answer::OpenFailed
                 }
             }),
-            Command::Append { run, batches } => Some(match self.append(run, &batches) {
+            Command::Append { run, batches } => Some(match self.run(run).and_then(|held| held.append(&batches)) {
                 Ok(up_to) => Answer::Appended { run, up_to },
                 Err(error) => {
                     tracing::error!("results are in memory only: {error:#}");
@@ -203,7 +228,7 @@ impl Spool {
                 }
             }),
             Command::Read { read, run, from, bytes_max, batches_max } => {
-                Some(match self.read(run, from, bytes_max, batches_max) {
+                Some(match self.run(run).and_then(|held| held.read(from, bytes_max, batches_max)) {
                     Ok(found) => Answer::Read { read, found },
                     Err(error) => {
                         tracing::error!(%run, "the spool cannot be read: {error:#}");
@@ -213,17 +238,30 @@ impl Spool {
             }
             Command::Trim { run, up_to } => {
                 let held = self.holding(run)?.runs.get_mut(&run)?;
-                match held.log.trim(up_to.0) {
-                    Ok(0) => None,
-                    Ok(_) => Some(Answer::Trimmed { run, first: Sequence(held.log.first()) }),
+                match held.trim(up_to) {
+                    Ok(false) => None,
+                    Ok(true) => Some(Answer::Trimmed { run, first: held.first() }),
                     Err(error) => {
-                        tracing::error!("what was delivered is still on the volume: {error}");
+                        tracing::error!("what was delivered is still on the volume: {error:#}");
                         None
                     }
                 }
             }
+            Command::Measure => {
+                let adopted = self.adopted.iter_mut().map(|(_, holding)| holding);
+                let extents = adopted.chain([&mut self.own]).flat_map(Holding::extents).collect();
+                Some(Answer::Measured { extents })
+            }
+            Command::GiveUp { run, first, up_to, reason } => {
+                Some(match self.run(run).and_then(|held| held.give_up(first, up_to, reason)) {
+                    Ok(lost) => Answer::GivenUp { run, up_to, lost },
+                    Err(error) => {
+                        tracing::error!(%run, "the oldest results stay although the spool is full: {error:#}");
+                        Answer::GiveUpFailed
+                    }
+                })
+            }
             Command::CloseRun(run) => {
-                self.readers.remove(&run);
                 if let Some(Err(error)) = self.holding(run).map(|holding| holding.remove_run(run)) {
                     tracing::error!("a delivered run is still on the volume: {error:#}");
                 }
@@ -233,67 +271,6 @@ impl Spool {
             Command::KeepStates(states) => Some(self.keep_states(&states)),
             Command::Probe { .. } | Command::Send { .. } => None,
         }
-    }
-
-    fn append(&mut self, run: RunId, batches: &[SpooledBatch]) -> Result<Sequence> {
-        let held = self.holding(run).and_then(|holding| holding.runs.get_mut(&run));
-        let log = &mut held.with_context(|| format!("run {run} is not on this volume"))?.log;
-        for batch in batches {
-            // A repeated append after a failure may find a part of itself.
-            if batch.last.0 > log.published() {
-                log.append(batch.last.0, &batch.bytes)?;
-            }
-        }
-        Ok(Sequence(log.sync()?))
-    }
-
-    fn read(&mut self, run: RunId, from: Sequence, bytes_max: usize, batches_max: usize) -> Result<ReadBatches> {
-        let failures = self.read_failures.get(&run).copied().unwrap_or(0);
-        let mut found = ReadBatches::default();
-        let held = self.holding(run).and_then(|holding| holding.runs.get(&run));
-        let log = &held.with_context(|| format!("run {run} is not on this volume"))?.log;
-        let first = Sequence(log.first());
-        if from < first {
-            found.trimmed_below = first;
-        }
-        let from = from.max(first);
-        let opened = log.read(from.0)?;
-        let published = Sequence(log.published());
-        let mut reader = match self.readers.remove(&run) {
-            Some((at, reader)) if at == from => reader,
-            _ => opened,
-        };
-        if failures >= READS_FAILED_MAX {
-            reader.pass_over_unreadable();
-        }
-        let mut bytes = 0;
-        found.through = Sequence(from.0.saturating_sub(1));
-        loop {
-            if bytes >= bytes_max || found.batches.len() >= batches_max {
-                break;
-            }
-            match reader.next() {
-                Ok(Some(Item::Record { index, payload })) => {
-                    found.through = Sequence(index);
-                    bytes += payload.len();
-                    found.batches.push(Bytes::from(payload));
-                }
-                Ok(Some(Item::Damage(damage))) => {
-                    tracing::error!(%run, ?damage, "part of a run cannot be read; it becomes a gap");
-                }
-                Ok(None) => {
-                    found.through = found.through.max(published);
-                    break;
-                }
-                Err(error) => {
-                    self.read_failures.insert(run, failures.saturating_add(1));
-                    return Err(error.into());
-                }
-            }
-        }
-        self.read_failures.remove(&run);
-        self.readers.insert(run, (Sequence(found.through.0.saturating_add(1)), reader));
-        Ok(found)
     }
 
     fn keep(&mut self, kept: &Kept) -> Answer {
@@ -334,8 +311,8 @@ impl Spool {
 pub struct Desk {
     /// Orders.
     pub orders: mpsc::Sender<Order>,
-    /// Answers, each with the bytes of the spool after it.
-    pub answers: mpsc::Receiver<(Answer, u64)>,
+    /// Answers, each with the room there is after it.
+    pub answers: mpsc::Receiver<(Answer, Room)>,
     /// Done when everything ordered is.
     pub thread: tokio::task::JoinHandle<()>,
 }
@@ -349,11 +326,26 @@ pub fn start(mut spool: Spool) -> Desk {
         while let Some(order) = todo.blocking_recv() {
             if let Some(answer) = spool.execute(order) {
                 // Without a listener the work still has to be done.
-                let _ = done.blocking_send((answer, spool.bytes()));
+                let _ = done.blocking_send((answer, spool.room()));
             }
         }
     });
     Desk { orders, answers, thread }
+}
+
+/// Whether what kept the volume from being opened may pass by itself: it is full, or its disk fails for the moment.
+#[must_use]
+pub fn may_pass(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let own = match cause.downcast_ref::<seglog::Error>() {
+            Some(seglog::Error::Io { source, .. }) => Some(source),
+            _ => cause.downcast_ref::<io::Error>(),
+        };
+        own.is_some_and(|error| {
+            let passing = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::ReadOnlyFilesystem];
+            passing.contains(&error.kind()) || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+        })
+    })
 }
 
 /// A name for a new process.

@@ -26,6 +26,10 @@ pub const BATCH_INFLATED_MAX: usize = 1024 * 1024;
 /// Undelivered runs of one process; at this many it goes on in the last one instead of opening another.
 pub const RUNS_UNDELIVERED_MAX: usize = 64;
 
+/// Reason of a gap record: the master acknowledged it once, was restored from a backup that does not have it, and the volume has it no
+/// more.
+pub const LOST_BY_RESTORE: &str = "lost-by-restore";
+
 const ITEM_RESULT: u16 = 1;
 const ITEM_GAP: u16 = 2;
 /// Fast enough not to matter beside a check, and a third of the bytes (measured; facts in docs/decisions).
@@ -68,6 +72,18 @@ pub struct BatchHeader {
     pub last: Sequence,
 }
 
+/// Why results are gone: stable names, shown to people.
+pub mod reason {
+    /// Volume and memory were full, and the oldest made room.
+    pub const SPOOL_FULL: &str = "spool-full";
+    /// They lay undelivered for longer than the spool keeps them.
+    pub const SPOOL_AGE: &str = "spool-age";
+    /// The volume could not be read.
+    pub const SPOOL_DAMAGED: &str = "spool-damaged";
+    /// The end of a run is unfinished or damaged: from the first sequence on, nobody knows how many.
+    pub const SPOOL_END: &str = "spool-end-unknown";
+}
+
 /// Results that are gone for good, and why: occupies their sequences.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct GapRecord {
@@ -77,7 +93,7 @@ pub struct GapRecord {
     /// Last lost sequence, inclusive.
     #[n(1)]
     pub last: Sequence,
-    /// Stable name of the reason: `spool-full`, `spool-age`, `spool-damaged`.
+    /// Stable name of the reason: one of [`reason`], or what a later version calls its own.
     #[n(2)]
     pub reason: String,
     /// Earliest time of a lost result, if known.
@@ -86,6 +102,21 @@ pub struct GapRecord {
     /// Latest time of a lost result, if known.
     #[n(4)]
     pub to: Option<Timestamp>,
+}
+
+impl GapRecord {
+    /// How many results are gone; `None` where nobody knows.
+    #[must_use]
+    pub fn lost(&self) -> Option<u64> {
+        (self.reason != reason::SPOOL_END).then(|| self.last.0.saturating_sub(self.first.0).saturating_add(1))
+    }
+
+    /// The part of it above `position`; `None` if there is none.
+    #[must_use]
+    pub fn above(&self, position: Sequence) -> Option<GapRecord> {
+        let first = self.first.max(Sequence(position.0.saturating_add(1)));
+        (first <= self.last).then(|| GapRecord { first, ..self.clone() })
+    }
 }
 
 /// One item of a batch with the sequence it has.

@@ -3,11 +3,13 @@
 //! aside for an announced length, so a peer that announces much and sends little costs nothing.
 
 use bytes::{Buf, Bytes, BytesMut};
-
-use crate::message::FRAME_BYTES_MAX;
+use minicbor::{Decode, Encode};
 
 /// The link's protocol name in the TLS handshake (ALPN, RFC 7301).
 pub const LINK_PROTOCOL: &[u8] = b"perigee/1";
+
+/// Largest payload of a frame, in bytes; a longer one closes the link.
+pub const FRAME_BYTES_MAX: usize = 256 * 1024;
 
 /// UDP port of the link.
 pub const LINK_PORT: u16 = 7443;
@@ -26,14 +28,18 @@ pub const CLOSE_VACANT: u32 = 5;
 /// The peer was refused; the close reason is the [`crate::refusal::Refusal::kind`].
 pub const CLOSE_REFUSED: u32 = 3;
 
-/// What a stream of the link is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// What a stream of the link is for. In messages the number is [`Lane::byte`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(index_only)]
 pub enum Lane {
     /// The one stream with two directions: greetings, grants, acknowledgements, clock. The first served.
+    #[n(0)]
     Control,
     /// Results as they are made, snapshot included.
+    #[n(1)]
     Live,
     /// Results of earlier runs, in the gaps live leaves.
+    #[n(2)]
     Backlog,
 }
 

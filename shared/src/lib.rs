@@ -3,6 +3,7 @@
 
 pub mod defect;
 pub mod time;
+pub mod step;
 pub mod name;
 pub mod unit;
 pub mod range;

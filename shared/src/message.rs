@@ -2,14 +2,18 @@
 //! (`delivery`). Frames assume an ordered byte stream and nothing else of QUIC.
 //!
 //! ```text
-//! frame   = length u32 | payload, at most FRAME_BYTES_MAX          control payload = protocol u8 | item list (see `item`)
+//! frame   = length u32 | payload, at most FRAME_BYTES_MAX          control payload = format u8 | item list (see `item`)
 //! ```
 //!
-//! An unknown kind of item is skipped, so that N and N−1 talk; fields are only ever added, with new numbers.
+//! An unknown kind of item is skipped, so that N and N−1 talk; fields are only ever added, with new numbers. Which items the other side
+//! knows is settled by hello and welcome: both say the newest [`PROTOCOL`] they speak, and the lower one holds. The format of the frame
+//! is another matter and has never changed, so that those two words are understood whatever follows.
 
 use minicbor::{Decode, Encode};
 
 use crate::assignment::AssignedCheck;
+pub use crate::frame::FRAME_BYTES_MAX;
+use crate::frame::Lane;
 use crate::item::{self, Items};
 use crate::name::{
     CheckId, Generation, Grant, InstallationId, InstanceId, RunCounter, RunId, Sequence, Term, Timeline,
@@ -17,10 +21,13 @@ use crate::name::{
 use crate::snapshot::StateTold;
 use crate::time::Timestamp;
 
-/// Largest payload of a frame, in bytes; a longer one closes the link.
-pub const FRAME_BYTES_MAX: usize = 256 * 1024;
-/// Version of the control protocol.
-pub const PROTOCOL: u8 = 1;
+/// Format of a control payload.
+pub const FORMAT: u8 = 1;
+/// Newest protocol this program speaks: which items it knows. 1 has hello, heartbeats, assignments, acknowledgements and fences; 2 all
+/// others.
+pub const PROTOCOL: u8 = 2;
+/// Oldest protocol this program still speaks.
+pub const PROTOCOL_OLDEST: u8 = 1;
 /// A control frame is closed when it has reached this many bytes; leaves room for one more item of any kind.
 pub const CONTROL_BYTES: usize = 128 * 1024;
 /// Most items a control frame may hold; more is refused.
@@ -83,6 +90,10 @@ pub struct Hello {
     #[n(10)]
     #[cbor(default)]
     pub tells_states: bool,
+    /// Whether it sends batches only within the credit it is given; one of before credits was made does not.
+    #[n(11)]
+    #[cbor(default)]
+    pub credit: bool,
 }
 
 /// The master's answer to [`Hello`].
@@ -115,6 +126,21 @@ pub struct Welcome {
     /// The master's wall clock.
     #[n(8)]
     pub clock: Timestamp,
+    /// Bytes that may be sent on the live lane at once, before any [`ToSatellite::Credit`]; `None` from a master that gives no
+    /// credit, to which the satellite's own windows are the only bound.
+    #[n(9)]
+    pub credit: Option<u64>,
+}
+
+/// Bytes of one lane of batches; those of frames count without their length field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct LaneBytes {
+    /// Live or backlog; control has no credit.
+    #[n(0)]
+    pub lane: Lane,
+    /// How many, counted as each message says.
+    #[n(1)]
+    pub bytes: u64,
 }
 
 /// How far a run is durable on the master.
@@ -152,6 +178,34 @@ pub struct Heartbeat {
     /// Whether the spool could not be written and results are in memory only.
     #[n(6)]
     pub memory_only: bool,
+    /// What its wall clock lacks to the master's, in milliseconds, as it measured it; `None` before the first sample.
+    #[n(7)]
+    pub offset_ms: Option<i64>,
+    /// How far the axis of its due times still is from the master's time, in milliseconds; 0 or `None` when it has arrived.
+    #[n(8)]
+    pub slew_ms: Option<i64>,
+    /// Whether the oldest results go because the spool holds all it may.
+    #[n(9)]
+    #[cbor(default)]
+    pub spool_full: bool,
+    /// Results given up since start: each is named by a gap.
+    #[n(10)]
+    #[cbor(default)]
+    pub given_up: u64,
+}
+
+/// A satellite's wall clock was set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct ClockStep {
+    /// Counts the steps of this process, from 1; one that was told before has no second effect.
+    #[n(0)]
+    pub number: u64,
+    /// By how much, in milliseconds; forward is positive.
+    #[n(1)]
+    pub by_ms: i64,
+    /// When it was noticed, in the master's time as well as the satellite knows it.
+    #[n(2)]
+    pub at: Timestamp,
 }
 
 /// The answer to a heartbeat: the other half of a clock sample.
@@ -191,6 +245,13 @@ pub enum ToMaster {
     State(Box<StateTold>),
     /// Every state that the series with this generation asked for was told.
     StatesEnd(Generation),
+    /// Its wall clock was set. Said when it happens, and again after each welcome.
+    ClockStep(ClockStep),
+    /// Batches are at hand that end at this byte of the lane, counted from the beginning of the connection: credit up to there is
+    /// asked for. A later one counts instead of an earlier one, and only more.
+    Wanted(LaneBytes),
+    /// So many bytes of the credit given will not be used: they count as sent.
+    Returned(LaneBytes),
 }
 
 /// From master to satellite.
@@ -216,14 +277,17 @@ pub enum ToSatellite {
     CloseRun(RunId),
     /// One more frame of states is dealt with, and durable as far as it had an effect.
     StatesHeard,
+    /// Batches may be sent up to this byte of the lane, counted from the beginning of the connection. Being a place and not a
+    /// number of bytes, a repeated one does no harm.
+    Credit(LaneBytes),
 }
 
 /// Why a control frame cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
-    /// No protocol byte, or one outside what we speak.
-    #[error("control frame of protocol {0:?}; this program speaks up to {PROTOCOL}")]
-    Protocol(Option<u8>),
+    /// No format byte, or another one.
+    #[error("control frame of format {0:?}; this program reads {FORMAT}")]
+    Format(Option<u8>),
     /// The list breaks off.
     #[error("control frame: {0}")]
     Broken(#[from] item::Broken),
@@ -255,6 +319,9 @@ impl Message for ToMaster {
             Self::Held(held) => item::push(list, 4, held),
             Self::State(told) => item::push(list, 5, told),
             Self::StatesEnd(generation) => item::push(list, 6, generation),
+            Self::ClockStep(step) => item::push(list, 9, step),
+            Self::Wanted(wanted) => item::push(list, 7, wanted),
+            Self::Returned(returned) => item::push(list, 8, returned),
         }
     }
 
@@ -266,6 +333,9 @@ impl Message for ToMaster {
             4 => Self::Held(minicbor::decode(bytes)?),
             5 => Self::State(minicbor::decode(bytes)?),
             6 => Self::StatesEnd(minicbor::decode(bytes)?),
+            9 => Self::ClockStep(minicbor::decode(bytes)?),
+            7 => Self::Wanted(minicbor::decode(bytes)?),
+            8 => Self::Returned(minicbor::decode(bytes)?),
             _ => return Ok(None),
         }))
     }
@@ -284,6 +354,7 @@ impl Message for ToSatellite {
             Self::ClockReply(reply) => item::push(list, 108, reply),
             Self::CloseRun(run) => item::push(list, 109, run),
             Self::StatesHeard => item::push(list, 110, &()),
+            Self::Credit(credit) => item::push(list, 111, credit),
         }
     }
 
@@ -299,22 +370,29 @@ impl Message for ToSatellite {
             108 => Self::ClockReply(minicbor::decode(bytes)?),
             109 => Self::CloseRun(minicbor::decode(bytes)?),
             110 => Self::StatesHeard,
+            111 => Self::Credit(minicbor::decode(bytes)?),
             _ => return Ok(None),
         }))
     }
+}
+
+/// The protocol two sides speak of which the other's newest is `theirs`; `None`: they have none in common.
+#[must_use]
+pub fn common(theirs: u8) -> Option<u8> {
+    Some(theirs.min(PROTOCOL)).filter(|protocol| *protocol >= PROTOCOL_OLDEST)
 }
 
 /// Messages as control payloads, in order, each payload below [`FRAME_BYTES_MAX`].
 #[must_use]
 pub fn encode<M: Message>(messages: &[M]) -> Vec<Vec<u8>> {
     let mut payloads = Vec::new();
-    let mut list = vec![PROTOCOL];
+    let mut list = vec![FORMAT];
     let mut items = 0;
     for message in messages {
         message.push(&mut list);
         items += 1;
         if list.len() >= CONTROL_BYTES || items >= CONTROL_ITEMS_MAX {
-            payloads.push(std::mem::replace(&mut list, vec![PROTOCOL]));
+            payloads.push(std::mem::replace(&mut list, vec![FORMAT]));
             items = 0;
         }
     }
@@ -327,11 +405,11 @@ pub fn encode<M: Message>(messages: &[M]) -> Vec<Vec<u8>> {
 /// The messages of one control payload. Unknown kinds are left out.
 ///
 /// # Errors
-/// When the payload is of another protocol, breaks off, holds too many items, or a known item does not decode.
+/// When the payload is of another format, breaks off, holds too many items, or a known item does not decode.
 pub fn decode<M: Message>(payload: &[u8]) -> Result<Vec<M>, MessageError> {
-    let Some((&protocol, list)) = payload.split_first() else { return Err(MessageError::Protocol(None)) };
-    if protocol == 0 || protocol > PROTOCOL {
-        return Err(MessageError::Protocol(Some(protocol)));
+    let Some((&format, list)) = payload.split_first() else { return Err(MessageError::Format(None)) };
+    if format != FORMAT {
+        return Err(MessageError::Format(Some(format)));
     }
     let mut messages = Vec::new();
     for (count, item) in Items::new(list).enumerate() {
@@ -371,18 +449,22 @@ mod tests {
             }],
             clock: Timestamp::from_millis(1_790_000_000_000),
             tells_states: true,
+            credit: true,
         }))
     }
 
+    /// As earlier programs write it: an array that ends sooner.
     #[test]
     fn a_hello_without_the_newest_fields_is_understood() {
-        // As an earlier program writes it: an array that ends with the clock.
         let ToMaster::Hello(mut expected) = hello() else { panic!("a hello") };
         let mut bytes = minicbor::to_vec(&*expected).unwrap();
-        assert_eq!((bytes[0], bytes.pop()), (0x8b, Some(0xf5)), "eleven fields, the last one true");
-        bytes[0] = 0x8a;
-        expected.tells_states = false;
-        assert_eq!(minicbor::decode::<Hello>(&bytes).unwrap(), *expected);
+        for (fields, without) in [(12, 1), (11, 2)] {
+            assert_eq!((bytes[0], bytes.pop()), (0x80 + fields, Some(0xf5)), "so many fields, the last one true");
+            bytes[0] -= 1;
+            expected.credit = false;
+            expected.tells_states = without < 2;
+            assert_eq!(minicbor::decode::<Hello>(&bytes).unwrap(), *expected);
+        }
     }
 
     #[test]
@@ -391,6 +473,8 @@ mod tests {
             hello(),
             ToMaster::Heartbeat(Heartbeat { undelivered: 3, ..Heartbeat::default() }),
             ToMaster::Applied(Generation(4)),
+            ToMaster::Wanted(LaneBytes { lane: Lane::Backlog, bytes: 1 << 40 }),
+            ToMaster::Returned(LaneBytes { lane: Lane::Live, bytes: 7 }),
         ];
         let payloads = encode(&said);
         assert_eq!(payloads.len(), 1);
@@ -404,6 +488,20 @@ mod tests {
         assert!(payloads.len() > 1 && payloads.iter().all(|p| p.len() < FRAME_BYTES_MAX));
         let read: Vec<ToSatellite> = payloads.iter().flat_map(|p| decode(p).unwrap()).collect();
         assert_eq!(read, said);
+    }
+
+    #[test]
+    fn the_lower_of_two_protocols_is_spoken() {
+        let table = [
+            (0, None),
+            (1, Some(1)),
+            (PROTOCOL, Some(PROTOCOL)),
+            (PROTOCOL + 1, Some(PROTOCOL)),
+            (255, Some(PROTOCOL)),
+        ];
+        for (theirs, spoken) in table {
+            assert_eq!(common(theirs), spoken, "{theirs}");
+        }
     }
 
     #[test]
@@ -423,7 +521,7 @@ mod tests {
             }
             let _ = decode::<ToMaster>(&payload[..at]);
         }
-        assert_eq!(decode::<ToMaster>(&[]), Err(MessageError::Protocol(None)));
-        assert_eq!(decode::<ToMaster>(&[9]), Err(MessageError::Protocol(Some(9))));
+        assert_eq!(decode::<ToMaster>(&[]), Err(MessageError::Format(None)));
+        assert_eq!(decode::<ToMaster>(&[9]), Err(MessageError::Format(Some(9))));
     }
 }

@@ -86,6 +86,10 @@ refusals! {
     BadMessage "bad_message" "a frame holds no message this program can read",
     /// The peer takes too little off the control stream.
     SlowReader "slow_reader" "the peer does not read what it is sent",
+    /// More bytes of batches than the credit given, or returned than held.
+    CreditExceeded "credit_exceeded" "the peer sends more than it was given credit for",
+    /// Credit that others wait for, held and not used for long.
+    CreditUnused "credit_unused" "the peer holds credit that it does not use, and others wait for it",
     /// The certificate ended while the connection was open.
     CertificateEnded "certificate_ended" "the certificate ended during the connection",
 }

@@ -20,7 +20,7 @@ pub struct CheckResult {
     /// Under which grant it was run.
     #[n(1)]
     pub grant: Grant,
-    /// When it was due.
+    /// When it was due, by the clock that `started` was read from.
     #[n(2)]
     pub scheduled: Timestamp,
     /// When execution began, by the satellite's own clock.
@@ -65,7 +65,12 @@ impl CheckResult {
     /// When execution ended, in the master's time as well as it is known.
     #[must_use]
     pub fn ended(&self) -> Timestamp {
-        let ended = self.started.plus(Duration::from_micros(self.duration_us));
-        Timestamp::from_millis(ended.as_millis().saturating_add(self.offset_ms.unwrap_or(0)))
+        self.corrected(self.started.plus(Duration::from_micros(self.duration_us)))
+    }
+
+    /// One of its raw times in the master's time, as well as it is known.
+    #[must_use]
+    pub fn corrected(&self, raw: Timestamp) -> Timestamp {
+        Timestamp::from_millis(raw.as_millis().saturating_add(self.offset_ms.unwrap_or(0)))
     }
 }

@@ -76,8 +76,13 @@ impl Said {
     /// When execution ended, in the master's time as well as it is known: as [`CheckResult::ended`] of the same result.
     #[must_use]
     pub fn ended(&self) -> Timestamp {
-        let ended = self.started.plus(Duration::from_micros(self.duration_us));
-        Timestamp::from_millis(ended.as_millis().saturating_add(self.offset_ms.unwrap_or(0)))
+        self.corrected(self.started.plus(Duration::from_micros(self.duration_us)))
+    }
+
+    /// One of its raw times in the master's time, as well as it is known.
+    #[must_use]
+    pub fn corrected(&self, raw: Timestamp) -> Timestamp {
+        Timestamp::from_millis(raw.as_millis().saturating_add(self.offset_ms.unwrap_or(0)))
     }
 }
 

@@ -177,6 +177,20 @@ impl Master {
         self.process.as_mut().is_some_and(|process| process.ended().is_none())
     }
 
+    /// The number of its process.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn process_id(&self) -> Result<u32> {
+        self.process.as_ref().map(Process::pid).context("the master does not run")
+    }
+
+    /// The number of its process, or of what it is started through.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
     /// The end of its log.
     #[must_use]
     pub fn last_words(&self) -> String {

@@ -23,5 +23,6 @@ pub mod process;
 pub mod relay;
 pub mod simulation;
 pub mod sink;
+pub mod storm;
 pub mod syscalls;
 pub mod wait;

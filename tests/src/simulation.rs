@@ -4,6 +4,7 @@
 //!
 //! The surprise: a world is a function of its seed alone, so a violation comes again with one command.
 
+mod before;
 pub mod chance;
 pub mod defect;
 mod estate;
@@ -12,11 +13,13 @@ pub mod landmark;
 mod network;
 mod outlet;
 mod plan;
+mod purse;
 mod secret;
 mod site;
 mod store;
 mod sum;
 mod trace;
+mod vigil;
 mod volume;
 mod witness;
 mod world;

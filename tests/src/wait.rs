@@ -8,7 +8,12 @@ use std::time::{Duration, Instant};
 const BETWEEN: Duration = Duration::from_millis(10);
 
 /// Looks every 10 ms until `holds` or `within` is over; says whether it held in the end.
-pub fn until(within: Duration, mut holds: impl FnMut() -> bool) -> bool {
+pub fn until(within: Duration, holds: impl FnMut() -> bool) -> bool {
+    until_every(BETWEEN, within, holds)
+}
+
+/// The same, looking less often where a look costs much.
+pub fn until_every(between: Duration, within: Duration, mut holds: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + within;
     loop {
         if holds() {
@@ -17,7 +22,7 @@ pub fn until(within: Duration, mut holds: impl FnMut() -> bool) -> bool {
         if Instant::now() >= deadline {
             return false;
         }
-        thread::sleep(BETWEEN);
+        thread::sleep(between);
     }
 }
 

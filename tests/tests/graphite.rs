@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use master::store::CursorFile;
 use master::writer::graphite::{Naming, Options, lines};
-use master::writer::{BUFFER_LIMIT, Fetched, Gap, Point, PointSource, Record, Settings, Status, run};
+use master::writer::{BUFFER_LIMIT, Fetched, Gap, Overrun, Point, PointSource, Record, Settings, Status, run};
 use shared::name::JournalIndex;
 use shared::perfdata::{parse, split_output};
 use shared::time::Timestamp;
@@ -108,7 +108,7 @@ struct Running {
     runtime: Runtime,
     task: JoinHandle<anyhow::Result<()>>,
     status: watch::Receiver<Status>,
-    gaps: mpsc::Receiver<Gap>,
+    gaps: mpsc::Receiver<Overrun>,
     shutdown: CancellationToken,
 }
 
@@ -342,7 +342,7 @@ fn a_connection_on_which_nothing_moves_is_given_up_and_its_records_sent_again() 
     let directory = tempfile::tempdir().unwrap();
     let journal = Journal::new();
     let mut settings = Settings::graphite("graphite", &sink.address());
-    settings.peer_timeout = Duration::from_secs(1);
+    settings.peer_timeout = Duration::from_secs(3);
     let mut writer = Running::start_with(&journal, settings, directory.path());
     let silent = sink.accept();
     journal.commit_many(10_000);
@@ -408,10 +408,24 @@ fn what_the_journal_trimmed_is_told_as_a_gap() {
     let mut writer = Running::start(&journal, &sink.address(), directory.path(), None);
     let mut connection = sink.accept();
     assert_eq!(read_records(&mut connection, 50), (31..=50).collect::<Vec<_>>());
-    let gap = writer.runtime.block_on(async { tokio::time::timeout(PATIENCE, writer.gaps.recv()).await }).unwrap();
-    assert_eq!(gap, Some(Gap { writer: "graphite".to_owned(), first: JournalIndex(11), last: JournalIndex(30) }));
-    let status = writer.until("done", |status| status.position == JournalIndex(50));
+    let told = |writer: &mut Running| {
+        let told = writer.runtime.block_on(async { tokio::time::timeout(PATIENCE, writer.gaps.recv()).await });
+        told.unwrap().unwrap()
+    };
+    let gap = Gap { writer: "graphite".to_owned(), first: JournalIndex(11), last: JournalIndex(30) };
+    // Not recorded: it is told again, and the cursor on disk stays in front of it.
+    let first = told(&mut writer);
+    assert_eq!(first.gap, gap);
+    drop(first.recorded);
+    let again = told(&mut writer);
+    assert_eq!(again.gap, gap);
+    let status =
+        writer.until("done", |status| status.position == JournalIndex(50) && status.cursor == JournalIndex(30));
     assert_eq!(status.gaps, 1);
+    let kept = CursorFile::new(directory.path().join("graphite.cursor"));
+    assert_eq!(kept.load().unwrap(), Some(JournalIndex(10)));
+    again.recorded.send(()).unwrap();
+    assert!(tests::wait::until(PATIENCE, || kept.load().unwrap() == Some(JournalIndex(30))));
     writer.stop();
 }
 

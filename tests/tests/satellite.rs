@@ -231,7 +231,7 @@ impl Master {
                 self.connected = false;
                 self.held.clear();
             }
-            LinkEvent::Frame { connection, lane: Lane::Control, bytes } => {
+            LinkEvent::Frame { connection, lane: Lane::Control, bytes, .. } => {
                 let mut answers = Vec::new();
                 for said in message::decode::<ToMaster>(&bytes).unwrap() {
                     self.hear(said, &mut answers);
@@ -241,7 +241,7 @@ impl Master {
                     self.links.send(connection, Bytes::from(payload));
                 }
             }
-            LinkEvent::Frame { connection, lane, bytes } => {
+            LinkEvent::Frame { connection, lane, bytes, .. } => {
                 *self.lanes.entry(lane).or_default() += 1;
                 let mut answers = vec![ToSatellite::Ack(self.receive(&bytes))];
                 self.drain(&mut answers);
@@ -271,6 +271,7 @@ impl Master {
                         .map(|(run, at)| RunPosition { run: *run, position: *at })
                         .collect(),
                     clock: Timestamp::from_millis(clock),
+                    credit: None,
                 })));
                 if hello.generation < Generation(3) {
                     answers
@@ -286,10 +287,11 @@ impl Master {
                 master: Timestamp::from_millis(clock),
             })),
             ToMaster::Applied(generation) => self.applied = Some(generation),
-            ToMaster::State(_) | ToMaster::StatesEnd(_) => {}
+            ToMaster::State(_) | ToMaster::StatesEnd(_) | ToMaster::Wanted(_) | ToMaster::Returned(_) => {}
             ToMaster::Held(held) => {
                 self.held.insert(held.run, held);
             }
+            _ => {}
         }
     }
 

@@ -1,6 +1,7 @@
 //! What clients ask the master to do: hands a request to the loop, waits, and says how it ended. Decides nothing. The surprise: a
 //! client that goes away does not take its request back; the log and the journal say how it ended.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ use tokio::time::timeout;
 use crate::api::error::ApiError;
 use crate::api::guard::Caller;
 use crate::api::parameter::Parameters;
-use crate::api::{Api, Applied, Mistakes, Request};
+use crate::api::{Api, Applied, Inputs, Mistakes, Request};
+use crate::backup::{self, Source, Wanted};
 use crate::config::Severity;
 
 /// A client waits this long for an activation; then it is told to look at the generation later.
@@ -49,6 +51,53 @@ pub(crate) async fn apply(
     let late = |_| ApiError::unavailable("the activation takes long: `status` shows the generation when it is done");
     let applied = timeout(APPLY_MAX, answer).await.map_err(late)?;
     shown(applied.map_err(|_| ApiError::unavailable("the master is stopping; nothing was activated"))?).map(Json)
+}
+
+/// The body of a backup.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackupArguments {
+    /// Directory on the master's machine.
+    to: PathBuf,
+    /// With the keys that speak for the installation.
+    #[serde(default)]
+    keys: bool,
+    /// With the history file.
+    #[serde(default = "yes")]
+    history: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// `POST /actions/backup`: copies the running installation into a directory of the master's machine. `GET /status` tells how far it is.
+pub(crate) async fn backup(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    parameters: Parameters,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, ApiError> {
+    parameters.known(&[])?;
+    let body = body.map_err(|refused| ApiError::body(refused.status(), refused.body_text()))?;
+    let arguments: BackupArguments = serde_json::from_slice(&body).map_err(|error| {
+        ApiError::body(StatusCode::BAD_REQUEST, format!("a backup is asked for as {{\"to\": \"/DIRECTORY\"}}: {error}"))
+    })?;
+    tracing::info!(author = caller.author, to = %arguments.to.display(), keys = arguments.keys, "a backup is asked for");
+    let Inputs { store, history, data, .. } = api.inputs.clone();
+    let source = Source { store, history, data };
+    let wanted = Wanted { keys: arguments.keys, history: arguments.history };
+    let progress = Arc::clone(&api.backup);
+    let made = tokio::task::spawn_blocking(move || backup::take(&source, &arguments.to, wanted, &progress)).await;
+    let made = made.map_err(|_| ApiError::internal("the backup broke off; see the master's log"))?;
+    let manifest = made.map_err(|error| ApiError::conflict(format!("no backup was made: {error:#}")))?;
+    Ok(Json(json!({
+        "result": "made",
+        "index": manifest.index,
+        "made": manifest.made,
+        "files": manifest.files.len(),
+        "bytes": manifest.bytes(),
+    })))
 }
 
 fn shown(applied: Applied) -> Result<Value, ApiError> {

@@ -39,6 +39,12 @@ impl ApiError {
         Self { place: Some("body".to_owned()), ..Self::new(status, "bad-body", message) }
     }
 
+    /// What is asked for cannot be done as things are.
+    #[must_use]
+    pub(crate) fn conflict(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "conflict", message)
+    }
+
     /// No such thing.
     #[must_use]
     pub(crate) fn not_found(message: impl Into<String>) -> Self {

@@ -16,8 +16,11 @@ use crate::api::error::ApiError;
 use crate::api::list::{Fields, candidates, lines};
 use crate::api::object::value;
 use crate::api::parameter::{OF_LISTS, Parameters};
+use crate::coordinator::clock::ClockState;
 use crate::coordinator::{SlotLink, View};
-use crate::status::GapSeen;
+use crate::entry::{IncidentKind, WriterGap};
+use crate::status::attention::StepSeen;
+use crate::status::{GapSeen, WriterGapSeen};
 
 /// One slot, expected or seen. Counts of its own are from its last sign of life and `None` before the first.
 #[derive(Debug, Clone, Serialize)]
@@ -30,6 +33,10 @@ pub(crate) struct ShownSlot {
     pub(crate) connected: bool,
     /// It may own checks.
     pub(crate) present: bool,
+    /// Who has taken it out of service, if an operator has.
+    pub(crate) drained: Option<String>,
+    /// Since when it is lost, if it is.
+    pub(crate) lost: Option<Timestamp>,
     /// Silent for longer than its lease, or back and not settled yet.
     pub(crate) stale: bool,
     /// Since it was last silent for so long it has told all its newest states.
@@ -48,13 +55,37 @@ pub(crate) struct ShownSlot {
     pub(crate) lag_seconds: Option<u64>,
     pub(crate) late: Option<u64>,
     /// The spool cannot be written: results are in its memory only.
-    memory_only: Option<bool>,
+    pub(crate) memory_only: Option<bool>,
+    /// The spool holds all it may: the oldest results go.
+    pub(crate) spool_full: Option<bool>,
+    /// Results given up since the process began; gaps name them.
+    pub(crate) given_up: Option<u64>,
     pub(crate) clock_offset_ms: Option<i64>,
+    /// `OK`, `WARNING` or `CRITICAL`, by how far its clock is off.
+    pub(crate) clock: Option<&'static str>,
+    /// How far its due times still are from the master's time.
+    clock_slew_ms: Option<i64>,
+    /// The newest step of its clock.
+    clock_step: Option<ShownStep>,
     pub(crate) results: u64,
     pub(crate) refused: u64,
     pub(crate) last_result: Option<Timestamp>,
     /// Further processes connected for the same slot.
     others: usize,
+}
+
+/// A clock that was set.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct ShownStep {
+    at: Timestamp,
+    by_ms: i64,
+    index: JournalIndex,
+}
+
+impl ShownStep {
+    pub(crate) fn of(seen: &StepSeen) -> Self {
+        Self { at: seen.at, by_ms: seen.by_ms, index: seen.index }
+    }
 }
 
 /// The slots a region's configuration asks for, and every slot that ever spoke, in order.
@@ -66,6 +97,7 @@ pub(crate) fn slots_of(view: &View, now: Timestamp) -> Vec<ShownSlot> {
             named.insert(Slot { region: region.clone(), number }, true);
         }
     }
+    let attention = status.attention();
     let mut owned: BTreeMap<&Slot, (usize, BTreeSet<&HostName>)> = BTreeMap::new();
     for candidate in candidates(view) {
         if let Some(owner) = &candidate.object.owner {
@@ -79,6 +111,7 @@ pub(crate) fn slots_of(view: &View, now: Timestamp) -> Vec<ShownSlot> {
         let link = view.links.get(slot);
         let holder = state.and_then(|state| state.holder.as_ref());
         let heartbeat = link.and_then(|link| link.heartbeat.as_ref());
+        let offset = link.filter(|_| heartbeat.is_some()).map(|link| link.offset_ms);
         let last_result = state.and_then(|state| state.last_result);
         let lag =
             |undelivered| if undelivered == 0 { 0 } else { last_result.map_or(0, |last| now.since(last).as_secs()) };
@@ -88,6 +121,8 @@ pub(crate) fn slots_of(view: &View, now: Timestamp) -> Vec<ShownSlot> {
             expected: *expected,
             connected: link.is_some_and(|link| link.connected),
             present: state.is_some_and(|state| state.present),
+            drained: attention.drained.get(slot).map(|ordered| ordered.author.clone()),
+            lost: attention.incident(IncidentKind::SlotLost, Some(slot)).map(|open| open.since),
             stale: link.is_none_or(SlotLink::is_stale),
             settled: link.is_some_and(|link| link.settled),
             remote: link.and_then(|link| link.remote.clone()),
@@ -103,7 +138,12 @@ pub(crate) fn slots_of(view: &View, now: Timestamp) -> Vec<ShownSlot> {
             lag_seconds: heartbeat.map(|heartbeat| lag(heartbeat.undelivered)),
             late: heartbeat.map(|heartbeat| heartbeat.late),
             memory_only: heartbeat.map(|heartbeat| heartbeat.memory_only),
-            clock_offset_ms: link.filter(|_| heartbeat.is_some()).map(|link| link.offset_ms),
+            spool_full: heartbeat.map(|heartbeat| heartbeat.spool_full),
+            given_up: heartbeat.map(|heartbeat| heartbeat.given_up),
+            clock_offset_ms: offset,
+            clock: offset.map(|offset| ClockState::of(offset).as_str()),
+            clock_slew_ms: heartbeat.and_then(|heartbeat| heartbeat.slew_ms),
+            clock_step: attention.steps.get(slot).map(ShownStep::of),
             results: state.map_or(0, |state| state.results),
             refused: state.map_or(0, |state| state.refused),
             last_result,
@@ -122,6 +162,8 @@ impl Fields for SlotFields {
         "expected",
         "connected",
         "present",
+        "drained",
+        "lost",
         "stale",
         "settled",
         "remote",
@@ -136,7 +178,11 @@ impl Fields for SlotFields {
         "lag_seconds",
         "late",
         "memory_only",
+        "spool_full",
+        "given_up",
         "clock_offset_ms",
+        "clock",
+        "clock_slew_ms",
         "results",
         "refused",
         "last_result",
@@ -223,18 +269,20 @@ pub(crate) async fn regions(State(api): State<Arc<Api>>, parameters: Parameters)
     lines::<RegionFields>(regions?, &known, "region", &view)
 }
 
-/// Results that will never come.
+/// Results that will never come, or rows that a writer will never send.
 #[derive(Debug, Serialize)]
 pub(crate) struct ShownGap<'a> {
     index: JournalIndex,
     at: Timestamp,
-    region: &'a RegionName,
-    slot: SlotNumber,
-    run: RunId,
+    region: Option<&'a RegionName>,
+    slot: Option<SlotNumber>,
+    run: Option<RunId>,
+    /// Whose gap it is, if it is a writer's: `first` and `last` are rows of the journal then.
+    writer: Option<&'a str>,
     first: Sequence,
     last: Sequence,
-    /// How many results.
-    lost: u64,
+    /// How many results; of a writer's gap nobody knows.
+    lost: Option<u64>,
     reason: &'a str,
     explained: bool,
     from: Option<Timestamp>,
@@ -247,16 +295,35 @@ impl<'a> ShownGap<'a> {
         Self {
             index,
             at,
-            region: &gap.slot.region,
-            slot: gap.slot.number,
-            run: gap.run,
+            region: Some(&gap.slot.region),
+            slot: Some(gap.slot.number),
+            run: Some(gap.run),
+            writer: None,
             first: record.first,
             last: record.last,
-            lost: record.last.0.saturating_sub(record.first.0).saturating_add(1),
+            lost: Some(record.last.0.saturating_sub(record.first.0).saturating_add(1)),
             reason: &record.reason,
             explained: gap.explained,
             from: record.from,
             to: record.to,
+        }
+    }
+
+    pub(crate) fn of_writer(index: JournalIndex, at: Timestamp, gap: &'a WriterGap) -> Self {
+        Self {
+            index,
+            at,
+            region: None,
+            slot: None,
+            run: None,
+            writer: Some(&gap.writer),
+            first: Sequence(gap.first.0),
+            last: Sequence(gap.last.0),
+            lost: None,
+            reason: &gap.reason,
+            explained: true,
+            from: None,
+            to: None,
         }
     }
 }
@@ -264,9 +331,22 @@ impl<'a> ShownGap<'a> {
 struct GapFields;
 
 impl Fields for GapFields {
-    const NAMES: &'static [&'static str] =
-        &["index", "at", "region", "slot", "run", "first", "last", "lost", "reason", "explained", "from", "to"];
-    const WORDS: &'static [&'static str] = &["region", "reason"];
+    const NAMES: &'static [&'static str] = &[
+        "index",
+        "at",
+        "region",
+        "slot",
+        "run",
+        "writer",
+        "first",
+        "last",
+        "lost",
+        "reason",
+        "explained",
+        "from",
+        "to",
+    ];
+    const WORDS: &'static [&'static str] = &["region", "writer", "reason"];
     const KEY: &'static [&'static str] = &["index", "run", "first"];
 }
 
@@ -275,6 +355,8 @@ pub(crate) async fn gaps(State(api): State<Arc<Api>>, parameters: Parameters) ->
     let known = parameters.known(&OF_LISTS)?;
     let view = api.view();
     let gaps = view.status.gaps().iter().map(|GapSeen { index, at, gap }| value(&ShownGap::of(*index, *at, gap)));
-    let gaps: Result<Vec<Value>, ApiError> = gaps.collect();
+    let writers = view.status.lineage().writer_gaps.iter();
+    let writers = writers.map(|WriterGapSeen { index, at, gap }| value(&ShownGap::of_writer(*index, *at, gap)));
+    let gaps: Result<Vec<Value>, ApiError> = gaps.chain(writers).collect();
     lines::<GapFields>(gaps?, &known, "-index", &view)
 }

@@ -15,6 +15,7 @@ use crate::api::figure::{Figure, as_value};
 use crate::api::fleet::slots_of;
 use crate::api::parameter::Parameters;
 use crate::api::{Api, VERSION, stream, summary};
+use crate::entry::IncidentKind;
 
 const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -60,10 +61,51 @@ fn own(api: &Api) -> Vec<Figure> {
         gauge("perigee_generation", "Running generation", vec![], as_value(status.generation.0)),
         gauge("perigee_journal_index", "Index of the last durable row", vec![], as_value(status.head.0)),
         gauge("perigee_read_only", "Whether rows cannot be committed", vec![], flag(view.read_only)),
-        gauge("perigee_held_off", "Whether most slots are silent and no host is moved", vec![], flag(view.held_off)),
+        gauge(
+            "perigee_held_off",
+            "Whether no host is moved: the master is cut off, or an operator said so",
+            vec![],
+            flag(view.held_off),
+        ),
         gauge("perigee_problems", "Hosts and services with a problem, soft or hard", vec![], size(counts.problems)),
+        gauge("perigee_stale", "Hosts and services that may be out of date", vec![], size(counts.stale)),
         gauge("perigee_gaps", "Gaps shown, the newest at most", vec![], size(status.gaps().len())),
+        gauge(
+            "perigee_writer_gaps",
+            "Times a writer was overrun, ever",
+            vec![],
+            as_value(status.lineage().writer_gaps_total),
+        ),
     ];
+    for kind in [IncidentKind::SlotLost, IncidentKind::CutOff] {
+        let open = status.attention().incidents().iter().filter(|open| open.incident.kind == kind).count();
+        let labels = vec![("kind", kind.as_str().to_owned())];
+        figures.push(gauge("perigee_incidents", "Problems of the fleet that have not ended", labels, size(open)));
+    }
+    for (lane, half) in [("live", view.credit.live), ("backlog", view.credit.backlog)] {
+        let free = half.size.saturating_sub(half.given).saturating_sub(half.received);
+        for (state, bytes) in [("given", half.given), ("received", half.received), ("free", free)] {
+            figures.push(gauge(
+                "perigee_link_credit_bytes",
+                "The byte pool for batches: given to satellites, received and not yet committed, free",
+                vec![("lane", lane.to_owned()), ("state", state.to_owned())],
+                as_value(bytes),
+            ));
+        }
+        let labels = || vec![("lane", lane.to_owned())];
+        figures.push(gauge(
+            "perigee_link_credit_peak_bytes",
+            "Most of the pool given and received at one moment since start",
+            labels(),
+            as_value(half.peak),
+        ));
+        figures.push(gauge(
+            "perigee_link_credit_waiting_slots",
+            "Slots that wait for credit",
+            labels(),
+            as_value(half.waiting),
+        ));
+    }
     let differs = *api.inputs.source_differs.borrow();
     figures.extend(differs.map(|differs| {
         gauge("perigee_source_differs", "Whether the files differ from the running revision", vec![], flag(differs))
@@ -94,6 +136,9 @@ fn own(api: &Api) -> Vec<Figure> {
             labels(),
             flag(slot.stale),
         ));
+        figures.push(gauge("perigee_slot_lost", "Whether the slot is lost", labels(), flag(slot.lost.is_some())));
+        let drained = flag(slot.drained.is_some());
+        figures.push(gauge("perigee_slot_drained", "Whether an operator has drained the slot", labels(), drained));
         figures.push(gauge("perigee_slot_checks", "Checks the slot owns", labels(), size(slot.checks)));
         figures.push(count("perigee_slot_results_total", "Results accepted from the slot", labels(), slot.results));
         figures.push(count("perigee_slot_refused_total", "Results refused from the slot", labels(), slot.refused));
@@ -101,6 +146,8 @@ fn own(api: &Api) -> Vec<Figure> {
             ("perigee_slot_undelivered", "Results on its volume without acknowledgement", slot.undelivered),
             ("perigee_slot_spool_bytes", "Bytes of its spool", slot.spool_bytes),
             ("perigee_slot_lag_seconds", "Age of its newest durable result while it has others", slot.lag_seconds),
+            ("perigee_slot_given_up", "Results its spool gave up since its start, all named by gaps", slot.given_up),
+            ("perigee_slot_memory_only", "Whether its results are in memory only", slot.memory_only.map(u64::from)),
             ("perigee_slot_late_checks", "Checks begun more than a second late since its start", slot.late),
         ];
         figures.extend(
@@ -116,6 +163,12 @@ fn own(api: &Api) -> Vec<Figure> {
         let labels = vec![("reason", (*reason).to_owned())];
         count("perigee_results_refused_total", "Results refused since this process started", labels, *refused)
     }));
+    figures.push(count(
+        "perigee_results_from_the_future_total",
+        "Results that by their satellite's clock ended a second or more after they came; taken as ending when they came",
+        vec![],
+        view.future,
+    ));
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let taken = stream::STREAMS_MAX.saturating_sub(api.streams.available_permits());
     figures.push(gauge("perigee_api_streams", "Open event streams", vec![], size(taken)));

@@ -66,7 +66,7 @@ impl<'a> From<&'a LastResult> for Evidence<'a> {
 impl<'a> From<&'a CheckResult> for Evidence<'a> {
     fn from(result: &'a CheckResult) -> Self {
         Self {
-            scheduled: result.scheduled,
+            scheduled: result.corrected(result.scheduled),
             ended: result.ended(),
             duration_us: result.duration_us,
             exit: result.exit.as_ref(),
@@ -123,6 +123,8 @@ pub(crate) struct Shown<'a> {
     handling: Handling,
     /// Its owner is silent, has not told its newest state yet, or there is none: what is shown may be out of date.
     stale: bool,
+    /// Why: `silent`, `unsettled`, `nobody`.
+    stale_reason: Option<&'static str>,
     exit: Option<&'a Exit>,
     /// Seconds.
     duration: Option<f64>,
@@ -162,12 +164,14 @@ impl<'a> Shown<'a> {
         evidence: Option<Evidence<'a>>,
         version: JournalIndex,
     ) -> Self {
+        // Nothing ended, or came about, after it was known.
+        let evidence = evidence.map(|evidence| Evidence { ended: evidence.ended.min(view.status.at), ..evidence });
         let catalog = view.status.catalog.as_deref();
         let definition = catalog.and_then(|catalog| catalog.objects.get(&object.name));
         let groups = catalog.and_then(|catalog| catalog.hosts.get(&object.name.host)).map(|host| &host.groups);
         let owner = object.owner.as_ref().map(|owner| &owner.slot);
         let next = definition.zip(evidence).filter(|_| owner.is_some());
-        let known = |at: Timestamp| Some(at).filter(|at| *at != Timestamp::EPOCH);
+        let known = |at: Timestamp| Some(at.min(view.status.at)).filter(|at| *at != Timestamp::EPOCH);
         Self {
             host: &object.name.host,
             service: object.name.service.as_ref(),
@@ -194,6 +198,7 @@ impl<'a> Shown<'a> {
             last_hard_change: known(state.hard_since),
             handling: UNHANDLED,
             stale: view.is_stale(object),
+            stale_reason: view.stale_reason(object),
             exit: evidence.and_then(|evidence| evidence.exit),
             duration: evidence.map(|evidence| std::time::Duration::from_micros(evidence.duration_us).as_secs_f64()),
             authenticated: evidence.and_then(|evidence| evidence.authenticated),

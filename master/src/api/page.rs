@@ -12,6 +12,7 @@ use shared::time::Timestamp;
 use crate::api::Api;
 use crate::api::fleet::{ShownSlot, slots_of};
 use crate::api::guard::{self, Origin};
+use crate::api::incident::incidents_of;
 use crate::api::list::{candidates, severity};
 use crate::api::summary;
 use crate::api::token::Role;
@@ -106,23 +107,34 @@ pub(super) fn render(view: &View, now: Timestamp) -> String {
     problems.sort_by_key(|object| (-severity(object), object.name.clone()));
     let counts = summary::counts(view);
     let total = |states: &std::collections::BTreeMap<&str, usize>| states.values().sum::<usize>();
+    let incidents = incidents_of(view);
     let mut body = String::new();
     // Writing into a String cannot fail.
     let _ = write!(
         body,
         "<h1>Perigee</h1>\n<p class=\"note\">This master was built without its web client: <code>make web</code>, then \
          <code>make build</code>. Until then this page renews itself every ten seconds.</p>\n\
-         <p>{} hosts, {} services, generation {}.</p>\n<h2>Problems ({})</h2>\n",
+         <p>{} hosts, {} services, generation {}.</p>\n",
         total(&counts.hosts),
         total(&counts.services),
         view.status.generation,
-        problems.len()
     );
-    if problems.is_empty() {
+    if counts.stale > 0 {
+        let _ = writeln!(body, "<p class=\"note\">{} of them may be out of date.</p>", counts.stale);
+    }
+    if let Some(held) = &view.status.attention().held {
+        let _ = writeln!(body, "<p class=\"note\">No host is moved, as {} said.</p>", escaped(&held.author));
+    }
+    let _ = writeln!(body, "<h2>Problems ({})</h2>", problems.len() + incidents.len());
+    for incident in &incidents {
+        let lasting = age(now.since(incident.since).as_secs());
+        let _ = writeln!(body, "<p><b class=\"CRITICAL\">{}</b> (for {lasting})</p>", escaped(&incident.text));
+    }
+    if problems.is_empty() && incidents.is_empty() {
         let pending =
             [&counts.hosts, &counts.services].iter().filter_map(|states| states.get("PENDING")).sum::<usize>();
         let _ = writeln!(body, "<p>None. {pending} checks have no result yet.</p>");
-    } else {
+    } else if !problems.is_empty() {
         body.push_str("<table><thead><tr><th>State</th><th>Host</th><th>Service</th><th>Attempt</th><th>For</th><th>Output</th></tr></thead><tbody>\n");
         problems.iter().take(PROBLEMS_MAX).for_each(|object| problem(&mut body, object, now));
         body.push_str("</tbody></table>\n");
@@ -130,10 +142,10 @@ pub(super) fn render(view: &View, now: Timestamp) -> String {
     if problems.len() > PROBLEMS_MAX {
         let _ = writeln!(body, "<p>{} more are not shown here.</p>", problems.len() - PROBLEMS_MAX);
     }
-    body.push_str("<h2>Slots</h2>\n<table><thead><tr><th>Slot</th><th>Link</th><th>Checks</th><th>Undelivered</th><th>Silent</th></tr></thead><tbody>\n");
+    body.push_str("<h2>Slots</h2>\n<table><thead><tr><th>Slot</th><th>Link</th><th>Checks</th><th>Undelivered</th><th>Clock</th><th>Silent</th><th>Spool</th></tr></thead><tbody>\n");
     slots_of(view, now).iter().for_each(|shown| slot(&mut body, shown));
     body.push_str("</tbody></table>\n");
-    frame(&format!("{} problems – Perigee", problems.len()), true, &body)
+    frame(&format!("{} problems – Perigee", problems.len() + incidents.len()), true, &body)
 }
 
 fn problem(body: &mut String, object: &Object, now: Timestamp) {
@@ -153,19 +165,41 @@ fn problem(body: &mut String, object: &Object, now: Timestamp) {
 fn slot(body: &mut String, shown: &ShownSlot) {
     let link = match (shown.connected, shown.expected) {
         (true, _) => "connected",
+        (false, true) if shown.lost.is_some() => "<b class=\"CRITICAL\">lost</b>",
         (false, true) => "<b class=\"CRITICAL\">missing</b>",
         (false, false) => "not connected, not expected",
+    };
+    let drained = if shown.drained.is_some() { ", drained" } else { "" };
+    let clock = match (shown.clock, shown.clock_offset_ms) {
+        (Some(state), Some(ms)) => format!("<b class=\"{state}\">{ms:+} ms</b>"),
+        _ => "–".to_owned(),
     };
     let number = |number: Option<u64>| number.map_or("–".to_owned(), |number| number.to_string());
     let _ = writeln!(
         body,
-        "<tr><td>{}/{}</td><td>{link}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+        "<tr><td>{}/{}</td><td>{link}{drained}</td><td>{}</td><td>{}</td><td>{clock}</td><td>{}</td><td>{}</td></tr>",
         escaped(shown.region.as_str()),
         shown.slot,
         shown.checks,
         number(shown.undelivered),
         shown.silent_seconds.map_or("–".to_owned(), age),
+        spool(shown),
     );
+}
+
+/// What an operator must know of a slot's spool.
+fn spool(shown: &ShownSlot) -> String {
+    let given_up = match shown.given_up.unwrap_or(0) {
+        0 => String::new(),
+        results => format!(", {results} results given up"),
+    };
+    if shown.memory_only == Some(true) {
+        format!("<b class=\"CRITICAL\">in memory only</b>{given_up}")
+    } else if shown.spool_full == Some(true) {
+        format!("<b class=\"WARNING\">full</b>{given_up}")
+    } else {
+        format!("on disk{given_up}")
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use axum::routing::{MethodRouter, get, post};
 use crate::api::error::ApiError;
 use crate::api::guard;
 use crate::api::token::Role;
-use crate::api::{Api, action, document, event, fleet, list, metrics, object, page, stream, summary};
+use crate::api::{Api, action, document, event, fleet, list, metrics, object, order, page, stream, summary};
 use crate::web;
 
 /// Largest body that is read, in bytes; a larger one is refused with 413.
@@ -43,6 +43,10 @@ fn read(path: &'static str, answer: MethodRouter<Arc<Api>>) -> Route {
     Route { method: "GET", path, role: Role::Read, answer }
 }
 
+fn operate(path: &'static str, answer: MethodRouter<Arc<Api>>) -> Route {
+    Route { method: "POST", path, role: Role::Operate, answer }
+}
+
 /// Every route there is.
 pub(crate) fn table() -> Vec<Route> {
     vec![
@@ -60,6 +64,11 @@ pub(crate) fn table() -> Vec<Route> {
         read("/stream", get(stream::stream)),
         read("/metrics", get(metrics::metrics)),
         read("/openapi.json", get(document::document)),
+        operate("/actions/drain", post(order::drain)),
+        operate("/actions/undrain", post(order::undrain)),
+        operate("/actions/hold-moves", post(order::hold)),
+        operate("/actions/resume-moves", post(order::resume)),
+        Route { method: "POST", path: "/actions/backup", role: Role::Admin, answer: post(action::backup) },
         Route { method: "POST", path: "/actions/apply", role: Role::Admin, answer: post(action::apply) },
     ]
 }

@@ -34,7 +34,7 @@ fn text(value: &Value) -> String {
 /// SGR of a state: never the only sign of it, the word stands there too.
 fn colour(state: &str) -> Option<&'static str> {
     match state {
-        "CRITICAL" | "DOWN" | "missing" => Some("1;31"),
+        "CRITICAL" | "DOWN" | "missing" | "lost" => Some("1;31"),
         "WARNING" | "silent" => Some("33"),
         "UNKNOWN" => Some("35"),
         "OK" | "UP" | "connected" => Some("32"),
@@ -106,12 +106,22 @@ pub(super) fn status(out: &mut dyn Write, status: &Value, look: &Look) -> io::Re
         None => "not compared yet",
     };
     writeln!(out, "files {files}")?;
+    let restored = &status["restored"];
+    if !restored.is_null() {
+        writeln!(
+            out,
+            "restored {} ago from a backup of {}: what came after it is lost unless satellites still had it",
+            since(&restored["at"], look),
+            text(&restored["head_at"])
+        )?;
+    }
     writeln!(out)?;
     let slots = &status["slots"];
     let rows = [
         ("hosts", total(&status["hosts"]).to_string(), by_state(&status["hosts"])),
         ("services", total(&status["services"]).to_string(), by_state(&status["services"])),
         ("problems", count(&status["problems"]).to_string(), problems_hint(status)),
+        ("stale", count(&status["stale"]).to_string(), stale_hint(status)),
         ("slots", count(&slots["expected"]).to_string(), slots_hint(slots)),
         (
             "gaps",
@@ -128,8 +138,13 @@ pub(super) fn status(out: &mut dyn Write, status: &Value, look: &Look) -> io::Re
     if status["read_only"] == true {
         writeln!(out, "\nThe journal cannot be written: results wait on the satellites. The master's log says why.")?;
     }
-    if status["held_off"] == true {
-        writeln!(out, "\nMore than half of the slots are silent: no host is moved. Is this master cut off?")?;
+    if status["incidents"].as_array().is_some_and(|incidents| !incidents.is_empty()) {
+        writeln!(out)?;
+        incidents(out, &status["incidents"], look)?;
+    }
+    if status["moves"]["by"] == "operator" {
+        let author = printable(&text(&status["moves"]["author"]));
+        writeln!(out, "\nNo host is moved, as {author} said; `perigee-master moves resume` lets them go on.")?;
     }
     Ok(())
 }
@@ -143,6 +158,14 @@ fn problems_hint(status: &Value) -> String {
     }
 }
 
+fn stale_hint(status: &Value) -> String {
+    match count(&status["stale"]) {
+        0 => "everything shown is current",
+        _ => "may be out of date: `perigee-master slots` shows who is silent",
+    }
+    .to_owned()
+}
+
 fn slots_hint(slots: &Value) -> String {
     match count(&slots["missing"]) {
         0 => format!("{} connected", count(&slots["connected"])),
@@ -150,6 +173,14 @@ fn slots_hint(slots: &Value) -> String {
             format!("{} connected, {missing} missing: `perigee-master slots` shows which", count(&slots["connected"]))
         }
     }
+}
+
+/// Problems of the fleet, one line each, with how long they have lasted.
+pub(super) fn incidents(out: &mut dyn Write, incidents: &Value, look: &Look) -> io::Result<()> {
+    for incident in incidents.as_array().map_or(&[][..], Vec::as_slice) {
+        writeln!(out, "{} (for {})", printable(&text(&incident["text"])), since(&incident["since"], look))?;
+    }
+    writeln!(out)
 }
 
 /// Problems, worst first.
@@ -214,6 +245,16 @@ pub(super) fn no_problems(out: &mut dyn Write, status: &Value, filtered: bool) -
     writeln!(out, "no problems: {good}{pending}")
 }
 
+/// How far a clock is off, in the unit that tells most.
+fn offset(ms: i64) -> String {
+    let seconds = Duration::from_millis(ms.unsigned_abs());
+    let sign = if ms < 0 { '-' } else { '+' };
+    match seconds.as_secs() {
+        0..10 => format!("{ms:+} ms"),
+        _ => format!("{sign}{}", age(seconds)),
+    }
+}
+
 /// Slots by region.
 pub(super) fn slots(out: &mut dyn Write, slots: &Value, look: &Look) -> io::Result<()> {
     if items(slots).is_empty() {
@@ -243,16 +284,24 @@ pub(super) fn slots(out: &mut dyn Write, slots: &Value, look: &Look) -> io::Resu
                 (false, true, _) => "missing",
                 (false, false, _) => "gone",
             };
+            let link = if slot["lost"].is_null() { link } else { "lost" };
+            let link = if slot["drained"].is_null() { link.to_owned() } else { format!("{link}, drained") };
             let seconds =
                 |value: &Value| value.as_u64().map_or("–".to_owned(), |seconds| age(Duration::from_secs(seconds)));
-            let clock = slot["clock_offset_ms"].as_i64().map_or("–".to_owned(), |offset| format!("{offset:+} ms"));
+            let clock = slot["clock_offset_ms"].as_i64().map_or("–".to_owned(), offset);
+            let clock = match slot["clock"].as_str() {
+                Some(state @ ("WARNING" | "CRITICAL")) => {
+                    Cell::from(format!("{clock} {state}")).coloured(colour(state))
+                }
+                _ => Cell::from(clock),
+            };
             vec![
                 Cell::from(format!("{}/{}", text(&slot["region"]), text(&slot["slot"]))),
-                Cell::from(link).coloured(colour(link)),
+                Cell::from(&link).coloured(colour(&link)),
                 Cell::from(number(&slot["checks"])),
                 Cell::from(number(&slot["undelivered"])),
                 Cell::from(seconds(&slot["lag_seconds"])),
-                Cell::from(clock),
+                clock,
                 Cell::from(number(&slot["results"])),
                 Cell::from(number(&slot["hosts"])),
                 Cell::from(number(&slot["applied_generation"])),
@@ -266,7 +315,32 @@ pub(super) fn slots(out: &mut dyn Write, slots: &Value, look: &Look) -> io::Resu
     let expected = items(slots).iter().filter(|slot| slot["expected"] == true);
     let (there, wanted) =
         expected.fold((0, 0), |(there, wanted), slot| (there + u64::from(slot["connected"] == true), wanted + 1));
-    writeln!(out, "\n{there} of {} connected", plural(wanted, "expected slot", "expected slots"))
+    writeln!(out, "\n{there} of {} connected", plural(wanted, "expected slot", "expected slots"))?;
+    items(slots).iter().try_for_each(|slot| spool(out, slot))
+}
+
+/// What is wrong with a slot's spool, if anything is.
+fn spool(out: &mut dyn Write, slot: &Value) -> io::Result<()> {
+    let name = format!("{}/{}", text(&slot["region"]), text(&slot["slot"]));
+    if slot["memory_only"] == true {
+        writeln!(out, "{name}: its spool cannot be written; results are in memory only")?;
+    } else if slot["spool_full"] == true {
+        writeln!(out, "{name}: its spool is full; the oldest results go")?;
+    }
+    match count(&slot["given_up"]) {
+        0 => Ok(()),
+        lost => writeln!(
+            out,
+            "{name}: {} given up since it began; `perigee-master gaps` names them",
+            plural(lost, "result", "results")
+        ),
+    }
+}
+
+/// How many results a gap is; of one at the end of a run nobody knows.
+fn lost(gap: &Value) -> String {
+    let open = gap["reason"] == shared::delivery::reason::SPOOL_END;
+    format!("{}{}", count(&gap["lost"]), if open { "+" } else { "" })
 }
 
 /// Results that will never come.
@@ -275,7 +349,7 @@ pub(super) fn gaps(out: &mut dyn Write, gaps: &Value, look: &Look) -> io::Result
         return writeln!(out, "no gaps: every result that was made has arrived or is still on its way");
     }
     let columns = [
-        column("SLOT"),
+        column("WHOSE"),
         column("LOST").right(),
         column("REASON"),
         column("NAMED").expendable(1).right(),
@@ -289,8 +363,11 @@ pub(super) fn gaps(out: &mut dyn Write, gaps: &Value, look: &Look) -> io::Result
         .iter()
         .map(|gap| {
             vec![
-                Cell::from(format!("{}/{}", text(&gap["region"]), text(&gap["slot"]))),
-                Cell::from(count(&gap["lost"]).to_string()),
+                Cell::from(match gap["writer"].as_str() {
+                    Some(writer) => writer.to_owned(),
+                    None => format!("{}/{}", text(&gap["region"]), text(&gap["slot"])),
+                }),
+                Cell::from(if gap["lost"].is_u64() { lost(gap) } else { "rows".to_owned() }),
                 Cell::from(text(&gap["reason"])),
                 Cell::from(format!("{} ago", since(&gap["at"], look))),
                 Cell::from(if gap["explained"] == true { "yes" } else { "NO" }),
@@ -399,6 +476,30 @@ mod tests {
         for width in [80, 200] {
             let text = written(|out| problems(out, &list, &look(width)));
             assert!(text.lines().all(|line| line.chars().count() <= width), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_lost_slot_is_one_line_and_a_wrong_clock_is_told_in_words() {
+        let incident = json!([{ "kind": "slot-lost", "text": "slot eu/2 is lost: other slots took over its 12 checks", "since": "2026-01-01T00:57:00Z" }]);
+        let text = written(|out| incidents(out, &incident, &look(80)));
+        assert_eq!(text, "slot eu/2 is lost: other slots took over its 12 checks (for 3m 0s)\n\n");
+        let slot = |clock_ms: i64, state: &str, lost: Option<&str>, drained: Option<&str>| {
+            json!({
+                "region": "eu", "slot": 1, "expected": true, "connected": lost.is_none(), "stale": lost.is_some(), "checks": 12,
+                "clock_offset_ms": clock_ms, "clock": state, "lost": lost, "drained": drained,
+            })
+        };
+        let table = [
+            (slot(-3, "OK", None, None), "connected ", "-3 ms"),
+            (slot(3_600_000, "CRITICAL", None, None), "connected ", "+1h 0m CRITICAL"),
+            (slot(-1_500, "WARNING", None, None), "connected ", "-1500 ms WARNING"),
+            (slot(0, "OK", Some("2026-01-01T00:57:00Z"), None), "lost ", "+0 ms"),
+            (slot(0, "OK", None, Some("ann")), "connected, drained ", "+0 ms"),
+        ];
+        for (slot, link, clock) in table {
+            let text = written(|out| slots(out, &json!({ "items": [slot] }), &look(200)));
+            assert!(text.contains(&format!("eu/1  {link}")) && text.contains(clock), "{text}");
         }
     }
 

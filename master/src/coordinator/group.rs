@@ -6,7 +6,7 @@ use std::sync::Arc;
 use shared::defect::Defect;
 use shared::delivery::BatchItem;
 use shared::name::{JournalIndex, Slot, Term};
-use shared::time::Timestamp;
+use shared::time::{Monotonic, Timestamp};
 
 use super::{Command, Consequence, Coordinator};
 use crate::config::Catalog;
@@ -19,6 +19,8 @@ use crate::status::Status;
 pub(super) struct Group {
     pub(super) rows: Vec<Row>,
     pub(super) bytes: usize,
+    /// When the oldest batch in it arrived.
+    pub(super) since: Option<Monotonic>,
     pub(super) consequences: Vec<Consequence>,
     /// Ownership or a catalog changed: owners must be told.
     pub(super) reassigns: bool,
@@ -38,8 +40,17 @@ impl Coordinator {
     ) {
         let falls = self.has(Defect::TermFalls) && matches!(entry, Entry::Claim(_));
         let older = falls.then(|| Term(self.working.term.0.saturating_sub(1)));
+        // Where the commit of the first row failed, the next one begins with it again.
+        if self.working.installation.is_none() && !matches!(entry, Entry::Genesis(_)) {
+            self.found(at);
+        }
+        // Only a store that goes on above a lost one leaves indexes out.
+        let index = match &entry {
+            Entry::Continued(continued) => continued.index(),
+            _ => JournalIndex(self.working.head.0 + 1),
+        };
         let row = Row {
-            index: JournalIndex(self.working.head.0 + 1),
+            index,
             term: older.unwrap_or(self.working.term),
             at: if self.has(Defect::TimeFalls) { at } else { at.max(self.working.at) },
             entry,
@@ -101,7 +112,7 @@ impl Coordinator {
         group.status.get_or_insert_with(|| working.clone());
         self.committing = true;
         let last = group.rows.last()?.index;
-        Some(Command::Commit { record: entry::encode(&group.rows), last })
+        Some(Command::Commit { record: entry::encode(&group.rows), last, since: group.since })
     }
 }
 

@@ -1,17 +1,18 @@
-//! Which slots are heard, which may own checks, and what readers see of both. Only a slot's in and out move hosts; a master cut off
-//! from most of its slots moves nothing.
+//! What is known of every slot at this moment, and what readers see of it. Decides nothing: `watch` finds what it means, `slots` makes
+//! rows of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use shared::name::Slot;
-use shared::time::{Monotonic, Timestamp};
+use shared::time::Monotonic;
 
 use super::connection::Connection;
 use super::view::{SlotLink, View};
+use super::watch::Known;
 use super::{Coordinator, Cut};
-use crate::entry::{Entry, Outcomes, Presence};
+use crate::entry::IncidentKind;
 use crate::fleet::{ConnectionId, LEASE, STABLE_AFTER};
 
 impl Coordinator {
@@ -19,7 +20,8 @@ impl Coordinator {
     pub(super) fn holder_link(&self, slot: &Slot) -> Option<&Connection> {
         let holder = self.holder(slot)?;
         // A process may reconnect before its old link is known to be dead: the younger one counts.
-        self.connections.values().rev().find(|link| link.slot == *slot && link.instance() == Some(holder))
+        let mut voices = self.voices.get(slot)?.iter().rev().filter_map(|id| self.connections.get(id));
+        voices.find(|link| link.instance() == Some(holder))
     }
 
     pub(super) fn silence(&self, slot: &Slot, now: Monotonic) -> Duration {
@@ -32,7 +34,7 @@ impl Coordinator {
         let links = self.published.slots().keys().map(|slot| {
             let link = self.holder_link(slot);
             let silent = self.silence(slot, now);
-            let voices = self.connections.values().filter(|other| other.slot == *slot).count();
+            let voices = self.voices.get(slot).map_or(0, BTreeSet::len);
             let shown = SlotLink {
                 connected: link.is_some(),
                 remote: link.map(|link| link.remote.clone()),
@@ -49,15 +51,12 @@ impl Coordinator {
         View {
             status: Arc::clone(&self.published),
             links: links.collect(),
-            held_off: self.held_off,
-            read_only: self.blocked_until.is_some(),
+            held_off: self.published.attention().moves_held(),
+            read_only: self.unwritable,
+            credit: self.pool.figures(),
             refused: self.refused.clone(),
+            future: self.future,
         }
-    }
-
-    pub(super) fn change_presence(&mut self, slot: &Slot, present: bool, reason: &str, at: Timestamp) {
-        let presence = Presence { slot: slot.clone(), present, reason: reason.to_owned() };
-        self.add_with_grants(Entry::Presence(presence), Outcomes::default(), None, None, at);
     }
 
     /// A process that was fenced claims its slot with its next hello, and nothing else makes it say one: where the holder's lease has
@@ -74,52 +73,40 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn look_at_presence(&mut self, now: Monotonic, at: Timestamp) {
-        let mut lost = Vec::new();
-        let mut back = Vec::new();
-        let mut silent = 0;
-        let present: BTreeSet<Slot> =
-            self.working.slots().iter().filter(|(_, state)| state.present).map(|(slot, _)| slot.clone()).collect();
-        for (slot, state) in self.working.slots() {
+    /// Every slot that ever had a holder, as it is now.
+    pub(super) fn known(&self, now: Monotonic) -> Vec<Known> {
+        let attention = self.working.attention();
+        let held = self.working.slots().iter().filter(|(_, state)| state.holder.is_some());
+        let known = held.map(|(slot, state)| {
             let link = self.holder_link(slot);
-            let silence = self.silence(slot, now);
-            if state.present && silence >= LEASE {
-                silent += 1;
-                let limit = self.working.catalog.as_ref().and_then(|catalog| catalog.regions.get(&slot.region));
-                let limit =
-                    limit.map_or(crate::config::defaults::FAILOVER_AFTER, crate::config::Region::failover_after);
-                // Without another slot in the region nothing would move: ownership stays, and the slot is current at once when it returns.
-                let others = present.iter().any(|other| other.region == slot.region && other != slot);
-                if silence >= limit && others {
-                    lost.push(slot.clone());
-                }
-            } else if !state.present
-                && link.is_some_and(|link| now.since(link.since) >= STABLE_AFTER && silence < LEASE)
-            {
-                back.push(slot.clone());
+            let region = self.working.catalog.as_ref().and_then(|catalog| catalog.regions.get(&slot.region));
+            let limit = region.map_or(crate::config::defaults::FAILOVER_AFTER, crate::config::Region::failover_after);
+            Known {
+                slot: slot.clone(),
+                present: state.present,
+                drained: attention.drained.contains_key(slot),
+                // Who is there or is asked for needs no count of what it owns.
+                needed: self.expects(slot) || link.is_some() || self.owned(slot) > 0,
+                connected: link.is_some(),
+                stable: link.is_some_and(|link| now.since(link.since) >= STABLE_AFTER),
+                heard: self.heard.get(slot).copied().unwrap_or_default(),
+                limit,
+                lost: attention.incident(IncidentKind::SlotLost, Some(slot)).is_some(),
             }
-        }
-        // More than half silent at once: it is this master that is cut off, and moving hosts would move them to nobody.
-        let cut_off = silent * 2 > present.len();
-        if cut_off != self.held_off {
-            self.held_off = cut_off;
-            if cut_off {
-                tracing::warn!(
-                    silent,
-                    slots = present.len(),
-                    "more than half of the slots are silent: no host is moved"
-                );
-            }
-        }
-        if !cut_off {
-            for slot in lost {
-                tracing::warn!(%slot, "slot is silent: its hosts move to the others of its region");
-                self.change_presence(&slot, false, "silent", at);
-            }
-        }
-        for slot in back {
-            tracing::info!(%slot, "slot is stable again: it owns hosts again");
-            self.change_presence(&slot, true, "stable", at);
-        }
+        });
+        known.collect()
+    }
+
+    /// Whether the running configuration asks for a slot.
+    pub(super) fn expects(&self, slot: &Slot) -> bool {
+        let region = self.working.catalog.as_ref().and_then(|catalog| catalog.regions.get(&slot.region));
+        region.is_some_and(|region| slot.number.get() <= region.slots)
+    }
+
+    /// How many checks a slot owns.
+    pub(super) fn owned(&self, slot: &Slot) -> u64 {
+        let owns =
+            |object: &&Arc<crate::status::Object>| object.owner.as_ref().is_some_and(|owner| owner.slot == *slot);
+        u64::try_from(self.working.objects().filter(owns).count()).unwrap_or(u64::MAX)
     }
 }

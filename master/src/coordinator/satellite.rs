@@ -7,6 +7,7 @@ use shared::message::{self, AssignmentBegin, Hello, RunPosition, ToSatellite, We
 use shared::name::RunId;
 use shared::time::{Monotonic, Timestamp};
 
+use super::timeline::{self, Seen};
 use super::{Consequence, Coordinator, Cut};
 use crate::entry::{Claim, Drained, Entry, Outcomes};
 use crate::fleet::{self, ConnectionId, LEASE};
@@ -17,14 +18,26 @@ impl Coordinator {
         if connection.hello.is_some() {
             return self.cut(id, Cut::Protocol("a second hello".to_owned()));
         }
+        if message::common(hello.protocol).is_none() {
+            let spoken = (message::PROTOCOL_OLDEST, message::PROTOCOL);
+            let why = format!("protocol {}; this master speaks {} to {}", hello.protocol, spoken.0, spoken.1);
+            return self.cut(id, Cut::Protocol(why));
+        }
         let (slot, instance) = (connection.slot.clone(), hello.instance);
+        let (foreign, seen) = (timeline::of_another(&self.working, &hello), Seen::of(&hello));
         let entry =
             Claim { slot: slot.clone(), instance, remote: connection.remote.clone(), software: hello.software.clone() };
         let runs = hello.runs.clone();
         runs.iter().for_each(|held| connection.hold(*held));
         connection.hello = Some(hello);
         let alive = self.heard.get(&slot).is_some_and(|heard| now.since(*heard) < LEASE);
-        match fleet::claim(&self.working, &slot, instance, alive) {
+        let claim = fleet::claim(&self.working, &slot, instance, alive);
+        if let Some(other) = foreign
+            && let Err(why) = self.go_on_above(&slot, other, seen, claim == fleet::Claim::Holds, at)
+        {
+            return self.cut(id, Cut::Protocol(why));
+        }
+        match claim {
             fleet::Claim::Holds | fleet::Claim::Fenced => {}
             fleet::Claim::Takes(fenced) => {
                 self.heard.insert(slot.clone(), now);
@@ -34,7 +47,7 @@ impl Coordinator {
                 let first = self.working.slots().get(&slot).is_none_or(|state| state.holder.is_none());
                 let fences = !self.has(Defect::NoFence);
                 self.add_with_grants(Entry::Claim(entry), outcomes, None, Some(&slot).filter(|_| fences), at);
-                if first {
+                if first && !self.working.attention().drained.contains_key(&slot) {
                     self.change_presence(&slot, true, "joined", at);
                 }
                 let losers = self
@@ -62,8 +75,9 @@ impl Coordinator {
             let run = state?.runs.get(&held.run)?;
             Some(RunPosition { run: held.run, position: run.position })
         });
+        let credit = self.pool.open(id, connection.slot.clone(), hello.credit);
         let welcome = Welcome {
-            protocol: message::PROTOCOL.min(hello.protocol),
+            protocol: message::common(hello.protocol).unwrap_or(message::PROTOCOL_OLDEST),
             software: self.identity.software.clone(),
             installation: self.identity.installation.clone(),
             term: self.published.term,
@@ -72,6 +86,7 @@ impl Coordinator {
             holder,
             positions: positions.collect(),
             clock: self.at,
+            credit,
         };
         self.say(id, &[ToSatellite::Welcome(Box::new(welcome))]);
         if holder {
@@ -90,8 +105,10 @@ impl Coordinator {
     /// Tells a holder what it owns: all of it once, then what changed.
     pub(super) fn push_assignment(&mut self, id: ConnectionId, whole: bool) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
+        let owned = self.owned.get_or_insert_with(|| fleet::owned(&self.published));
+        let owned = owned.get(&connection.slot).map_or(&[][..], Vec::as_slice);
         let next = match &self.published.catalog {
-            Some(catalog) => fleet::assignment(&self.published, catalog, &connection.slot),
+            Some(catalog) => fleet::assignment(&self.published, catalog, &connection.slot, owned),
             None => Assignment::default(),
         };
         let known = connection.told.take().unwrap_or_default();

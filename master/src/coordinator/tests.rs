@@ -1,6 +1,9 @@
 //! The brain as a protocol transcript: what goes in, what comes out, and never before it is durable.
 
+mod holders;
+mod slots;
 mod states;
+mod timeline;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -58,7 +61,7 @@ fn catalog(hosts: u32, port: u16) -> Arc<Catalog> {
         objects.insert(ObjectName::host(host.clone()), definition(port));
         objects.insert(ObjectName::service(host, "load".parse().unwrap()), definition(port));
     }
-    let regions = BTreeMap::from([(region, Region { slots: 2, join: Vec::new(), failover_after_ms: 60_000 })]);
+    let regions = BTreeMap::from([(region, Region { slots: 3, join: Vec::new(), failover_after_ms: 60_000 })]);
     Arc::new(Catalog::new(regions, host_map, objects, Vec::new()))
 }
 
@@ -70,19 +73,28 @@ struct Bench {
     sent: Vec<(ConnectionId, ToSatellite)>,
     closed: Vec<(ConnectionId, Cut)>,
     answers: Vec<Activation>,
+    obeyed: Vec<Obeyed>,
+    noted: Vec<bool>,
     waiting: Option<Vec<u8>>,
 }
 
 impl Bench {
     fn new() -> Self {
+        Self::resuming(Status::new(), Vec::new())
+    }
+
+    /// Goes on from a state, and the journal that adds up to it.
+    fn resuming(status: Status, journal: Vec<Row>) -> Self {
         let identity = Identity { installation: "test".parse().unwrap(), software: "0".into() };
-        let coordinator = Coordinator::new(identity, Status::new(), Timeline(42), seconds(0), AT);
+        let coordinator = Coordinator::new(identity, status, Timeline(42), seconds(0), AT);
         let mut bench = Self {
             coordinator,
-            journal: Vec::new(),
+            journal,
             sent: Vec::new(),
             closed: Vec::new(),
             answers: Vec::new(),
+            obeyed: Vec::new(),
+            noted: Vec::new(),
             waiting: None,
         };
         bench.settle();
@@ -103,6 +115,8 @@ impl Bench {
                 }
                 Command::Close { connection, cut } => self.closed.push((connection, cut)),
                 Command::Answer { activation, .. } => self.answers.push(activation),
+                Command::Obeyed { obeyed, .. } => self.obeyed.push(obeyed),
+                Command::Noted { durable, .. } => self.noted.push(durable),
                 Command::Published(rows) => {
                     assert!(rows.iter().all(|row| self.journal.contains(row)), "published before durable")
                 }
@@ -147,6 +161,7 @@ impl Bench {
             runs,
             clock: AT,
             tells_states: true,
+            credit: true,
         };
         self.control(id, &[ToMaster::Hello(Box::new(hello))], now);
     }
@@ -158,7 +173,7 @@ impl Bench {
     }
 
     fn batch(&mut self, id: u64, bytes: Vec<u8>) {
-        self.coordinator.handle_batch(ConnectionId(id), bytes, seconds(1), AT);
+        self.coordinator.handle_batch(ConnectionId(id), Lane::Live, bytes, seconds(1), AT);
     }
 
     fn activate(&mut self, catalog: &Arc<Catalog>) {
@@ -217,6 +232,10 @@ struct Teller {
 
 impl Teller {
     fn tell(&mut self, results: &[(CheckId, Grant, State)]) -> Vec<u8> {
+        self.tell_of(Timeline(42), results)
+    }
+
+    fn tell_of(&mut self, timeline: Timeline, results: &[(CheckId, Grant, State)]) -> Vec<u8> {
         let mut builder = BatchBuilder::default();
         for (check, grant, state) in results {
             let (after, _) = CheckState::pending(1).apply(*state, Confirmation { max_attempts: 1 }, AT);
@@ -241,7 +260,7 @@ impl Teller {
         let first = self.next;
         self.next += u64::try_from(results.len()).unwrap();
         builder.finish(&BatchHeader {
-            timeline: Timeline(42),
+            timeline,
             generation: Generation(1),
             run: RunId([self.run; 16]),
             counter: RunCounter(u64::from(self.run)),
@@ -365,54 +384,10 @@ fn a_failed_commit_leaves_nothing_behind_and_satellites_send_again() {
     assert_eq!(bench.coordinator.published().encode(), before);
     bench.connect(2, slot("eu", 1), 1, Vec::new(), seconds(4));
     bench.settle();
-    bench.coordinator.handle_batch(ConnectionId(2), batch, seconds(5), AT);
+    bench.coordinator.handle_batch(ConnectionId(2), Lane::Live, batch, seconds(5), AT);
     bench.settle();
     assert_eq!(bench.acknowledged(), [(2, 1)]);
     bench.assert_replays(&[&catalog]);
-}
-
-#[test]
-fn a_new_process_takes_the_slot_and_the_old_one_is_fenced() {
-    let (mut bench, catalog, mut teller) = with_one_slot();
-    let (check, old_grant) = owned(&bench, "host1!load");
-    bench.connect(2, slot("eu", 1), 2, Vec::new(), seconds(2));
-    bench.settle();
-    assert!(bench.sent.iter().any(|(id, message)| id.0 == 1 && *message == ToSatellite::Fence));
-    assert!(bench.welcome(2).unwrap().holder);
-    let (_, new_grant) = owned(&bench, "host1!load");
-    assert!(new_grant > old_grant);
-    // What the fenced process still has is history, never state.
-    bench.batch(1, teller.tell(&[(check, old_grant, State::Critical)]));
-    bench.settle();
-    assert_eq!(bench.journal.last().unwrap().outcomes.verdicts[0].effect, Effect::Late);
-    assert_eq!(bench.object("host1!load").state.state, State::Pending);
-    // While the new one lives the old one does not get the slot back; when its lease has run out it does.
-    bench.coordinator.handle_disconnected(ConnectionId(1));
-    bench.connect(3, slot("eu", 1), 1, Vec::new(), seconds(3));
-    bench.settle();
-    assert!(!bench.welcome(3).unwrap().holder);
-    bench.connect(4, slot("eu", 1), 1, Vec::new(), seconds(3 + LEASE.as_secs()));
-    bench.settle();
-    assert!(bench.welcome(4).unwrap().holder);
-    bench.assert_replays(&[&catalog]);
-}
-
-#[test]
-fn a_fenced_process_that_waits_is_sent_for_when_its_slot_is_free() {
-    let (mut bench, _, _) = with_one_slot();
-    bench.connect(2, slot("eu", 1), 2, Vec::new(), seconds(2));
-    bench.settle();
-    let lease = LEASE.as_secs();
-    bench.coordinator.handle_timeout(seconds(3 + lease), AT);
-    bench.drain();
-    assert_eq!(bench.closed, [], "a holder that is connected is not passed over");
-    bench.coordinator.handle_disconnected(ConnectionId(2));
-    bench.coordinator.handle_timeout(seconds(4 + lease), AT);
-    bench.drain();
-    assert_eq!(bench.closed, [(ConnectionId(1), Cut::Vacant)]);
-    bench.connect(3, slot("eu", 1), 1, Vec::new(), seconds(5 + lease));
-    bench.settle();
-    assert!(bench.welcome(3).unwrap().holder);
 }
 
 #[test]
@@ -513,13 +488,14 @@ fn a_master_cut_off_from_most_slots_moves_nothing() {
         bench.connect(u64::from(number), slot("eu", number), u8::try_from(number).unwrap(), Vec::new(), seconds(0));
         bench.settle();
     }
-    let head = bench.journal.last().unwrap().index;
+    let before = bench.journal.len();
     for second in 1..200 {
         bench.control(1, &[ToMaster::Heartbeat(Heartbeat::default())], seconds(second));
-        bench.coordinator.handle_timeout(seconds(second), AT);
+        bench.coordinator.handle_timeout(seconds(second), AT.plus(Duration::from_secs(second)));
         bench.settle();
     }
-    assert_eq!(bench.journal.last().unwrap().index, head);
+    let rows = &bench.journal[before..];
+    assert!(matches!(rows, [Row { entry: Entry::Incident(cut), .. }] if cut.open && cut.slots == 2), "{rows:?}");
     assert!(bench.coordinator.view(seconds(200)).held_off);
 }
 
@@ -577,4 +553,21 @@ fn bytes_that_make_no_sense_close_that_link_alone() {
     bench.drain();
     assert!(bench.closed.iter().all(|(_, cut)| matches!(cut, Cut::Protocol(_))));
     assert_eq!(bench.closed.len(), 2);
+}
+
+#[test]
+fn a_store_whose_first_commit_failed_begins_with_its_first_row_again() {
+    let identity = Identity { installation: "test".parse().unwrap(), software: "0".into() };
+    let mut coordinator = Coordinator::new(identity, Status::new(), Timeline(42), seconds(0), AT);
+    let record = |coordinator: &mut Coordinator| loop {
+        if let Some(Command::Commit { record, .. }) = coordinator.poll_command(seconds(2)) {
+            break entry::decode(&record).unwrap();
+        }
+    };
+    let first = record(&mut coordinator);
+    coordinator.handle_commit_failed(seconds(0));
+    coordinator.handle_activation(RequestId(1), &catalog(1, 80), "test", AT);
+    let again = record(&mut coordinator);
+    assert_eq!(again[0].entry, first[0].entry);
+    assert!(matches!(again[0].entry, Entry::Genesis(_)) && matches!(again[1].entry, Entry::Activate(_)));
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use shared::message::Heartbeat;
 use shared::name::{Generation, Slot};
 
+use super::credit::Figures;
 use crate::status::{Object, Status};
 
 /// A slot's link, now.
@@ -26,7 +27,7 @@ pub struct SlotLink {
     pub applied: Option<Generation>,
     /// Its last sign of life.
     pub heartbeat: Option<Heartbeat>,
-    /// The master's clock minus its own, in milliseconds, one way's delay included.
+    /// The master's clock minus its own, in milliseconds: as it measured it, or as seen from here, one way's delay included.
     pub offset_ms: i64,
     /// Further processes connected for the same slot.
     pub others: usize,
@@ -39,12 +40,16 @@ pub struct View {
     pub status: Arc<Status>,
     /// Every slot that ever spoke.
     pub links: BTreeMap<Slot, SlotLink>,
-    /// More than half of the slots are silent: no host is moved.
+    /// No host is moved: the master takes itself for cut off, or an operator said so.
     pub held_off: bool,
     /// Whether rows cannot be committed at present.
     pub read_only: bool,
+    /// How full the byte pool is.
+    pub credit: Figures,
     /// Results refused since this process started, by reason.
     pub refused: BTreeMap<&'static str, u64>,
+    /// Results since this process started that by their satellite's clock ended after they came.
+    pub future: u64,
 }
 
 impl SlotLink {
@@ -60,9 +65,18 @@ impl View {
     /// its new owner has said nothing of it yet.
     #[must_use]
     pub fn is_stale(&self, object: &Object) -> bool {
-        let Some(owner) = &object.owner else { return true };
+        self.stale_reason(object).is_some()
+    }
+
+    /// Why it may be, by name: `nobody`, `silent`, `unsettled`.
+    #[must_use]
+    pub fn stale_reason(&self, object: &Object) -> Option<&'static str> {
+        let Some(owner) = &object.owner else { return Some("nobody") };
         let moved = object.ended.last().is_some_and(|ended| ended.slot != owner.slot);
         let unheard = moved && object.last.is_some() && object.key.grant < owner.grant;
-        unheard || self.links.get(&owner.slot).is_none_or(SlotLink::is_stale)
+        match self.links.get(&owner.slot) {
+            Some(link) if !link.stale => (unheard || !link.settled).then_some("unsettled"),
+            _ => Some("silent"),
+        }
     }
 }

@@ -41,11 +41,23 @@ pub enum Kind {
     Genesis,
     /// Rows of the journal could not be read into history.
     Damage,
+    /// A problem of the fleet began or ended.
+    Incident,
+    /// An operator held back the moves of hosts, or let them go on.
+    Moves,
+    /// A wall clock was set.
+    Clock,
+    /// The store was put back from a backup.
+    Restored,
+    /// Numbers go on above those of another timeline.
+    Continued,
+    /// A writer was overrun.
+    Overrun,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 18] = [
         Kind::Result,
         Kind::Transition,
         Kind::Gap,
@@ -58,6 +70,12 @@ impl Kind {
         Kind::Drained,
         Kind::Genesis,
         Kind::Damage,
+        Kind::Incident,
+        Kind::Moves,
+        Kind::Clock,
+        Kind::Restored,
+        Kind::Continued,
+        Kind::Overrun,
     ];
 
     /// Its stable name.
@@ -76,6 +94,12 @@ impl Kind {
             Kind::Drained => "drained",
             Kind::Genesis => "genesis",
             Kind::Damage => "damage",
+            Kind::Incident => "incident",
+            Kind::Moves => "moves",
+            Kind::Clock => "clock",
+            Kind::Restored => "restored",
+            Kind::Continued => "continued",
+            Kind::Overrun => "overrun",
         }
     }
 }
@@ -146,10 +170,12 @@ pub struct ResultDetail {
     pub long_output: String,
     /// Performance data as written.
     pub perfdata: String,
-    /// When it was due.
+    /// When it was due, by the satellite's clock.
     pub scheduled: Timestamp,
     /// When it began, by the satellite's clock.
     pub started: Timestamp,
+    /// What was added to the satellite's clock for the event's time, in milliseconds; `None`: it had not been measured.
+    pub offset_ms: Option<i64>,
     /// How long it took.
     pub duration_us: u64,
     /// `ran`, `timed_out`, `signal`, `error`.
@@ -243,7 +269,13 @@ impl Source {
             | Kind::Refused
             | Kind::Drained
             | Kind::Genesis
-            | Kind::Damage => Source::Events,
+            | Kind::Damage
+            | Kind::Incident
+            | Kind::Moves
+            | Kind::Clock
+            | Kind::Restored
+            | Kind::Continued
+            | Kind::Overrun => Source::Events,
         }
     }
 
@@ -262,7 +294,7 @@ impl Source {
             Source::Results => {
                 "SELECT time, at, host, service, slot, state, state_type, attempt, max_attempts, output, long_output, perfdata,
                  scheduled, started, duration_us, exit, exit_status, exit_error, authenticated, passive, late, run, sequence,
-                 check_grant FROM results LEFT JOIN objects ON objects.id = object WHERE results.id = ?1"
+                 check_grant, offset_ms FROM results LEFT JOIN objects ON objects.id = object WHERE results.id = ?1"
             }
             Source::Transitions => {
                 "SELECT time, at, host, service, slot, from_state, from_type, state, state_type, attempt, max_attempts, hard, late,
@@ -322,6 +354,7 @@ fn result(row: &Row<'_>) -> rusqlite::Result<Detail> {
         perfdata: row.get(11)?,
         scheduled: time(row, 12)?,
         started: time(row, 13)?,
+        offset_ms: row.get(24)?,
         duration_us: natural(row, 14)?,
         exit: row.get(15)?,
         exit_status: row.get(16)?,

@@ -28,7 +28,8 @@ const EVENT_IDS: i64 = 3072;
 /// Pages are cached up to this many KiB.
 const CACHE_KIB: i64 = 16 * 1024;
 
-/// Tables and columns as they lie on disk. `time` is when it happened, `at` when it became durable here; both milliseconds, UTC.
+/// Tables and columns as they lie on disk. `time` is when it happened, in the master's time as well as it is known and never later than
+/// `at`, when it became durable here; `scheduled` and `started` are by the satellite's own clock. All are milliseconds, UTC.
 const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE objects (id INTEGER PRIMARY KEY, host TEXT NOT NULL, service TEXT);
@@ -40,7 +41,7 @@ CREATE TABLE results (
     state TEXT NOT NULL, state_type TEXT NOT NULL, attempt INTEGER NOT NULL, max_attempts INTEGER NOT NULL,
     output TEXT NOT NULL, long_output TEXT NOT NULL, perfdata TEXT NOT NULL,
     authenticated INTEGER, passive INTEGER NOT NULL, late INTEGER NOT NULL,
-    slot TEXT NOT NULL, run BLOB NOT NULL, sequence INTEGER NOT NULL, check_grant INTEGER NOT NULL);
+    slot TEXT NOT NULL, run BLOB NOT NULL, sequence INTEGER NOT NULL, check_grant INTEGER NOT NULL, offset_ms INTEGER);
 CREATE INDEX results_object ON results (object, time);
 CREATE INDEX results_time ON results (time);
 CREATE TABLE transitions (
@@ -195,7 +196,9 @@ impl<'a> Writing<'a> {
                 }
             }
             Entry::Presence(presence) => {
-                let detail = json!({ "present": presence.present, "reason": presence.reason });
+                let detail = json!({
+                    "present": presence.present, "reason": presence.reason, "drain": presence.drain, "author": presence.author,
+                });
                 events.add(Kind::Presence, None, Some(&presence.slot), &detail)?;
             }
             Entry::Batch(batch) => {
@@ -227,6 +230,46 @@ impl<'a> Writing<'a> {
             }
             Entry::Drained(drained) => {
                 events.add(Kind::Drained, None, Some(&drained.slot), &json!({ "run": drained.run }))?;
+            }
+            Entry::Incident(incident) => {
+                let detail = json!({
+                    "incident": incident.kind.as_str(), "open": incident.open, "reason": incident.reason,
+                    "slots": incident.slots, "checks": incident.checks, "moved": incident.moved,
+                    "author": incident.author, "opened": incident.opened,
+                });
+                events.add(Kind::Incident, None, incident.slot.as_ref(), &detail)?;
+            }
+            Entry::Moves(moves) => {
+                events.add(Kind::Moves, None, None, &json!({ "held": moves.held, "author": moves.author }))?;
+            }
+            Entry::ClockStep(step) => {
+                let whose = if step.slot.is_some() { "satellite" } else { "master" };
+                let detail = json!({
+                    "whose": whose, "by_ms": step.by_ms, "noticed": step.at, "number": step.number,
+                    "instance": step.instance,
+                });
+                events.add(Kind::Clock, None, step.slot.as_ref(), &detail)?;
+            }
+            Entry::Restored(restored) => {
+                set_number(&self.transaction, "timeline", restored.timeline.0.cast_signed())?;
+                let detail = json!({
+                    "timeline": timeline_text(restored.timeline), "from": timeline_text(restored.from),
+                    "head": restored.head, "head_at": restored.head_at, "first_check": restored.first_check,
+                });
+                events.add(Kind::Restored, None, None, &detail)?;
+            }
+            Entry::Continued(continued) => {
+                let detail = json!({
+                    "timeline": timeline_text(continued.timeline), "after": continued.after, "above": continued.above,
+                    "generation": continued.generation, "check": continued.check,
+                });
+                events.add(Kind::Continued, None, Some(&continued.slot), &detail)?;
+            }
+            Entry::WriterGap(gap) => {
+                let detail = json!({
+                    "writer": gap.writer, "lane": gap.lane, "first": gap.first, "last": gap.last, "reason": gap.reason,
+                });
+                events.add(Kind::Overrun, None, None, &detail)?;
             }
         }
         if !row.outcomes.granted.is_empty() {
@@ -302,6 +345,11 @@ impl Events<'_> {
     }
 }
 
+/// When a result ended: never after it became known, whatever a satellite's clock says.
+fn ended(row: &Row, result: &CheckResult) -> Timestamp {
+    result.ended().min(row.at)
+}
+
 /// Adds a result and the transition it made.
 fn log(
     transaction: &Transaction<'_>,
@@ -326,7 +374,7 @@ fn log(
     Changing {
         id: event_id(origin.row.index, TRANSITION_IDS + place),
         object: result.check,
-        time: result.ended(),
+        time: ended(origin.row, result),
         at: origin.row.at,
         from: (from, from_type),
         after: &result.after,
@@ -356,14 +404,15 @@ fn add_result(
     };
     let mut statement = transaction.prepare_cached(
         "INSERT INTO results (id, object, time, at, scheduled, started, duration_us, exit, exit_status, exit_error, state, state_type,
-         attempt, max_attempts, output, long_output, perfdata, authenticated, passive, late, slot, run, sequence, check_grant)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)",
+         attempt, max_attempts, output, long_output, perfdata, authenticated, passive, late, slot, run, sequence, check_grant,
+         offset_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25)",
     )?;
     statement
         .execute(params![
             event_id(origin.row.index, place),
             result.check.0,
-            result.ended().as_millis(),
+            ended(origin.row, result).as_millis(),
             origin.row.at.as_millis(),
             result.scheduled.as_millis(),
             result.started.as_millis(),
@@ -385,6 +434,7 @@ fn add_result(
             origin.header.run.0,
             signed(sequence),
             signed(result.grant.0),
+            result.offset_ms,
         ])
         .map(drop)
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use quinn::{Connection, ConnectionError, Incoming, RecvStream, SendStream, VarInt};
@@ -231,9 +232,10 @@ async fn read_frames(
     };
     loop {
         while let Some(frame) = split_frame(&mut buffer).map_err(refused)? {
+            let arrived = Instant::now();
             heard.store(link.now().0, Ordering::Relaxed);
             let bytes = pooled(pool, frame).await?;
-            let event = LinkEvent::Frame { connection: id, lane, bytes };
+            let event = LinkEvent::Frame { connection: id, lane, bytes, arrived };
             link.events.send(event).await.map_err(|_| End::Unheard)?;
         }
         match stream.read_chunk(READ_BYTES, true).await {

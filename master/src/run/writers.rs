@@ -12,11 +12,14 @@ use crate::api::Figure;
 use crate::api::figure::as_value;
 use crate::config::{Catalog, GraphiteWriter, Writer};
 use crate::coordinator::View;
+use crate::entry::WriterGap;
 use crate::store::Store;
 use crate::writer::{self, graphite};
 
-/// Gaps a writer may report before the loop has logged them; more are counted by the writer itself.
-const GAPS_WAITING: usize = 64;
+/// Gaps of all writers that wait for the loop; a writer asks again when there is no room.
+pub(super) const GAPS_WAITING: usize = 64;
+/// The lane of a metrics writer: its one cursor.
+const LANE: &str = "metrics";
 
 struct Running {
     stop: CancellationToken,
@@ -30,6 +33,7 @@ pub(super) struct Writers {
     stop: CancellationToken,
     digest: String,
     running: BTreeMap<String, (Writer, Running)>,
+    gaps: mpsc::Sender<writer::Overrun>,
     figures: Figures,
 }
 
@@ -37,17 +41,28 @@ pub(super) struct Writers {
 #[derive(Clone, Default)]
 pub(super) struct Figures {
     by_name: Arc<Mutex<BTreeMap<String, watch::Receiver<writer::Status>>>>,
+    store: Option<Store>,
 }
 
 impl Figures {
     pub(super) fn read(&self) -> Vec<Figure> {
         let by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
-        by_name.iter().flat_map(|(name, status)| figures(name, &status.borrow())).collect()
+        by_name.iter().flat_map(|(name, status)| figures(name, &status.borrow(), self.store.as_ref())).collect()
     }
 }
 
-fn figures(name: &str, status: &writer::Status) -> Vec<Figure> {
+fn figures(name: &str, status: &writer::Status, store: Option<&Store>) -> Vec<Figure> {
+    let rows = status.head.0.saturating_sub(status.position.0);
+    let bytes = store.map_or(0, |store| store.bytes_behind(status.position));
     let table = [
+        ("perigee_writer_lag_rows", "Rows of the journal not yet handed to the store", false, rows),
+        ("perigee_writer_lag_bytes", "Segments of the journal that hold such rows, in bytes", false, bytes),
+        (
+            "perigee_writer_buffer_bytes",
+            "Most bytes that ever waited for the store in memory",
+            false,
+            u64::try_from(status.buffered_max).unwrap_or(u64::MAX),
+        ),
         ("perigee_writer_connected", "Whether the store is connected", false, u64::from(status.connected)),
         ("perigee_writer_lag_seconds", "Age of what is being sent", false, status.lag_ms / 1000),
         ("perigee_writer_position_index", "Last row handed to the store", false, status.position.0),
@@ -70,8 +85,15 @@ fn figures(name: &str, status: &writer::Status) -> Vec<Figure> {
 }
 
 impl Writers {
-    pub(super) fn new(store: Store, view: watch::Receiver<Arc<View>>, stop: CancellationToken) -> Self {
-        Self { store, view, stop, digest: String::new(), running: BTreeMap::new(), figures: Figures::default() }
+    /// `gaps` hears what a writer was overrun by.
+    pub(super) fn new(
+        store: Store,
+        view: watch::Receiver<Arc<View>>,
+        gaps: mpsc::Sender<writer::Overrun>,
+        stop: CancellationToken,
+    ) -> Self {
+        let figures = Figures { store: Some(store.clone()), ..Figures::default() };
+        Self { store, view, stop, digest: String::new(), running: BTreeMap::new(), gaps, figures }
     }
 
     pub(super) fn figures(&self) -> Figures {
@@ -112,19 +134,13 @@ impl Writers {
             }
         };
         let source = JournalPoints::new(self.store.clone(), self.view.clone(), &settings.prefix, settings.metadata);
-        let (gap_sender, mut gaps) = mpsc::channel::<writer::Gap>(GAPS_WAITING);
+        let gaps = self.gaps.clone();
         let (status_sender, status) = watch::channel(writer::Status::default());
         let stop = self.stop.child_token();
         let told = writer_settings(&name, settings);
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
-            let log = async {
-                while let Some(gap) = gaps.recv().await {
-                    tracing::error!(writer = gap.writer, first = %gap.first, last = %gap.last, "the journal was trimmed before these rows were sent");
-                }
-            };
-            let (ended, ()) = tokio::join!(writer::run(told, source, cursor, gap_sender, status_sender, stopped), log);
-            if let Err(error) = ended {
+            if let Err(error) = writer::run(told, source, cursor, gaps, status_sender, stopped).await {
                 tracing::error!(%error, "a metrics writer has stopped");
             }
         });
@@ -138,6 +154,17 @@ impl Writers {
         for (_, (_, running)) in std::mem::take(&mut self.running) {
             running.task.await.ok();
         }
+    }
+}
+
+/// The entry of a gap: whoever trimmed says why.
+pub(super) fn entry(gap: &writer::Gap, reason: &str) -> WriterGap {
+    WriterGap {
+        writer: gap.writer.clone(),
+        lane: LANE.to_owned(),
+        first: gap.first,
+        last: gap.last,
+        reason: reason.to_owned(),
     }
 }
 

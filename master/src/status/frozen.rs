@@ -8,7 +8,8 @@ use minicbor::{Decode, Encode};
 use shared::name::{CheckId, Generation, InstallationId, JournalIndex, Slot, Term, Timeline};
 use shared::time::Timestamp;
 
-use super::{GapSeen, Object, SlotState, Status};
+use super::attention::Attention;
+use super::{GapSeen, Lineage, Object, SlotState, Status};
 
 /// What is shared in memory is written out in full.
 struct Whole<T>(Arc<T>);
@@ -56,6 +57,10 @@ struct Frozen {
     slots: BTreeMap<Slot, Whole<SlotState>>,
     #[n(11)]
     gaps: Vec<GapSeen>,
+    #[n(12)]
+    lineage: Option<Whole<Lineage>>,
+    #[n(13)]
+    attention: Option<Whole<Attention>>,
 }
 
 impl Status {
@@ -75,6 +80,8 @@ impl Status {
             objects: self.chunks.iter().flat_map(|chunk| chunk.iter().flatten().cloned()).map(Whole).collect(),
             slots: self.slots.iter().map(|(slot, state)| (slot.clone(), Whole(Arc::clone(state)))).collect(),
             gaps: self.gaps.as_ref().clone(),
+            attention: Some(Whole(Arc::clone(&self.attention))),
+            lineage: Some(Whole(Arc::clone(&self.lineage))),
         };
         let mut bytes = Vec::new();
         // Writing into a Vec cannot fail, and none of our types refuses to be encoded.
@@ -100,6 +107,8 @@ impl Status {
             digest: frozen.digest,
             slots: frozen.slots.into_iter().map(|(slot, state)| (slot, state.0)).collect(),
             gaps: Arc::new(frozen.gaps),
+            attention: frozen.attention.map_or_else(Arc::default, |attention| attention.0),
+            lineage: frozen.lineage.map(|lineage| lineage.0).unwrap_or_default(),
             ..Self::new()
         };
         for object in frozen.objects {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use shared::delivery::{BatchItem, Key};
-use shared::name::{JournalIndex, RunCounter, Sequence, Slot};
+use shared::name::{RunCounter, Sequence, Slot};
 use shared::result::CheckResult;
 use shared::snapshot::StateTold;
 
@@ -22,7 +22,7 @@ impl Status {
                 let counter = row.outcomes.moved.map_or(RunCounter(0), |moved| moved.counter);
                 let key = Key { grant: result.grant, counter, sequence: *sequence };
                 if let Some(object) = self.object_mut(result.check) {
-                    fold_result(object, result, key, slot, row.index);
+                    fold_result(object, result, key, slot, row);
                 }
             }
         }
@@ -64,7 +64,7 @@ impl Status {
             if verdict.effect == Effect::Current
                 && let Some(object) = self.object_mut(told.check)
             {
-                fold_state(object, told, slot, row.index);
+                fold_state(object, told, slot, row);
             }
         }
         self.slot_mut(slot).refused += refused;
@@ -72,8 +72,8 @@ impl Status {
     }
 }
 
-fn fold_state(object: &mut Object, told: StateTold, slot: &Slot, index: JournalIndex) {
-    let at = told.at();
+fn fold_state(object: &mut Object, told: StateTold, slot: &Slot, row: &Row) {
+    let at = told.at().min(row.at);
     object.state = told.state;
     object.key = told.key;
     object.seen.insert(told.state.state, at);
@@ -93,7 +93,7 @@ fn fold_state(object: &mut Object, told: StateTold, slot: &Slot, index: JournalI
     };
     if let Some(said) = told.said {
         last = LastResult {
-            scheduled: said.scheduled,
+            scheduled: said.corrected(said.scheduled).min(at),
             started: said.started,
             duration_us: said.duration_us,
             exit: said.exit,
@@ -104,15 +104,17 @@ fn fold_state(object: &mut Object, told: StateTold, slot: &Slot, index: JournalI
         };
     }
     object.last = Some(last);
-    object.version = index;
+    object.version = row.index;
 }
 
-fn fold_result(object: &mut Object, result: &CheckResult, key: Key, slot: &Slot, index: JournalIndex) {
+fn fold_result(object: &mut Object, result: &CheckResult, key: Key, slot: &Slot, row: &Row) {
+    // Nothing ends after it is known: a clock that is ahead is not believed.
+    let ended = result.ended().min(row.at);
     object.state = result.after;
     object.key = key;
-    object.seen.insert(result.after.state, result.ended());
+    object.seen.insert(result.after.state, ended);
     object.last = Some(LastResult {
-        scheduled: result.scheduled,
+        scheduled: result.corrected(result.scheduled).min(ended),
         started: result.started,
         duration_us: result.duration_us,
         exit: result.exit.clone(),
@@ -123,7 +125,7 @@ fn fold_result(object: &mut Object, result: &CheckResult, key: Key, slot: &Slot,
         metrics: result.metrics.clone(),
         authenticated: result.authenticated,
         slot: slot.clone(),
-        ended: result.ended(),
+        ended,
     });
-    object.version = index;
+    object.version = row.index;
 }

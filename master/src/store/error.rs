@@ -23,6 +23,12 @@ pub enum StoreError {
         data.display()
     )]
     Empty { data: PathBuf },
+    /// The directory is a backup.
+    #[error("{} is a backup and no data directory: perigee-master restore --from {} --data DIR", data.display(), data.display())]
+    Backup { data: PathBuf },
+    /// A restore was cut off, or is asked for where none was begun.
+    #[error("a restore into {} was begun and not ended: run perigee-master restore once more", data.display())]
+    Unfinished { data: PathBuf },
     /// `--new-installation` where there is a store.
     #[error("{} holds a store already: leave out --new-installation, or move the directory away", data.display())]
     NotEmpty { data: PathBuf },

@@ -28,11 +28,17 @@ pub(super) fn sync_directory(path: &Path) -> Result<(), StoreError> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(io(path, "sync directory"))
 }
 
+/// So much of a large file is made durable at once: a commit of the journal on the same disk waits behind no more.
+const SYNC_EVERY: usize = 1024 * 1024;
+
 /// Replaces `path` by `bytes`; durable when it returns.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let beside = beside(path);
     let mut file = File::create(&beside).map_err(io(&beside, "create"))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io(&beside, "write"))?;
+    for part in bytes.chunks(SYNC_EVERY) {
+        file.write_all(part).and_then(|()| file.sync_data()).map_err(io(&beside, "write"))?;
+    }
+    file.sync_all().map_err(io(&beside, "write"))?;
     drop(file);
     fs::rename(&beside, path).map_err(io(path, "replace"))?;
     sync_directory(parent(path))

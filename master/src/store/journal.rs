@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, TryRecvError};
 
 use seglog::{Bounds, Damage, Item, Log, Recovery};
 use shared::name::JournalIndex;
@@ -123,7 +123,7 @@ pub(super) fn replay(
             Read::Damage(damage) if damage.before.is_some_and(|before| before <= covered.0) => {}
             Read::Damage(damage) => suspected = Some(damage),
             Read::Rows(rows) => {
-                let follows = rows.first().is_some_and(|row| row.index.0 == status.head.0.saturating_add(1));
+                let follows = rows.first().is_some_and(|row| row.follows(status.head));
                 if let Some(damage) = suspected.take().filter(|_| !follows) {
                     return Err(StoreError::Lost { damage });
                 }
@@ -144,12 +144,7 @@ pub(super) fn replay(
 fn fold(status: &mut Status, row: &Row, revisions: &Revisions) -> Result<(), StoreError> {
     let catalog = match &row.entry {
         Entry::Activate(activate) => Some(revisions.load(&activate.digest)?),
-        Entry::Genesis(_)
-        | Entry::Claim(_)
-        | Entry::Presence(_)
-        | Entry::Batch(_)
-        | Entry::Drained(_)
-        | Entry::Snapshot(_) => None,
+        _ => None,
     };
     status.fold(row, &row.items(), catalog.as_ref());
     Ok(())
@@ -177,13 +172,27 @@ pub(super) struct Writer {
 impl Writer {
     /// Works until nobody can ask any more.
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
-        while let Ok(job) = jobs.recv() {
+        let mut trim: Option<Trim> = None;
+        loop {
+            let job = match trim {
+                None => jobs.recv().ok(),
+                Some(asked) => match jobs.try_recv() {
+                    Ok(job) => Some(job),
+                    Err(TryRecvError::Disconnected) => None,
+                    // A commit never waits for more than the removal of one segment.
+                    Err(TryRecvError::Empty) => {
+                        if !self.trim(asked) {
+                            trim = None;
+                            self.progress.trimming.store(false, Ordering::Release);
+                        }
+                        continue;
+                    }
+                },
+            };
             match job {
-                Job::Append(commit) => self.append(&commit),
-                Job::Trim(trim) => {
-                    self.trim(trim);
-                    self.progress.trimming.store(false, Ordering::Release);
-                }
+                None => break,
+                Some(Job::Append(commit)) => self.append(&commit),
+                Some(Job::Trim(asked)) => trim = Some(asked),
             }
         }
     }
@@ -209,18 +218,38 @@ impl Writer {
         let _ = self.done.send(Done::Committed { last });
     }
 
-    fn trim(&mut self, trim: Trim) {
-        let wanted = self.log.trim_keeping(trim.reached.min(trim.wanted).0, trim.ring_bytes);
-        let forced = self.log.trim_keeping(trim.reached.0, trim.most_bytes);
-        match wanted.and_then(|wanted| forced.map(|forced| (wanted, forced))) {
-            Ok((0, 0)) => {}
-            Ok((wanted, 0)) => tracing::debug!(bytes = wanted, first = self.log.first(), "trimmed the journal"),
-            Ok((_, forced)) => tracing::warn!(
-                bytes = forced,
-                first = self.log.first(),
-                "the journal is at its bound: rows were removed that a writer has not sent yet"
-            ),
-            Err(error) => tracing::warn!(%error, "the journal could not be trimmed"),
+    /// Removes the oldest segment that may go; whether there may be more.
+    fn trim(&mut self, trim: Trim) -> bool {
+        let wanted = self.log.trim_oldest(trim.reached.min(trim.wanted).0, trim.ring_bytes);
+        let removed = match wanted {
+            Ok(None) => {
+                self.log.trim_oldest(trim.reached.0, trim.most_bytes).map(|forced| forced.map(|bytes| (bytes, true)))
+            }
+            Ok(Some(bytes)) => Ok(Some((bytes, false))),
+            Err(error) => Err(error),
+        };
+        let first = self.log.first();
+        match removed {
+            Ok(None) => return false,
+            Ok(Some((bytes, false))) => {
+                if trim.aged {
+                    self.progress.for_age.store(true, Ordering::Release);
+                }
+                tracing::debug!(bytes, first, "trimmed the journal");
+            }
+            Ok(Some((bytes, true))) => {
+                self.progress.for_age.store(false, Ordering::Release);
+                tracing::warn!(
+                    bytes,
+                    first,
+                    "the journal is at its bound: rows were removed that a writer has not sent yet"
+                );
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the journal could not be trimmed");
+                return false;
+            }
         }
+        true
     }
 }

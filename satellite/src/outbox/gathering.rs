@@ -7,31 +7,30 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shared::defect::{Defect, Defects};
-use shared::delivery::{BatchBuilder, BatchHeader, GapRecord};
+use shared::delivery::{BatchBuilder, BatchHeader, GapRecord, reason};
 use shared::name::{Generation, RunId, Sequence, Timeline};
 use shared::result::CheckResult;
 use shared::time::Monotonic;
 
+use super::gap::Span;
 use super::run::Place;
-use crate::command::{Command, SpooledBatch};
+use crate::command::{Command, Limits, SpooledBatch};
 
 /// A batch waits this long after its first result for more.
 pub const LINGER: Duration = Duration::from_millis(10);
 /// After a failed append or read the next attempt comes this much later.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// Batches that could not be appended are held up to this many bytes; beyond, the oldest become a gap record (`spool-full`).
-pub const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// One append holds about this much at most; the rest goes with the next one.
+/// One append holds about this much at most, or an eighth of the spool's bound less a batch; the rest goes with the next one.
 pub const APPEND_BYTES: usize = 4 * 1024 * 1024;
-
-/// Reason of a gap record: memory and volume were full.
-const SPOOL_FULL: &str = "spool-full";
+/// What the last batch of an append may add to that.
+const BATCH_SLACK: usize = 128 * 1024;
 
 /// A closed batch that is not on the volume yet.
 #[derive(Debug)]
 struct Waiting {
     place: Place,
     gap: bool,
+    span: Span,
     batch: SpooledBatch,
 }
 
@@ -45,9 +44,14 @@ pub struct Gathering {
     /// Sequences of the batch being gathered: above the first, up to the last.
     after: Sequence,
     last: Sequence,
+    span: Span,
     since: Option<Monotonic>,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
+    /// Batches that could not be appended are held up to so many bytes; beyond, the oldest become a gap record.
+    waiting_bytes_max: usize,
+    append_bytes: usize,
+    given_up: u64,
     /// So many of the first in `waiting` are being appended.
     appending: usize,
     retry: Option<Monotonic>,
@@ -67,9 +71,13 @@ impl Gathering {
             builder: BatchBuilder::default(),
             after: last,
             last,
+            span: Span::default(),
             since: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            waiting_bytes_max: Limits::DEFAULT.memory,
+            append_bytes: APPEND_BYTES,
+            given_up: 0,
             appending: 0,
             retry: None,
             flushing: false,
@@ -80,6 +88,13 @@ impl Gathering {
 
     pub(super) fn set_defects(&mut self, defects: Defects) {
         self.defects = defects;
+    }
+
+    /// Sets the bounds of memory, and of an append by those of the volume.
+    pub fn set_limits(&mut self, limits: &Limits) {
+        let eighth = usize::try_from(limits.segment_bytes()).unwrap_or(APPEND_BYTES);
+        self.waiting_bytes_max = limits.memory;
+        self.append_bytes = eighth.saturating_sub(BATCH_SLACK).clamp(1, APPEND_BYTES);
     }
 
     /// Results from here on were made under this. A batch never mixes two.
@@ -100,6 +115,7 @@ impl Gathering {
     /// Takes a result, which gets the next sequence.
     pub fn push(&mut self, now: Monotonic, result: &CheckResult) {
         self.last = Sequence(self.last.0.saturating_add(1));
+        self.span.add(result.ended());
         self.builder.push(result);
         self.since.get_or_insert(now);
         if self.builder.is_full() {
@@ -114,10 +130,10 @@ impl Gathering {
 
     /// A batch that says only that results are gone.
     #[must_use]
-    pub fn gap(&self, place: Place, first: Sequence, last: Sequence, reason: &str) -> Bytes {
+    pub fn gap(&self, place: Place, gap: &GapRecord) -> Bytes {
         let mut builder = BatchBuilder::default();
-        builder.push_gap(&GapRecord { first, last, reason: reason.to_owned(), from: None, to: None });
-        Bytes::from(builder.finish(&self.header(place, first, last)))
+        builder.push_gap(gap);
+        Bytes::from(builder.finish(&self.header(place, gap.first, gap.last)))
     }
 
     fn close(&mut self) {
@@ -130,32 +146,45 @@ impl Gathering {
         let bytes = Bytes::from(self.builder.finish(&header));
         self.after = last;
         self.waiting_bytes = self.waiting_bytes.saturating_add(bytes.len());
-        self.waiting.push_back(Waiting { place: self.place, gap: false, batch: SpooledBatch { first, last, bytes } });
-        while self.waiting_bytes > WAITING_BYTES_MAX && self.give_up_oldest() {}
+        let batch = SpooledBatch { first, last, bytes };
+        self.waiting.push_back(Waiting { place: self.place, gap: false, span: std::mem::take(&mut self.span), batch });
+        while self.waiting_bytes > self.waiting_bytes_max && self.give_up_oldest() {}
     }
 
-    /// Turns the oldest batch that is not just being appended into a gap record, or adds the next one to such a record.
+    /// Turns the oldest batch that is not just being appended into a gap record, or adds the next one to such a record. A record whose
+    /// successor belongs to another run stays as it is; of those there are no more than runs.
     fn give_up_oldest(&mut self) -> bool {
-        let at = self.appending;
+        let can = |at: &usize| {
+            let next = self.waiting.get(at + 1);
+            self.waiting.get(*at).is_some_and(|one| !one.gap || next.is_some_and(|next| next.place == one.place))
+        };
+        let Some(at) = (self.appending..self.waiting.len()).find(can) else { return false };
         let Some(oldest) = self.waiting.get(at) else { return false };
-        let (place, first, mut last) = (oldest.place, oldest.batch.first, oldest.batch.last);
-        if oldest.gap {
-            match self.waiting.get(at + 1).filter(|next| next.place == place) {
-                Some(next) => last = next.batch.last,
-                None => return false,
-            }
-            if let Some(next) = self.waiting.remove(at + 1) {
-                self.waiting_bytes = self.waiting_bytes.saturating_sub(next.batch.bytes.len());
-            }
+        let (place, first, mut last, mut span) = (oldest.place, oldest.batch.first, oldest.batch.last, oldest.span);
+        let mut lost = if oldest.gap { 0 } else { count(&oldest.batch) };
+        if oldest.gap
+            && let Some(next) = self.waiting.remove(at + 1)
+        {
+            self.waiting_bytes = self.waiting_bytes.saturating_sub(next.batch.bytes.len());
+            last = next.batch.last;
+            span.join(next.span);
+            lost = if next.gap { 0 } else { count(&next.batch) };
         }
-        let bytes = self.gap(place, first, last, SPOOL_FULL);
+        self.given_up = self.given_up.saturating_add(lost);
+        let reason = reason::SPOOL_FULL.to_owned();
+        let bytes = self.gap(place, &GapRecord { first, last, reason, from: span.from, to: span.to });
         if let Some(oldest) = self.waiting.get_mut(at) {
             self.waiting_bytes =
                 self.waiting_bytes.saturating_sub(oldest.batch.bytes.len()).saturating_add(bytes.len());
-            oldest.gap = true;
-            oldest.batch = SpooledBatch { first, last, bytes };
+            *oldest = Waiting { place, gap: true, span, batch: SpooledBatch { first, last, bytes } };
         }
         true
+    }
+
+    /// Results given up since the start.
+    #[must_use]
+    pub fn given_up(&self) -> u64 {
+        self.given_up
     }
 
     /// When [`Gathering::next_append`] has something to give.
@@ -184,7 +213,7 @@ impl Gathering {
         let place = self.waiting.front()?.place;
         let mut bytes = 0;
         let fits = |waiting: &&Waiting| {
-            let fits = waiting.place == place && bytes < APPEND_BYTES;
+            let fits = waiting.place == place && bytes < self.append_bytes;
             bytes += waiting.batch.bytes.len();
             fits
         };
@@ -244,4 +273,8 @@ impl Gathering {
     pub fn gaps_waiting(&self) -> usize {
         self.waiting.iter().filter(|waiting| waiting.gap).count()
     }
+}
+
+fn count(batch: &SpooledBatch) -> u64 {
+    batch.last.0.saturating_sub(batch.first.0).saturating_add(1)
 }

@@ -10,9 +10,11 @@ use shared::result::CheckResult;
 use shared::state::CheckState;
 use shared::time::Timestamp;
 
-use super::gathering::{LINGER, WAITING_BYTES_MAX};
+use super::gathering::LINGER;
 use super::*;
-use crate::command::SpooledBatch;
+use crate::command::{Limits, SpooledBatch};
+
+const WAITING_BYTES_MAX: usize = Limits::DEFAULT.memory;
 
 fn result(output: &str) -> CheckResult {
     CheckResult {
@@ -324,13 +326,21 @@ fn what_the_spool_lost_takes_its_place_in_the_window() {
     // Every other sequence can be read, and one more behind the last room.
     let readable = (1..=batches).map(|n| batch(1, 2 * n, 2 * n)).collect();
     let through = Sequence(2 * batches + 5);
-    outbox.handle_read(at(1), read, &ReadBatches { batches: readable, through, trimmed_below: Sequence(0) });
+    outbox.handle_read(
+        at(1),
+        read,
+        &ReadBatches { batches: readable, through, trimmed_below: Sequence(0), ..ReadBatches::default() },
+    );
     let first = sent(&mut outbox);
     assert_eq!(first.len(), WINDOW_BATCHES);
     outbox.handle_ack(at(2), position(1, batches));
     let (read, _, from) = read_of(&orders(&mut outbox)).unwrap();
     assert_eq!(from, batches + 1, "the rest is read once more");
-    outbox.handle_read(at(3), read, &ReadBatches { batches: Vec::new(), through, trimmed_below: Sequence(0) });
+    outbox.handle_read(
+        at(3),
+        read,
+        &ReadBatches { batches: Vec::new(), through, trimmed_below: Sequence(0), ..ReadBatches::default() },
+    );
     assert_eq!(sent(&mut outbox), [(Lane::Backlog, batches + 1, 2 * batches + 5)]);
 }
 
@@ -364,6 +374,33 @@ fn what_the_spool_lost_is_sent_as_a_gap() {
     assert_eq!(payloads.len(), 4);
     let seen: Vec<_> = gaps.iter().map(|gap| (gap.first.0, gap.last.0, gap.reason.as_str())).collect();
     assert_eq!(seen, [(3, 5, "spool-damaged"), (9, 12, "spool-damaged")]);
+}
+
+#[test]
+fn what_was_acknowledged_and_trimmed_is_named_to_a_master_that_does_not_have_it() {
+    let mut outbox = Outbox::new(&found(9, 0), &[found(3, 12)]);
+    outbox.handle_welcome(at(0), &[position(3, 2)]);
+    let (read, ..) = read_of(&orders(&mut outbox)).unwrap();
+    let found = ReadBatches {
+        batches: vec![batch(3, 9, 12)],
+        through: Sequence(12),
+        trimmed_below: Sequence(9),
+        ..ReadBatches::default()
+    };
+    outbox.handle_read(at(1), read, &found);
+    let sent: Vec<Bytes> = orders(&mut outbox)
+        .into_iter()
+        .filter_map(|order| match order {
+            Command::Send { lane: Lane::Backlog, payload } => Some(payload),
+            _ => None,
+        })
+        .collect();
+    let (header, body) = decode_header(&sent[0]).unwrap();
+    let items = decode_items(&header, body).unwrap();
+    assert!(
+        matches!(&items[..], [BatchItem::Gap(gap)] if gap.first.0 == 3 && gap.last.0 == 8 && gap.reason == shared::delivery::LOST_BY_RESTORE)
+    );
+    assert_eq!(decode_header(&sent[1]).unwrap().0.first, Sequence(9));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use shared::assignment::Carried;
-use shared::name::{CheckId, Generation, InstanceId};
+use shared::name::{CheckId, Generation, InstanceId, Timeline};
 
 use super::Scheduler;
 use crate::clock::Now;
@@ -29,7 +29,12 @@ pub struct Status {
     pub undelivered: u64,
     pub spool_bytes: u64,
     pub memory_only: bool,
+    pub spool_full: bool,
+    pub given_up: u64,
     pub offset_ms: Option<i64>,
+    pub slew_ms: i64,
+    /// Times its wall clock was set since it began.
+    pub clock_steps: u64,
 }
 
 impl Scheduler {
@@ -53,10 +58,20 @@ impl Scheduler {
             results: self.results,
             runs: self.outbox.run_count(),
             undelivered: self.outbox.undelivered(),
-            spool_bytes: self.spool_bytes,
+            spool_bytes: self.room.held,
             memory_only: self.outbox.memory_only(),
+            spool_full: self.outbox.is_full(),
+            given_up: self.outbox.given_up(),
             offset_ms: self.clock.offset_ms(now),
+            slew_ms: self.clock.slew_ms(now.monotonic),
+            clock_steps: self.steps.steps().last().map_or(0, |step| step.number),
         }
+    }
+
+    /// Timeline of the checks owned, and of the keys of their states.
+    #[must_use]
+    pub fn timeline(&self) -> Option<Timeline> {
+        self.roster.timeline()
     }
 
     /// Newest state of each check.

@@ -140,11 +140,15 @@ impl Roster {
     pub fn assign(&mut self, now: Timestamp, timeline: Timeline, first_check: CheckId, assignment: Assignment) {
         if self.timeline != Some(timeline) {
             // Grants and keys of another timeline mean nothing here; ids from the first new one on may mean other objects.
-            self.flights.values_mut().for_each(|flying| *flying = Flying::Void);
             self.states.retain(|id, _| *id < first_check);
             self.said.retain(|id, _| *id < first_check);
             self.states.values_mut().for_each(|known| known.key = Default::default());
             self.timeline = Some(timeline);
+            self.assignment.checks.retain(|id, _| *id < first_check);
+            // Whoever has such an id now is new here; what is executed under it must not hold its place.
+            let others: Vec<CheckId> = self.duties.range(first_check..).map(|(id, _)| *id).collect();
+            others.into_iter().for_each(|id| self.drop_duty(id));
+            self.carry_over(&assignment);
         }
         let old = std::mem::replace(&mut self.assignment, assignment);
         let gone: Vec<CheckId> =
@@ -159,6 +163,27 @@ impl Roster {
         let ids: Vec<CheckId> = self.assignment.checks.keys().copied().collect();
         for id in ids {
             self.take(now, id, old.checks.get(&id));
+        }
+    }
+
+    /// What is executed goes on under the grants of another timeline where the question is the same: somebody was asked, and what they
+    /// answer is not thrown away. Everything else that flies is good for nothing there.
+    fn carry_over(&mut self, next: &Assignment) {
+        for (id, check) in &mut self.assignment.checks {
+            if let Some(next) = next.checks.get(id).filter(|next| next.check == check.check) {
+                check.grant = next.grant;
+            }
+        }
+        for flying in self.flights.values_mut() {
+            let Flying::Due(flight) = flying else {
+                *flying = Flying::Void;
+                continue;
+            };
+            let own = self.assignment.checks.get(&flight.check);
+            match own.filter(|own| next.checks.get(&flight.check).is_some_and(|next| next.check == own.check)) {
+                Some(own) => flight.grant = own.grant,
+                None => *flying = Flying::Void,
+            }
         }
     }
 

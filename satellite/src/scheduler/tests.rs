@@ -1,5 +1,6 @@
 //! The brain on inputs made by hand, step by step. Time is a number.
 
+mod clocks;
 mod daemons;
 mod faults;
 mod states;
@@ -154,7 +155,7 @@ fn heartbeats_measure_the_offset_by_their_answers() {
     });
     let sent = heartbeat.expect("the first follows the welcome").clock;
     world.pass(Duration::from_millis(40));
-    let master = Timestamp::from_millis(sent.as_millis() + 20 + 1500);
+    let master = Timestamp::from_millis(sent.as_millis() + 20 + 90);
     world.hear(ToSatellite::ClockReply(ClockReply { sent, master }));
     // The welcome's round trip was shorter: it still counts.
     assert_eq!(world.brain.status(world.now).offset_ms, Some(0));
@@ -215,6 +216,28 @@ fn what_was_asked_under_an_ended_grant_is_told_under_it_and_makes_no_state() {
     assert_eq!((told[1].grant.0, told[1].after.state), (check(1).grant.0 + 1, State::Ok));
     assert_eq!(world.state(1).state.state, State::Ok);
     assert_eq!(world.state(1).key.grant, told[1].grant);
+}
+
+#[test]
+fn what_is_executed_while_the_timeline_changes_counts_in_the_new_one_where_the_check_is_the_same() {
+    for (first_check, counts) in [(2, true), (1, false)] {
+        let mut world = World::assigned(&[check(1)]);
+        world.pass(Duration::from_secs(30));
+        world.brain.handle_timeout(world.now);
+        world.settle();
+        assert_eq!(world.probes.len(), 1);
+        let regranted = AssignedCheck { grant: Grant(900), ..check(1) };
+        world.brain.handle_assignment(world.now, Timeline(78), CheckId(first_check), assignment(2, &[regranted]));
+        world.answer(State::Critical);
+        let known = world.brain.roster.states().get(&CheckId(1));
+        assert_eq!(
+            known.map(|known| (known.state.state, known.key.grant)),
+            counts.then_some((State::Critical, Grant(900)))
+        );
+        // Either way it is asked again in its turn.
+        world.run_for(minutes(2), |_| State::Ok);
+        assert_eq!(world.state(1).state.state, State::Ok);
+    }
 }
 
 #[test]

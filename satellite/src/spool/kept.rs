@@ -47,7 +47,14 @@ impl Assignments {
                 .and_then(|()| fs::rename(&beside, &previous))
                 .with_context(|| format!("cannot keep {}", previous.display()))?;
         }
-        sealed::write(&current, TAG, FORMAT, &content).with_context(|| format!("cannot write {}", current.display()))
+        sealed::write(&current, TAG, FORMAT, &content)
+            .with_context(|| format!("cannot write {}", current.display()))?;
+        // The first of all has nothing before it: a second copy, so that damage to one never means to start without checks.
+        if !previous.exists() {
+            sealed::write(&previous, TAG, FORMAT, &content)
+                .with_context(|| format!("cannot write {}", previous.display()))?;
+        }
+        Ok(())
     }
 
     /// The newest assignment of this slot that can be believed.

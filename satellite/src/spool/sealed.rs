@@ -2,7 +2,7 @@
 //! holds. Decides when a file is believed; knows nothing of what it says.
 //!
 //! ```text
-//! file = tag [u8; 4] | format version u8 | CRC-32 of the content u32, big-endian | content
+//! file = tag [u8; 4] | format version u8 | CRC-32 of tag, version and content u32, big-endian | content
 //! ```
 
 use std::fs::{self, File};
@@ -40,12 +40,20 @@ pub fn write(path: &Path, tag: [u8; 4], version: u8, content: &[u8]) -> io::Resu
     let mut head = Vec::with_capacity(HEAD_BYTES);
     head.extend_from_slice(&tag);
     head.push(version);
-    head.extend_from_slice(&crc32fast::hash(content).to_be_bytes());
+    head.extend_from_slice(&checksum(tag, version, content).to_be_bytes());
     file.write_all(&head)?;
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&beside, path)?;
     sync_directory_of(path)
+}
+
+fn checksum(tag: [u8; 4], version: u8, content: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&tag);
+    hasher.update(&[version]);
+    hasher.update(content);
+    hasher.finalize()
 }
 
 /// Makes the names in the directory of `path` durable.
@@ -76,11 +84,12 @@ pub fn read(path: &Path, tag: [u8; 4], version: u8) -> Result<Vec<u8>, SealError
     if [a, b, c, d] != tag {
         return Err(SealError::Damaged("it is of another kind"));
     }
+    // First, so that a damaged version is not taken for a later one.
+    if u32::from_be_bytes(crc) != checksum(tag, found, content) {
+        return Err(SealError::Damaged("its checksum does not hold"));
+    }
     if found > version {
         return Err(SealError::Newer(found));
-    }
-    if u32::from_be_bytes(crc) != crc32fast::hash(content) {
-        return Err(SealError::Damaged("its checksum does not hold"));
     }
     Ok(content.to_vec())
 }

@@ -19,6 +19,12 @@ pub fn tell(directory: &Path, status: &[u8]) -> Result<()> {
     fs::rename(&beside, &path).with_context(|| format!("cannot replace {}", path.display()))
 }
 
+/// What a process told that is gone: whoever takes its directory holds its lock, and must not speak for it.
+pub fn forget(directory: &Path) {
+    // If it cannot be removed, an operator sees a dead process beside the living one, and nothing else is wrong.
+    let _ = fs::remove_file(directory.join(NAME));
+}
+
 /// What every living process of the volume tells.
 ///
 /// # Errors

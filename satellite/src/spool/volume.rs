@@ -6,34 +6,21 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use seglog::{Item, Log, Options};
-use shared::delivery::{BatchItem, decode_header, decode_items};
+use seglog::Medium;
 use shared::name::{InstallationId, InstanceId, RunCounter, RunId, Sequence, Slot, Timeline};
 
-use crate::command::{FoundRun, KeptStates};
+use crate::command::{Extent, FoundRun, KeptStates};
+use crate::spool::held::RunLog;
 use crate::spool::sealed::{self, SealError};
+use crate::spool::status;
 
-/// Kind of log a run is.
-const RUN_TAG: [u8; 4] = *b"run1";
-/// Segments are this long: what is acknowledged goes in steps of it, and finding a place in one costs reading it.
-const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 const STATES_TAG: [u8; 4] = *b"PGST";
 const COUNTER_TAG: [u8; 4] = *b"PGCT";
 /// Version of both files.
 const FORMAT: u8 = 1;
-
-/// One run on disk.
-#[derive(Debug)]
-pub struct RunLog {
-    /// Its place among the runs of the slot.
-    pub counter: RunCounter,
-    /// Its records: batches by their last sequence.
-    pub log: Log,
-    /// Its directory.
-    pub path: PathBuf,
-}
 
 /// One process's directory, locked by us.
 #[derive(Debug)]
@@ -51,13 +38,7 @@ impl Holding {
     /// The runs as the brain wants them.
     #[must_use]
     pub fn found(&self) -> Vec<FoundRun> {
-        let found = |(run, held): (&RunId, &RunLog)| FoundRun {
-            run: *run,
-            counter: held.counter,
-            first: Sequence(held.log.first()),
-            last: Sequence(held.log.published()),
-        };
-        self.runs.iter().map(found).collect()
+        self.runs.iter().map(|(run, held)| held.found(*run)).collect()
     }
 }
 
@@ -79,6 +60,8 @@ pub struct Survey {
 pub struct Volume {
     root: PathBuf,
     owner: String,
+    segment_bytes: u64,
+    medium: Arc<dyn Medium>,
 }
 
 /// Makes a directory and those above it, durably.
@@ -136,10 +119,25 @@ impl Volume {
     ///
     /// # Errors
     /// When the directory cannot be made.
-    pub fn open(data: &Path, installation: &InstallationId, slot: &Slot) -> Result<Self> {
+    pub fn open(
+        data: &Path,
+        (installation, slot): (&InstallationId, &Slot),
+        segment_bytes: u64,
+        medium: Arc<dyn Medium>,
+    ) -> Result<Self> {
         let root = data.join("spool");
         create_directory(&root)?;
-        Ok(Self { root, owner: format!("{installation}/{}/{}", slot.region, slot.number) })
+        Ok(Self { root, owner: format!("{installation}/{}/{}", slot.region, slot.number), segment_bytes, medium })
+    }
+
+    /// How much others and we may still write to it, and its size.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn room(&self) -> Result<(u64, u64)> {
+        let told =
+            rustix::fs::statvfs(&self.root).with_context(|| format!("cannot ask about {}", self.root.display()))?;
+        Ok((told.f_bavail.saturating_mul(told.f_frsize), told.f_blocks.saturating_mul(told.f_frsize)))
     }
 
     /// Held while a directory appears or is looked at, for moments only.
@@ -209,16 +207,17 @@ impl Volume {
     /// When it cannot be read.
     pub fn adopt(&self, path: PathBuf) -> Result<Option<Holding>> {
         let Some(lock) = try_lock(&path.join("lock"))? else { return Ok(None) };
+        status::forget(&path);
         let mut holding = Holding { path: path.clone(), runs: BTreeMap::new(), incomplete: false, _lock: lock };
         for name in names(&path)? {
             let Some((counter, run)) = run_name(&name) else { continue };
             let path = path.join(&name);
-            match open_run(&path) {
-                Ok(log) => {
-                    holding.runs.insert(run, RunLog { counter, log, path });
+            match RunLog::open(path.clone(), (counter, run), self.segment_bytes, true, &self.medium) {
+                Ok(held) => {
+                    holding.runs.insert(run, held);
                 }
                 Err(error) => {
-                    tracing::error!(path = %path.display(), "a run is left where it is: {error}");
+                    tracing::error!(path = %path.display(), "a run is left where it is: {error:#}");
                     holding.incomplete = true;
                 }
             }
@@ -250,25 +249,21 @@ impl Volume {
     }
 }
 
-fn open_run(path: &Path) -> Result<Log, seglog::Error> {
-    let options = Options { segment_bytes: SEGMENT_BYTES, ..Options::new(RUN_TAG) };
-    let (log, recovery) = Log::open(path, options)?;
-    for damage in &recovery.damages {
-        tracing::warn!(path = %path.display(), ?damage, "part of a run cannot be read; it becomes a gap");
-    }
-    Ok(log)
-}
-
 impl Holding {
     /// Opens a new run in this directory.
     ///
     /// # Errors
     /// When the directory cannot be made.
-    pub fn open_run(&mut self, run: RunId, counter: RunCounter) -> Result<FoundRun> {
+    pub fn open_run(&mut self, run: RunId, counter: RunCounter, volume: &Volume) -> Result<FoundRun> {
         let path = self.path.join(format!("{:020}-{run}", counter.0));
-        let log = open_run(&path)?;
-        self.runs.insert(run, RunLog { counter, log, path });
+        let held = RunLog::open(path, (counter, run), volume.segment_bytes, false, &volume.medium)?;
+        self.runs.insert(run, held);
         Ok(FoundRun { run, counter, first: Sequence(1), last: Sequence(0) })
+    }
+
+    /// What lies where.
+    pub fn extents(&mut self) -> Vec<Extent> {
+        self.runs.iter_mut().map(|(run, held)| Extent { run: *run, pieces: held.pieces() }).collect()
     }
 
     /// Removes a run and everything in it.
@@ -277,8 +272,9 @@ impl Holding {
     /// When the system refuses.
     pub fn remove_run(&mut self, run: RunId) -> Result<()> {
         if let Some(held) = self.runs.remove(&run) {
-            drop(held.log);
-            fs::remove_dir_all(&held.path).with_context(|| format!("cannot remove {}", held.path.display()))?;
+            let path = held.path().to_owned();
+            drop(held);
+            fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
         Ok(())
     }
@@ -324,34 +320,9 @@ impl Holding {
         }
         for (run, held) in &self.runs {
             let covered = kept.covered.get(run).copied().unwrap_or_default();
-            if let Err(error) = fold_run(&held.log, covered, timeline, known) {
-                tracing::warn!(path = %held.path.display(), "states may be older than this run: {error}");
+            if let Err(error) = held.fold(covered, timeline, known) {
+                tracing::warn!(path = %held.path().display(), "states may be older than this run: {error}");
             }
         }
     }
-}
-
-fn fold_run(
-    log: &Log,
-    covered: Sequence,
-    timeline: Option<Timeline>,
-    known: &mut KeptStates,
-) -> Result<(), seglog::Error> {
-    let from = covered.0.saturating_add(1).max(log.first());
-    let mut reader = log.read(from)?;
-    while let Some(item) = reader.next()? {
-        let Item::Record { payload, .. } = item else { continue };
-        let Ok((header, body)) = decode_header(&payload) else { continue };
-        if timeline.is_some_and(|timeline| timeline != header.timeline) {
-            continue;
-        }
-        let Ok(items) = decode_items(&header, body) else { continue };
-        for item in items {
-            if let BatchItem::Result(sequence, result) = item {
-                known.take_result(header.counter, sequence, &result);
-            }
-        }
-        known.timeline = header.timeline;
-    }
-    Ok(())
 }

@@ -4,6 +4,7 @@
 use crate::medium::Medium;
 use crate::segment::Segment;
 use crate::{Error, Reader};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -30,6 +31,19 @@ impl Bounds {
     /// The lowest index that may still be held; everything below was trimmed. 1 for a log never trimmed.
     pub fn first(&self) -> u64 {
         self.first.load(Ordering::Acquire)
+    }
+
+    /// The files of the segments at this moment, oldest first, with how much of each is durable: what a copy is made of. Bytes are only
+    /// ever added behind that; whoever opens a file keeps it, trimmed or not.
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        self.segments().iter().map(|segment| (segment.path.clone(), segment.length())).collect()
+    }
+
+    /// Bytes of the segments that may hold records above `index`.
+    pub fn bytes_above(&self, index: u64) -> u64 {
+        let segments = self.segments();
+        let above = segments.iter().filter(|segment| segment.limit() > index);
+        above.fold(0, |sum, segment| sum.saturating_add(segment.size()))
     }
 
     /// A reader that begins at `from`, as [`Reader::open`].
@@ -68,8 +82,7 @@ impl Bounds {
         if !segments.is_empty() {
             segments.remove(0);
         }
-        if let Some(oldest) = segments.first() {
-            self.first.store(oldest.prior.saturating_add(1), Ordering::Release);
-        }
+        let first = segments.first().map_or(self.published(), |oldest| oldest.prior).saturating_add(1);
+        self.first.store(first, Ordering::Release);
     }
 }

@@ -10,11 +10,11 @@
 //! ```text
 //! 00000000000000000101-00000003deadbeef.seg        first index (20 decimal digits) - mark (16 hexadecimal digits)
 //!
-//! segment   0      8     10      11      12    16      24      32     40         60      64
-//!           ├──────┼──────┼───────┼───────┼─────┼───────┼───────┼──────┼──────────┼───────┼────────┬────────┬──
-//!           │magic │ver-  │after  │reser- │tag  │first  │prior  │mark  │reserved  │CRC of │record  │record  │…
-//!           │8     │sion 2│fail. 1│ved 1  │4    │index 8│8      │8     │20        │0..60 4│        │        │
-//!           └──────┴──────┴───────┴───────┴─────┴───────┴───────┴──────┴──────────┴───────┴────────┴────────┴──
+//! segment   0      8     10      11      12    16      24      32     40      48         60      64
+//!           ├──────┼──────┼───────┼───────┼─────┼───────┼───────┼──────┼───────┼──────────┼───────┼────────┬──
+//!           │magic │ver-  │after  │reser- │tag  │first  │prior  │mark  │owner  │reserved  │CRC of │record  │…
+//!           │8     │sion 2│fail. 1│ved 1  │4    │index 8│8      │8     │8      │12        │0..60 4│        │
+//!           └──────┴──────┴───────┴───────┴─────┴───────┴───────┴──────┴───────┴──────────┴───────┴────────┴──
 //!
 //! record    0      8       16        24      28        32      33        36      40
 //!           ├──────┼───────┼─────────┼───────┼─────────┼───────┼─────────┼───────┼──────────────────┤
@@ -25,10 +25,12 @@
 //!
 //! - *magic* is `89 53 45 47 4c 4f 47 0a`. Segment *version* and record *version* are 1. The segment header keeps
 //!   this shape in every version, so that any version can refuse any other by name.
-//! - *tag* says what kind of log this is. *first* is the index of the record the segment was made for.
+//! - *tag* says what kind of log this is, *owner* which one of them: a segment of another log of the kind that came here by
+//!   a copy is left alone and named. *first* is the index of the record the segment was made for.
 //! - *prior* is the last index published before the segment was made. **What an older segment holds beyond it is void.**
 //!   *after failure* is 1 if the predecessor was given up and may hold such records.
-//! - *mark* names the segment: the high half counts the segments of this log, the low half is random. It orders the
+//! - *mark* names the segment: the high half counts the segments of this log, the low half is random (where the log has an owner,
+//!   the upper half of that is the owner's). It orders the
 //!   segments (names are for people: after a failure a younger segment may begin at an older index), and it stands in
 //!   every record, so that a record is believed only in its own segment: not in a stale block of another file, and not in
 //!   a payload that was made to look like one. It is also what resynchronisation looks for.
@@ -61,6 +63,10 @@
 //! segment that is damaged, or cannot be cut or confirmed, is left as it is and followed by a new one. Without a successor
 //! the group that failed last cannot be told from one that was never reported: it comes back if it is whole on disk.
 //!
+//! Nor can an unfinished write at the end be told from durable records that were damaged later: `Recovery::end_in_doubt` says
+//! that something stood there. A log that is only read from here on (`Options::frozen`) is not cut, so that the next
+//! opening finds the same doubt.
+//!
 //! A torn group leaves at most its beginning. Should a file system persist a later page of it and not an earlier one,
 //! the records behind the hole are kept and the hole is reported as damage: a false gap is safe, a silent one is not.
 
@@ -80,6 +86,7 @@ mod segment;
 
 pub use bounds::Bounds;
 pub use error::Error;
-pub use log::{DEFAULT_RECORD_BYTES, Log, MAX_SEGMENT_BYTES, Options};
+pub use log::{DEFAULT_RECORD_BYTES, Extent, Log, MAX_SEGMENT_BYTES, Options};
+pub use medium::{Disk, Medium};
 pub use reader::{Item, Reader};
 pub use recovery::{Damage, Recovery};

@@ -35,12 +35,27 @@ pub struct Options {
     pub record_bytes: u32,
     /// What kind of log this is; a segment with another tag is refused by name.
     pub tag: [u8; 4],
+    /// Which log of that kind this is; segments of another one are left alone. 0 where there is only one.
+    pub owner: u64,
+    /// Nothing will be appended: what is unfinished at the end is neither cut nor removed. Appending all the same begins a segment.
+    pub frozen: bool,
+}
+
+/// One segment as far as it is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Its records have indexes above this.
+    pub after: u64,
+    /// And up to this.
+    pub last: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
 }
 
 impl Options {
-    /// Segments of 64 MiB, records up to 8 MiB.
+    /// Segments of 64 MiB, records up to 8 MiB, the only log of its kind, to be written.
     pub fn new(tag: [u8; 4]) -> Self {
-        Options { segment_bytes: MAX_SEGMENT_BYTES, record_bytes: DEFAULT_RECORD_BYTES, tag }
+        Options { segment_bytes: MAX_SEGMENT_BYTES, record_bytes: DEFAULT_RECORD_BYTES, tag, owner: 0, frozen: false }
     }
 
     /// Longest payload a segment has room for.
@@ -85,11 +100,12 @@ impl Log {
         Log::open_on(dir, options, Arc::new(Disk))
     }
 
-    pub(crate) fn open_on(dir: &Path, options: Options, medium: Arc<dyn Medium>) -> Result<(Log, Recovery), Error> {
+    /// The same on another medium than the disk: what a test makes fail, tear or be forgotten.
+    pub fn open_on(dir: &Path, options: Options, medium: Arc<dyn Medium>) -> Result<(Log, Recovery), Error> {
         let record_limit = options.record_limit()?;
         create_directory(dir, medium.as_ref())?;
         let lock = lock(dir)?;
-        let recovered = recovery::recover(dir, options.tag, &medium)?;
+        let recovered = recovery::recover(dir, &options, &medium)?;
         let report = recovered.report;
         let serial = recovered.segments.last().map_or(0, |newest| newest.serial());
         let given_up = !recovered.segments.is_empty() && recovered.current.is_none();
@@ -113,8 +129,10 @@ impl Log {
             random: RandomState::new(),
             _lock: lock,
         };
-        // If this fails, the next segment tries again and tells.
-        let _ = log.clear_remains();
+        if !options.frozen {
+            // If this fails, the next segment tries again and tells.
+            let _ = log.clear_remains();
+        }
         Ok((log, report))
     }
 
@@ -204,7 +222,7 @@ impl Log {
         self.clear_remains()?;
         // Used up even if the file cannot be made: its remains must not be taken for a later one.
         self.serial = self.serial.checked_add(1).ok_or_else(|| Error::Exhausted { dir: self.dir.clone() })?;
-        let mark = u64::from(self.serial) << 32 | (self.random.hash_one(self.serial) & u64::from(u32::MAX));
+        let mark = segment::mark(self.serial, self.random.hash_one(self.serial), self.options.owner);
         let header = segment::Header {
             version: segment::VERSION,
             after_failure: self.given_up,
@@ -212,6 +230,7 @@ impl Log {
             first: self.group_first,
             prior: self.published(),
             mark,
+            owner: self.options.owner,
         };
         let name = segment::file_name(header.first, mark);
         let path = self.dir.join(&name);
@@ -288,35 +307,74 @@ impl Log {
     /// As [`trim`](Log::trim), but stops before fewer than `bytes` would be left, all segments together.
     pub fn trim_keeping(&mut self, up_to: u64, bytes: u64) -> Result<u64, Error> {
         let mut freed = 0_u64;
-        let mut held = self.bytes();
-        loop {
-            // One at a time: should a crash bring a removed segment back, its successor must still be there, or the log
-            // would seem to have a hole.
-            if self.removal_unsynced {
-                self.sync_directory()?;
-            }
-            let mut segments = self.bounds.segments();
-            let Some(oldest) = segments.first().filter(|oldest| segments.len() > 1 && oldest.limit() <= up_to) else {
-                return Ok(freed);
-            };
-            held = held.saturating_sub(oldest.size());
-            if held < bytes {
-                return Ok(freed);
-            }
-            // Under the lock of the list: a reader that misses the file finds it off the list as well.
-            match self.medium.unlink(&oldest.path) {
-                Ok(()) => freed = freed.saturating_add(oldest.size()),
-                Err(refused) if refused.kind() == std::io::ErrorKind::NotFound => {}
-                Err(refused) => return Err(Error::io(&oldest.path, "remove")(refused)),
-            }
-            self.removal_unsynced = true;
-            self.bounds.remove_oldest(&mut segments);
+        while let Some(size) = self.trim_oldest(up_to, bytes)? {
+            freed = freed.saturating_add(size);
         }
+        Ok(freed)
+    }
+
+    /// One step of [`trim_keeping`](Log::trim_keeping), for a caller who has something more urgent to do in between: removes the
+    /// oldest segment at most. The bytes freed; `None` when nothing is left to remove.
+    pub fn trim_oldest(&mut self, up_to: u64, bytes: u64) -> Result<Option<u64>, Error> {
+        // One at a time: should a crash bring a removed segment back, its successor must still be there, or the log
+        // would seem to have a hole.
+        if self.removal_unsynced {
+            self.sync_directory()?;
+        }
+        let held = self.bytes();
+        let mut segments = self.bounds.segments();
+        let Some(oldest) = segments.first().filter(|oldest| segments.len() > 1 && oldest.limit() <= up_to) else {
+            return Ok(None);
+        };
+        let size = oldest.size();
+        if held.saturating_sub(size) < bytes {
+            return Ok(None);
+        }
+        // Under the lock of the list: a reader that misses the file finds it off the list as well.
+        let freed = match self.medium.unlink(&oldest.path) {
+            Ok(()) => size,
+            Err(refused) if refused.kind() == std::io::ErrorKind::NotFound => 0,
+            Err(refused) => return Err(Error::io(&oldest.path, "remove")(refused)),
+        };
+        self.removal_unsynced = true;
+        self.bounds.remove_oldest(&mut segments);
+        Ok(Some(freed))
     }
 
     /// Bytes on disk, all segments together.
     pub fn bytes(&self) -> u64 {
         self.bounds.segments().iter().fold(0, |sum, segment| sum.saturating_add(segment.size()))
+    }
+
+    /// The segments, oldest first.
+    pub fn extents(&self) -> Vec<Extent> {
+        let published = self.published();
+        let segments = self.bounds.segments();
+        let extent = |segment: &Arc<Segment>| {
+            let last = segment.limit().min(published);
+            Extent { after: segment.prior, last, bytes: segment.size() }
+        };
+        segments.iter().map(extent).collect()
+    }
+
+    /// Removes every segment, oldest first, the newest too: a crash in between leaves what a trim would. What is appended next goes on
+    /// above the last published index.
+    ///
+    /// # Errors
+    /// When the system refuses; what is left is a log.
+    pub fn erase(&mut self) -> Result<(), Error> {
+        self.trim(u64::MAX)?;
+        self.clear_remains()?;
+        self.current = None;
+        let bounds = Arc::clone(&self.bounds);
+        let mut segments = bounds.segments();
+        if let Some(newest) = segments.first() {
+            self.medium.unlink(&newest.path).map_err(Error::io(&newest.path, "remove"))?;
+            bounds.remove_oldest(&mut segments);
+        }
+        self.given_up = false;
+        drop(segments);
+        self.sync_directory()
     }
 
     /// Number of segment files.

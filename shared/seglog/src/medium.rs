@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// File operations whose failure the log must survive.
-pub(crate) trait Medium: Debug + Send + Sync {
+pub trait Medium: Debug + Send + Sync {
     /// Creates a file that must not exist yet, open for reading and writing.
     fn create(&self, path: &Path) -> io::Result<File>;
     /// Opens an existing file for reading and writing.
@@ -31,7 +31,7 @@ pub(crate) trait Medium: Debug + Send + Sync {
 
 /// The real thing.
 #[derive(Debug)]
-pub(crate) struct Disk;
+pub struct Disk;
 
 impl Medium for Disk {
     fn create(&self, path: &Path) -> io::Result<File> {

@@ -5,13 +5,14 @@
 //! names) is written again before it counts as published, because after a failed write-back the page cache shows
 //! bytes the disk never got.
 
-use crate::Error;
 use crate::medium::Medium;
 use crate::record;
 use crate::scan::{Scan, Step, Stretch};
 use crate::segment::{self, Header, Segment};
+use crate::{Error, Options};
 use std::collections::VecDeque;
 use std::fs::{self, File};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -54,6 +55,8 @@ pub struct Recovery {
     pub ignored: Vec<String>,
     /// Why the newest segment will not be written again, if it could not be cut or confirmed durable.
     pub distrusted: Option<String>,
+    /// Behind the last record something stood that is none: an unfinished write, or records that were damaged later.
+    pub end_in_doubt: bool,
 }
 
 /// The recovered state from which a log goes on.
@@ -80,9 +83,9 @@ struct Found {
 }
 
 /// Examines `dir`, which the caller has locked.
-pub(crate) fn recover(dir: &Path, tag: [u8; 4], medium: &Arc<dyn Medium>) -> Result<Recovered, Error> {
+pub(crate) fn recover(dir: &Path, options: &Options, medium: &Arc<dyn Medium>) -> Result<Recovered, Error> {
     let mut report = Recovery::default();
-    let mut found = list(dir, tag, medium.as_ref(), &mut report)?;
+    let mut found = list(dir, options, medium.as_ref(), &mut report)?;
     let remains = take_unfinished(&mut found, &mut report);
     let priors = order(&found, medium)?;
     let segments = assemble(&found, &priors);
@@ -90,7 +93,7 @@ pub(crate) fn recover(dir: &Path, tag: [u8; 4], medium: &Arc<dyn Medium>) -> Res
     count_void(&found, &segments, medium, &mut report)?;
 
     let current = match segments.last() {
-        Some(newest) => recover_newest(newest, medium, &mut report)?,
+        Some(newest) => recover_newest(newest, medium, options.frozen, &mut report)?,
         None => None,
     };
     report.first = segments.first().map_or(1, |oldest| oldest.prior.saturating_add(1));
@@ -99,7 +102,7 @@ pub(crate) fn recover(dir: &Path, tag: [u8; 4], medium: &Arc<dyn Medium>) -> Res
 }
 
 /// All segments in order of their marks.
-fn list(dir: &Path, tag: [u8; 4], medium: &dyn Medium, report: &mut Recovery) -> Result<Vec<Found>, Error> {
+fn list(dir: &Path, options: &Options, medium: &dyn Medium, report: &mut Recovery) -> Result<Vec<Found>, Error> {
     let mut found = Vec::new();
     let entries: Result<Vec<_>, _> = fs::read_dir(dir).and_then(Iterator::collect);
     let mut entries = entries.map_err(Error::io(dir, "list"))?;
@@ -117,9 +120,13 @@ fn list(dir: &Path, tag: [u8; 4], medium: &dyn Medium, report: &mut Recovery) ->
         }
         let (header, identity) = identify(&path, &name, medium)?;
         if let Some(header) = header {
-            refuse_foreign(&path, &header, tag)?;
+            refuse_foreign(&path, &header, options.tag)?;
+            if header.owner != options.owner {
+                report.ignored.push(name);
+                continue;
+            }
         }
-        match identity {
+        match identity.filter(|(_, mark)| segment::may_own(*mark, options.owner)) {
             Some((first, mark)) => found.push(Found { path, name, header, mark, first, length: metadata.len() }),
             None => report.ignored.push(name),
         }
@@ -175,6 +182,7 @@ fn take_unfinished(found: &mut Vec<Found>, report: &mut Recovery) -> Vec<PathBuf
     let mut remains = Vec::new();
     while let Some(torn) = found.pop_if(|newest| newest.header.is_none() && newest.length <= segment::HEADER as u64) {
         report.torn_bytes = report.torn_bytes.saturating_add(torn.length);
+        report.end_in_doubt = true;
         remains.push(torn.path);
     }
     remains
@@ -274,6 +282,7 @@ fn count_void(
 fn recover_newest(
     newest: &Arc<Segment>,
     medium: &Arc<dyn Medium>,
+    frozen: bool,
     report: &mut Recovery,
 ) -> Result<Option<(Arc<Segment>, File)>, Error> {
     let length = newest.length();
@@ -310,15 +319,19 @@ fn recover_newest(
         if let Some(header) = report.damages.last_mut().filter(|damage| damage.segment == newest.name) {
             header.bytes = length;
         }
+        report.end_in_doubt = true;
         return Ok(None);
     }
     report.torn_bytes = report.torn_bytes.saturating_add(torn.bytes);
+    report.end_in_doubt |= torn.bytes > 0;
     newest.set_length(end);
     newest.set_size(length);
     if damaged || scan.met_unreadable() {
         return Ok(None);
     }
-    match confirm(newest, confirmed, end, length, medium.as_ref()) {
+    let cut = (end < length && !frozen).then_some(end);
+    match confirm(newest, confirmed..end, cut, medium.as_ref()) {
+        Ok(_) if frozen => Ok(None),
         Ok(file) => {
             newest.set_size(end);
             Ok(Some((Arc::clone(newest), file)))
@@ -330,18 +343,18 @@ fn recover_newest(
     }
 }
 
-/// Writes the doubtful bytes over themselves, cuts what is behind them, and waits for the disk. There is always some: the
+/// Writes the doubtful bytes over themselves, cuts what is behind them if told to, and waits for the disk. There is always some: the
 /// last group has no successor that names it.
-fn confirm(newest: &Segment, confirmed: u64, end: u64, length: u64, medium: &dyn Medium) -> Result<File, Error> {
+fn confirm(newest: &Segment, bytes: Range<u64>, cut: Option<u64>, medium: &dyn Medium) -> Result<File, Error> {
     let path = &newest.path;
     let file = medium.open(path).map_err(Error::io(path, "open for writing"))?;
-    let mut doubtful = vec![0; (end - confirmed) as usize];
-    let got = medium.read(&file, path, confirmed, &mut doubtful).map_err(Error::io(path, "read"))?;
+    let mut doubtful = vec![0; (bytes.end - bytes.start) as usize];
+    let got = medium.read(&file, path, bytes.start, &mut doubtful).map_err(Error::io(path, "read"))?;
     doubtful.truncate(got);
-    if end < length {
+    if let Some(end) = cut {
         medium.truncate(&file, path, end).map_err(Error::io(path, "cut the torn tail of"))?;
     }
-    medium.write(&file, path, confirmed, &doubtful).map_err(Error::io(path, "confirm the end of"))?;
+    medium.write(&file, path, bytes.start, &doubtful).map_err(Error::io(path, "confirm the end of"))?;
     medium.sync(&file, path).map_err(Error::io(path, "sync"))?;
     let dir = path.parent().unwrap_or(path);
     medium.sync_directory(dir).map_err(Error::io(dir, "sync directory"))?;

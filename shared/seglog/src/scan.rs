@@ -123,7 +123,12 @@ impl Scan {
         let room = end - at;
         let bytes = self.window.bytes(at, room.min(record::HEADER as u64), end)?;
         let Some(header) = Header::decode(bytes, at) else { return Ok(None) };
-        if header.mark != self.mark || header.index <= self.last || header.record_bytes() > room {
+        if header.mark != self.mark || header.index <= self.last {
+            return Ok(None);
+        }
+        if header.record_bytes() > room {
+            // A torn record: it tells how far it would have gone.
+            self.highest = self.highest.max(header.index);
             return Ok(None);
         }
         if header.version != record::VERSION {

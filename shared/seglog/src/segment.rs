@@ -27,6 +27,8 @@ pub(crate) struct Header {
     pub(crate) prior: u64,
     /// High half: number of the segment in this log. Low half: random, so that no payload can look like a record.
     pub(crate) mark: u64,
+    /// Which log it belongs to; see `Options::owner`.
+    pub(crate) owner: u64,
 }
 
 impl Header {
@@ -39,6 +41,7 @@ impl Header {
         out[16..24].copy_from_slice(&self.first.to_le_bytes());
         out[24..32].copy_from_slice(&self.prior.to_le_bytes());
         out[32..40].copy_from_slice(&self.mark.to_le_bytes());
+        out[40..48].copy_from_slice(&self.owner.to_le_bytes());
         let crc = crc32c::crc32c(&out[..60]);
         out[60..64].copy_from_slice(&crc.to_le_bytes());
         out
@@ -57,6 +60,7 @@ impl Header {
             first: u64_at(bytes, 16),
             prior: u64_at(bytes, 24),
             mark: u64_at(bytes, 32),
+            owner: u64_at(bytes, 40),
         })
     }
 }
@@ -64,6 +68,19 @@ impl Header {
 /// `00000000000000000101-00000003deadbeef.seg`: first index in decimal, mark in hexadecimal.
 pub(crate) fn file_name(first: u64, mark: u64) -> String {
     format!("{first:020}-{mark:016x}.seg")
+}
+
+/// The mark of a segment: its number, and 32 bits of chance; where the log has an owner, the upper half of these are the owner's, so
+/// that what has lost its head is still known to be another log's.
+pub(crate) fn mark(serial: u32, chance: u64, owner: u64) -> u64 {
+    let chance = chance & u64::from(u32::MAX);
+    let low = if owner == 0 { chance } else { chance & 0xffff | (owner & 0xffff) << 16 };
+    u64::from(serial) << 32 | low
+}
+
+/// Whether a segment with this mark can be this owner's.
+pub(crate) fn may_own(mark: u64, owner: u64) -> bool {
+    owner == 0 || mark >> 16 & 0xffff == owner & 0xffff
 }
 
 /// First index and mark out of a file name; `None` if the name is not exactly one [`file_name`] makes.
@@ -148,6 +165,7 @@ mod tests {
             first: 101,
             prior: 100,
             mark: 0x3_dead_beef,
+            owner: 0x0102_0304_0506_0708,
         };
         let bytes = header.encode();
         assert_eq!(Header::decode(&bytes), Some(header));

@@ -10,6 +10,7 @@ use master::status::Status;
 use rusqlite::{Connection, params};
 use seglog::{Log, Options};
 use shared::delivery::{BATCH_RESULTS_MAX, BatchItem, decode_header, decode_items};
+use shared::frame::Lane;
 use shared::message::{self, Hello, ToMaster, ToSatellite};
 use shared::name::{CheckId, Generation, Grant, InstanceId, Sequence, Timeline};
 use shared::time::Monotonic;
@@ -56,6 +57,7 @@ impl Master {
             runs: Vec::new(),
             clock: AT,
             tells_states: true,
+            credit: false,
         };
         for payload in message::encode(&[ToMaster::Hello(Box::new(hello))]) {
             master.coordinator.handle_control(LINK, &payload, NOW, AT);
@@ -72,7 +74,7 @@ impl Master {
     fn drain(&mut self) -> Result<()> {
         while let Some(command) = self.coordinator.poll_command(NOW) {
             match command {
-                Command::Commit { record, last } => {
+                Command::Commit { record, last, .. } => {
                     self.journal.append(last.0, &record)?;
                     self.journal.sync()?;
                     self.coordinator.handle_committed(AT);
@@ -85,7 +87,11 @@ impl Master {
                     }
                 }
                 Command::Close { cut, .. } => anyhow::bail!("the link was cut: {cut:?}"),
-                Command::Published(_) | Command::Show(_) | Command::Answer { .. } => {}
+                Command::Published(_)
+                | Command::Show(_)
+                | Command::Answer { .. }
+                | Command::Obeyed { .. }
+                | Command::Noted { .. } => {}
             }
         }
         Ok(())
@@ -94,7 +100,7 @@ impl Master {
     fn take(&mut self, batches: &[Vec<u8>]) -> Result<Done> {
         let bytes = self.journal.bytes();
         for batch in batches {
-            self.coordinator.handle_batch(LINK, batch.clone(), NOW, AT);
+            self.coordinator.handle_batch(LINK, Lane::Live, batch.clone(), NOW, AT);
             self.drain()?;
         }
         let units = results(batches)?;

@@ -92,7 +92,7 @@ impl Planted {
                 Defect::TermFalls | Defect::TimeFalls => "I6",
                 Defect::PublishedTwice | Defect::PublishedNever => "I7",
                 Defect::LateChanges => "I8",
-                Defect::WindowIgnored | Defect::RunsUnbounded => "I9",
+                Defect::CreditTwice | Defect::WindowIgnored | Defect::RunsUnbounded => "I9",
                 Defect::BacklogUnsent => "I10",
                 Defect::ForeignAccepted => "I11",
                 Defect::TrimmedEarly => "I12",

@@ -207,9 +207,32 @@ impl World {
             Fault::MetricsRefusing => self.sulk(Mood::Refusing),
             // Neither is drawn: each has its time.
             Fault::LongCut | Fault::ClockDrifting => return None,
+            Fault::Restored => self.restore_master()?,
             Fault::Reconfigured => {
                 self.estate.change(&mut self.chance);
                 self.activate();
+            }
+            Fault::SlotDrained => {
+                let id = self.some_site()?;
+                let slot = self.sites.get(&id)?.slot.clone();
+                if !self.drained.remove(&slot) {
+                    self.drained.insert(slot);
+                }
+                self.order();
+            }
+            Fault::MovesHeld => {
+                self.holding = !self.holding;
+                self.order();
+                if !self.holding {
+                    self.resume();
+                }
+            }
+            Fault::MasterCutOff => {
+                let until = now + nanos(self.seconds(10, 240));
+                for id in self.sites.keys().copied().collect::<Vec<_>>() {
+                    self.cut(id, Way::Up, until);
+                    self.cut(id, Way::Down, until);
+                }
             }
         }
         Some(())
@@ -318,5 +341,10 @@ impl World {
         (self.commit_fails, self.order_fails) = (false, false);
         let open: Vec<(InstanceId, u64)> = self.links.iter().map(|(number, link)| (link.instance, *number)).collect();
         open.into_iter().for_each(|(id, link)| self.look_later(id, link));
+        self.drained.clear();
+        self.holding = false;
+        self.order();
+        // An order on its way to disk is not seen yet: the operator looks again.
+        self.after(Duration::from_secs(30), Event::Operator);
     }
 }

@@ -71,6 +71,12 @@ impl Outlet {
         self.stuck_since = None;
     }
 
+    /// The journal was put back from a backup that ends at `head`: what was sent beyond it has no rows any more.
+    pub(super) fn rewind(&mut self, head: JournalIndex) {
+        self.cursor = self.cursor.min(head);
+        self.begin_again();
+    }
+
     /// From here on until then the store behaves so.
     pub(super) fn behave(&mut self, mood: Mood, until: u64) {
         self.mood = Some((mood, until));

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use master::coordinator::credit::Sizes;
+use satellite::command::Limits;
+
 use super::chance::Chance;
 
 /// About as many events a world may have; the true bound ([`super::world::EVENTS_MAX`]) leaves room for what faults add.
-const EVENTS: u64 = 11_000;
+const EVENTS: u64 = 10_000;
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,6 +59,12 @@ pub enum Fault {
     VolumeCloned,
     /// The operator changes the configuration.
     Reconfigured,
+    /// The operator drains a slot, or gives it back.
+    SlotDrained,
+    /// The operator holds back the moves of hosts, or lets them go on.
+    MovesHeld,
+    /// Nothing gets through between the master and anybody.
+    MasterCutOff,
     /// A link carries what is small at once, and batches after up to a minute.
     LinkClogged,
     /// A link is cut again and again, as soon as something undelivered is behind it.
@@ -82,11 +91,13 @@ pub enum Fault {
     MetricsRefusing,
     /// A machine's clock runs fast or slow, from the beginning.
     ClockDrifting,
+    /// The master's store is lost and put back from an old backup.
+    Restored,
 }
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 40] = [
         Self::SatelliteKilled,
         Self::SatellitePowerLost,
         Self::SatelliteEnded,
@@ -110,6 +121,9 @@ impl Fault {
         Self::VolumeShared,
         Self::VolumeCloned,
         Self::Reconfigured,
+        Self::SlotDrained,
+        Self::MovesHeld,
+        Self::MasterCutOff,
         Self::LinkClogged,
         Self::LinkFlaps,
         Self::LongCut,
@@ -123,6 +137,7 @@ impl Fault {
         Self::MetricsHanging,
         Self::MetricsRefusing,
         Self::ClockDrifting,
+        Self::Restored,
     ];
 
     /// How often compared with the others; 0 for what is not drawn again and again.
@@ -136,7 +151,8 @@ impl Fault {
             | Self::VolumeLost
             | Self::VolumeCloned
             | Self::VolumeShared
-            | Self::SlotClaimed => 1,
+            | Self::SlotClaimed
+            | Self::Restored => 1,
             _ => 2,
         }
     }
@@ -173,6 +189,20 @@ pub(super) struct Plan {
     pub(super) drift_ppm: u64,
     /// A region is cut off for so long.
     pub(super) long_cut: Option<Duration>,
+    /// What a spool may use.
+    pub(super) limits: Limits,
+    /// The master's byte pool: the real one, or one so small that satellites wait for their turns.
+    pub(super) pool: Sizes,
+}
+
+/// A pool that a few satellites exhaust. A turn is not less than the largest batch that a world makes.
+fn small_pool(chance: &mut Chance) -> Sizes {
+    let live_first = chance.log_between(64, 512);
+    let turn = chance.log_between(24 * 1024, 64 * 1024);
+    let connections = 12;
+    let half = turn * chance.log_between(1, 4) + connections * live_first;
+    let window = turn * chance.log_between(1, 8);
+    Sizes { pool: 2 * half, live_first, live_window: window, backlog_window: window, turn, connections }
 }
 
 impl Plan {
@@ -185,7 +215,7 @@ impl Plan {
         let mut plan = Self {
             regions,
             slots: chance.log_between(1, 8 / regions),
-            hosts: chance.log_between(1, 16 / regions),
+            hosts: chance.log_between(2, 20 / regions),
             services: chance.between(1, 4),
             interval: chance.time(seconds(15), seconds(60)),
             retry: chance.time(seconds(4), seconds(12)),
@@ -196,7 +226,9 @@ impl Plan {
             faulty,
             faults: Fault::ALL.into_iter().filter(|fault| fault.weight() > 0 && chance.one_in(2)).collect(),
             drift_ppm: if chance.one_in(2) { chance.log_between(1, 500) } else { 0 },
+            pool: if chance.one_in(2) { small_pool(chance) } else { Sizes::default() },
             long_cut: None,
+            limits: Self::limits(chance),
         };
         if chance.one_in(12) {
             // An hour and more of backlog; one satellite, so that the other hours are not all heartbeats.
@@ -206,6 +238,8 @@ impl Plan {
             plan.faults.retain(|fault| *fault != Fault::LinkFlaps);
             plan.long_cut = Some(chance.time(seconds(3660), seconds(3900)));
             plan.faulty = seconds(4300);
+            // And is there to be sent.
+            plan.limits = Limits::DEFAULT;
         }
         while plan.events() > EVENTS && plan.long_cut.is_none() {
             if plan.faulty > seconds(300) {
@@ -223,13 +257,37 @@ impl Plan {
 
     /// About how many events a world of this kind has: heartbeats and housekeeping of each process, and each check on its way.
     fn events(&self) -> u64 {
+        self.events_within(self.faulty + super::world::QUIET)
+    }
+
+    /// A world that has had so many events gets no more faults, so that it comes to its end within [`super::world::EVENTS_MAX`].
+    pub(super) fn busy(&self) -> u64 {
+        const LEAST: u64 = 4000;
+        let quiet = self.events_within(super::world::QUIET);
+        super::world::EVENTS_MAX.saturating_sub(quiet + quiet / 4).max(LEAST)
+    }
+
+    fn events_within(&self, time: Duration) -> u64 {
         const MASTER: u64 = 130;
         const PROCESS: u64 = 165;
         const CHECK: u64 = 850;
-        let seconds = (self.faulty + super::world::QUIET).as_secs();
+        let seconds = time.as_secs();
         let checks = self.regions * self.hosts * (2 + self.services) / 2;
         let a_second = MASTER + PROCESS * self.regions * self.slots + CHECK * checks / self.interval.as_secs().max(1);
         seconds * a_second / 100
+    }
+
+    /// Small enough in half of the worlds that a partition fills them.
+    fn limits(chance: &mut Chance) -> Limits {
+        let mut limits = Limits::DEFAULT;
+        if chance.one_in(2) {
+            limits.bytes = chance.log_between(4 * 1024, 64 * 1024);
+            limits.memory = usize::try_from(chance.log_between(512, 16 * 1024)).unwrap_or(512);
+        }
+        if chance.one_in(4) {
+            limits.age = chance.time(Duration::from_secs(40), Duration::from_secs(400));
+        }
+        limits
     }
 
     /// One of the kinds that are on.

@@ -10,7 +10,7 @@ use satellite::spool::{Answer, Order};
 use shared::assignment::AssignedCheck;
 use shared::delivery::Key;
 use shared::frame::Lane;
-use shared::name::{CheckId, InstanceId, RunId, Slot};
+use shared::name::{CheckId, InstanceId, RunId, Slot, Timeline};
 use shared::time::{Monotonic, Timestamp};
 
 use super::volume::Seat;
@@ -69,8 +69,12 @@ pub(super) struct Site {
     pub(super) failures: u32,
     /// Told to end; done by then whatever is left.
     pub(super) ends_by: Option<u64>,
+    /// Results given up on its volume.
+    pub(super) given_up: u64,
     /// Nobody starts it again.
     pub(super) extra: bool,
+    /// Of the version before: it knows the first protocol and nothing since.
+    pub(super) old: bool,
 }
 
 impl Site {
@@ -91,6 +95,12 @@ impl Site {
             Answer::Read { read, found } => scheduler.handle_read(now, read, &found),
             Answer::ReadFailed { read } => scheduler.handle_read_failed(now, read),
             Answer::Trimmed { run, first } => scheduler.handle_trimmed(run, first),
+            Answer::Measured { extents } => scheduler.handle_measured(now, &extents),
+            Answer::GivenUp { run, up_to, lost } => {
+                self.given_up += lost;
+                scheduler.handle_given_up(now, run, up_to, lost);
+            }
+            Answer::GiveUpFailed => scheduler.handle_give_up_failed(now),
             Answer::Kept => scheduler.handle_kept(now),
             Answer::KeepFailed => scheduler.handle_keep_failed(now),
             Answer::StatesKept => scheduler.handle_states_kept(now),
@@ -102,6 +112,12 @@ impl Site {
     /// The next order of the brain.
     pub(super) fn poll(&mut self) -> Option<Command> {
         self.scheduler.poll_command()
+    }
+
+    /// The timeline of those keys.
+    #[must_use]
+    pub(super) fn timeline(&self) -> Option<Timeline> {
+        self.scheduler.timeline()
     }
 
     /// The key of each state its brain knows.

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use master::config::Catalog;
+use master::coordinator::timeline;
 use master::entry::{self, Entry, Row};
 use master::status::Status;
 use shared::defect::Defects;
-use shared::name::JournalIndex;
+use shared::name::{JournalIndex, Timeline};
+use shared::time::Timestamp;
 
 /// The journal and the revisions beside it.
 #[derive(Debug, Default)]
@@ -17,6 +19,8 @@ pub(super) struct Store {
     /// Written and not synced.
     begun: Option<Vec<u8>>,
     revisions: BTreeMap<String, Arc<Catalog>>,
+    /// Records that the last backup has.
+    backup: Option<usize>,
 }
 
 impl Store {
@@ -75,6 +79,26 @@ impl Store {
         rows
     }
 
+    /// Takes a backup of what is durable, if there is anything.
+    pub(super) fn back_up(&mut self) {
+        self.backup = Some(self.records.len()).filter(|records| *records > 0).or(self.backup);
+    }
+
+    /// Puts the last backup back as `perigee-master restore` does: all of its rows, and one that begins a new timeline. `None` if
+    /// there is no backup.
+    pub(super) fn restore(&mut self, timeline: Timeline, at: Timestamp) -> Option<Vec<Row>> {
+        self.records.truncate(self.backup?);
+        let row = timeline::restored(&self.replay(Defects::default()), timeline, at)?;
+        self.records.push(entry::encode(&[row]));
+        Some(self.records.iter().flat_map(|record| entry::decode(record).unwrap_or_default()).collect())
+    }
+
+    /// Whether there is a backup.
+    #[must_use]
+    pub(super) fn has_backup(&self) -> bool {
+        self.backup.is_some()
+    }
+
     /// The state that all of it adds up to.
     #[must_use]
     pub(super) fn replay(&self, defects: Defects) -> Status {
@@ -89,3 +113,6 @@ impl Store {
         status
     }
 }
+
+#[cfg(test)]
+mod tests;

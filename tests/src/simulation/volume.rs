@@ -4,38 +4,19 @@
 //! The surprise: only what was synced counts as durable, but a killed process leaves more than that: what it had written stays in
 //! the machine's memory. Only a power loss takes it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod file;
 
-use bytes::Bytes;
-use satellite::command::{Adopted, Beginning, Command, FoundRun, Identity, Kept, KeptStates, ReadBatches};
+use std::collections::{BTreeMap, BTreeSet};
+
+use satellite::command::{
+    Adopted, Beginning, Command, Extent, FoundRun, Identity, Kept, KeptStates, Limits, Room, SpooledBatch,
+};
 use satellite::spool::{Answer, Order};
-use shared::delivery::{BatchItem, decode_header, decode_items};
 use shared::name::{InstanceId, RunCounter, RunId, Sequence, Timeline};
 
 use super::chance::Chance;
-
-/// Records of a run that share a segment: trimming takes whole ones.
-const SEGMENT_RECORDS: usize = 4;
-
-/// One batch on disk.
-#[derive(Debug, Clone)]
-struct Record {
-    last: u64,
-    bytes: Bytes,
-    synced: bool,
-    damaged: bool,
-}
-
-/// One run on disk.
-#[derive(Debug, Clone)]
-struct RunFile {
-    counter: RunCounter,
-    records: VecDeque<Record>,
-    /// Last sequence that the writer calls durable.
-    published: u64,
-    /// Everything below was trimmed.
-    first: u64,
-}
+pub(super) use file::Part;
+use file::{RunFile, SECTOR};
 
 /// One process's directory.
 #[derive(Debug, Clone, Default)]
@@ -52,12 +33,23 @@ pub(super) struct Volume {
     counter: RunCounter,
     kept: Option<Kept>,
     directories: BTreeMap<InstanceId, Directory>,
+    /// What the spool may use.
+    pub(super) limits: Limits,
     /// Nothing can be written at present.
     pub(super) full: bool,
     /// A planted defect: nothing is synced.
     pub(super) sync_skipped: bool,
     /// A planted defect: locks keep nobody out.
     pub(super) locks_ignored: bool,
+}
+
+/// What a process that ended left on its disk.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Left {
+    /// Something that was written is gone.
+    pub(super) lost: bool,
+    /// A batch was torn in the middle of its record.
+    pub(super) torn: bool,
 }
 
 /// What one process has of a volume.
@@ -67,33 +59,6 @@ pub(super) struct Seat {
     adopted: Vec<(u64, InstanceId)>,
     adoptions: u64,
     timeline: Option<Timeline>,
-}
-
-impl RunFile {
-    fn found(&self, run: RunId) -> FoundRun {
-        FoundRun { run, counter: self.counter, first: Sequence(self.first), last: Sequence(self.published) }
-    }
-
-    /// As `seglog` opens it after its writer has gone: what is whole is there, a torn end is not.
-    fn recover(&mut self) {
-        self.published = self.records.back().map_or(self.published, |record| record.last);
-        self.records.iter_mut().for_each(|record| record.synced = true);
-    }
-
-    fn fold(&self, covered: Sequence, timeline: Option<Timeline>, known: &mut KeptStates) {
-        for record in self.records.iter().filter(|record| !record.damaged && record.last > covered.0) {
-            let Ok((header, body)) = decode_header(&record.bytes) else { continue };
-            if timeline.is_some_and(|timeline| timeline != header.timeline) {
-                continue;
-            }
-            for item in decode_items(&header, body).unwrap_or_default() {
-                if let BatchItem::Result(sequence, result) = item {
-                    known.take_result(header.counter, sequence, &result);
-                }
-            }
-            known.timeline = header.timeline;
-        }
-    }
 }
 
 impl Directory {
@@ -153,7 +118,7 @@ impl Volume {
     fn open_run(&mut self, seat: &Seat, run: RunId) -> FoundRun {
         let shown = self.directories.values().flat_map(|directory| directory.runs.values()).map(|file| file.counter);
         self.counter = RunCounter(shown.max().unwrap_or_default().max(self.counter).0.saturating_add(1));
-        let file = RunFile { counter: self.counter, records: VecDeque::new(), published: 0, first: 1 };
+        let file = RunFile::new(self.counter, self.limits.segment_bytes());
         let found = file.found(run);
         if let Some(own) = self.directories.get_mut(&seat.own) {
             own.runs.insert(run, file);
@@ -162,28 +127,40 @@ impl Volume {
     }
 
     fn run(&mut self, seat: &Seat, run: RunId) -> Option<&mut RunFile> {
-        let place = seat
-            .adopted
-            .iter()
-            .map(|(_, id)| *id)
-            .chain([seat.own])
+        let place = Self::places(seat)
             .find(|id| self.directories.get(id).is_some_and(|directory| directory.runs.contains_key(&run)))?;
         self.directories.get_mut(&place)?.runs.get_mut(&run)
     }
 
-    /// What an order has done before its sync: written, not durable.
+    /// The processes' runs that this one has.
+    fn places(seat: &Seat) -> impl Iterator<Item = InstanceId> {
+        seat.adopted.iter().map(|(_, id)| *id).chain([seat.own])
+    }
+
+    /// What an order has done before its end: written and not durable, or named lost and not yet deleted.
     pub(super) fn begin(&mut self, seat: &Seat, order: &Order) {
-        let Order::Do(Command::Append { run, batches }) = order else { return };
         if self.full {
             return;
         }
-        let Some(file) = self.run(seat, *run) else { return };
-        for batch in batches {
-            if file.records.back().is_none_or(|record| record.last < batch.last.0) && batch.last.0 > file.published {
-                let (last, bytes) = (batch.last.0, batch.bytes.clone());
-                file.records.push_back(Record { last, bytes, synced: false, damaged: false });
+        match order {
+            Order::Do(Command::Append { run, batches }) => {
+                if let Some(file) = self.run(seat, *run) {
+                    file.write(batches);
+                }
             }
+            Order::Do(Command::GiveUp { run, first, up_to, reason }) => {
+                if let Some(file) = self.run(seat, *run) {
+                    file.name_lost(*first, *up_to, reason);
+                }
+            }
+            _ => {}
         }
+    }
+
+    /// How much room there is for this process.
+    pub(super) fn room(&self, seat: &Seat) -> Room {
+        let held = Self::places(seat).filter_map(|id| self.directories.get(&id)).flat_map(|d| d.runs.values());
+        Room { held: held.map(RunFile::bytes).sum(), free: 0, size: 0 }
     }
 
     /// Does an order and answers as the real one does. `fails`: the disk refuses.
@@ -201,22 +178,27 @@ impl Volume {
                     let found = self.open_run(seat, fresh);
                     Some(Answer::Opened { run: found.run, counter: found.counter })
                 }
-                Command::Append { run, .. } => Some(self.sync(seat, run, refused)),
+                Command::Append { run, batches } => Some(self.append(seat, run, &batches, refused)),
                 Command::Read { read, .. } if fails => Some(Answer::ReadFailed { read }),
                 Command::Read { read, run, from, bytes_max, batches_max } => {
-                    let found = self.read(seat, run, from, bytes_max, batches_max);
+                    let found = self.run(seat, run).map(|file| file.read(from, bytes_max, batches_max));
                     Some(found.map_or(Answer::ReadFailed { read }, |found| Answer::Read { read, found }))
                 }
                 Command::Trim { run, up_to } => {
                     let file = self.run(seat, run)?;
-                    let before = file.first;
-                    while file.records.len() > SEGMENT_RECORDS
-                        && file.records.get(SEGMENT_RECORDS - 1).is_some_and(|record| record.last <= up_to.0)
-                    {
-                        let gone = file.records.drain(..SEGMENT_RECORDS).last();
-                        file.first = gone.map_or(file.first, |record| record.last + 1);
-                    }
-                    (file.first > before).then_some(Answer::Trimmed { run, first: Sequence(file.first) })
+                    file.trim(up_to.0).then(|| Answer::Trimmed { run, first: Sequence(file.first()) })
+                }
+                Command::Measure => {
+                    let directories = Self::places(seat).filter_map(|id| self.directories.get(&id));
+                    let extents = directories.flat_map(|directory| &directory.runs);
+                    let extents = extents.map(|(run, file)| Extent { run: *run, pieces: file.pieces() }).collect();
+                    Some(Answer::Measured { extents })
+                }
+                Command::GiveUp { .. } if refused => Some(Answer::GiveUpFailed),
+                Command::GiveUp { run, first, up_to, reason } => {
+                    let Some(file) = self.run(seat, run) else { return Some(Answer::GiveUpFailed) };
+                    file.name_lost(first, up_to, reason);
+                    Some(Answer::GivenUp { run, up_to, lost: file.delete(up_to) })
                 }
                 Command::CloseRun(run) => {
                     for directory in self.directories.values_mut() {
@@ -240,51 +222,16 @@ impl Volume {
         }
     }
 
-    fn sync(&mut self, seat: &Seat, run: RunId, refused: bool) -> Answer {
+    fn append(&mut self, seat: &Seat, run: RunId, batches: &[SpooledBatch], refused: bool) -> Answer {
         let skipped = self.sync_skipped;
         let Some(file) = self.run(seat, run) else { return Answer::AppendFailed };
         if refused {
-            // After a failed sync what lies beyond the published end is void: the next segment says so.
-            file.records.retain(|record| record.synced);
+            file.fail();
             return Answer::AppendFailed;
         }
-        if skipped {
-            file.published = file.records.back().map_or(file.published, |record| record.last);
-        } else {
-            file.recover();
-        }
-        Answer::Appended { run, up_to: Sequence(file.published) }
-    }
-
-    fn read(
-        &mut self,
-        seat: &Seat,
-        run: RunId,
-        from: Sequence,
-        bytes_max: usize,
-        batches_max: usize,
-    ) -> Option<ReadBatches> {
-        let file = self.run(seat, run)?;
-        let mut found = ReadBatches::default();
-        if from.0 < file.first {
-            found.trimmed_below = Sequence(file.first);
-        }
-        let from = from.0.max(file.first);
-        let mut bytes = 0;
-        found.through = Sequence(from.saturating_sub(1));
-        for record in file.records.iter().filter(|record| record.last >= from && record.last <= file.published) {
-            if bytes >= bytes_max || found.batches.len() >= batches_max {
-                return Some(found);
-            }
-            if record.damaged {
-                continue;
-            }
-            found.through = Sequence(record.last);
-            bytes += record.bytes.len();
-            found.batches.push(record.bytes.clone());
-        }
-        found.through = found.through.max(Sequence(file.published));
-        Some(found)
+        file.append(batches);
+        let up_to = if skipped { file.pretend() } else { file.sync() };
+        Answer::Appended { run, up_to }
     }
 
     fn keep_states(&mut self, seat: &mut Seat, states: &KeptStates) {
@@ -302,43 +249,48 @@ impl Volume {
     }
 
     /// The process has gone and its locks with it. `power`: and the machine's memory as well.
-    ///
-    /// Gives the number of batches that were written and are gone.
-    pub(super) fn leave(&mut self, seat: &Seat, power: bool, chance: &mut Chance) -> usize {
-        let mut lost = 0;
-        for id in seat.adopted.iter().map(|(_, id)| *id).chain([seat.own]) {
+    pub(super) fn leave(&mut self, seat: &Seat, power: bool, chance: &mut Chance) -> Left {
+        let mut left = Left::default();
+        for id in Self::places(seat) {
             let Some(directory) = self.directories.get_mut(&id) else { continue };
             directory.locked = false;
-            for file in directory.runs.values_mut() {
-                let synced = file.records.iter().take_while(|record| record.synced).count();
-                let written = file.records.len() - synced;
-                // A prefix of what was written may have reached the disk; the record behind it is torn and cut off.
-                let kept = if power { chance.below(u64::try_from(written + 1).unwrap_or(1)) } else { u64::MAX };
-                let kept = usize::try_from(kept).unwrap_or(usize::MAX).min(written);
-                lost += written - kept;
-                file.records.truncate(synced + kept);
+            for file in directory.runs.values_mut().filter(|_| power) {
+                if let Some((begin, end)) = file.unsynced() {
+                    // Whole sectors of what was written may have reached the disk, in order.
+                    let cut = chance.between(begin, end);
+                    let cut = if cut == end { end } else { begin.max(cut / SECTOR * SECTOR) };
+                    left.lost |= cut < end;
+                    left.torn |= file.lose_power(cut);
+                }
             }
         }
-        lost
+        left
     }
 
-    /// Flips a bit in one record that is durable; says which sequences cannot be read any more.
-    pub(super) fn damage(&mut self, chance: &mut Chance) -> Option<(RunId, u64, u64)> {
-        let places: Vec<(InstanceId, RunId, usize)> = self
-            .directories
-            .iter()
-            .flat_map(|(id, directory)| directory.runs.iter().map(move |(run, file)| (*id, *run, file)))
-            .flat_map(|(id, run, file)| {
-                let readable = file.records.iter().enumerate().filter(|(_, record)| record.synced && !record.damaged);
-                readable.map(move |(at, _)| (id, run, at))
-            })
-            .collect();
-        let (id, run, at) = *chance.pick(&places)?;
-        let file = self.directories.get_mut(&id)?.runs.get_mut(&run)?;
-        let first = at.checked_sub(1).and_then(|at| file.records.get(at)).map_or(file.first, |before| before.last + 1);
-        let record = file.records.get_mut(at)?;
-        record.damaged = true;
-        Some((run, first, record.last))
+    /// Flips a bit in one record that is durable.
+    pub(super) fn damage(&mut self, chance: &mut Chance) -> Option<()> {
+        let mut files: Vec<&mut RunFile> =
+            self.directories.values_mut().flat_map(|directory| directory.runs.values_mut()).collect();
+        let all: u64 = files.iter().map(|file| file.intact() as u64).sum();
+        let mut number = chance.below(all.checked_sub(1)? + 1);
+        // A head is a small part of a record.
+        let part = if chance.one_in(8) { Part::Head } else { Part::Body };
+        for file in &mut files {
+            let intact = file.intact() as u64;
+            if number < intact {
+                file.damage(usize::try_from(number).ok()?, part);
+                return Some(());
+            }
+            number -= intact;
+        }
+        None
+    }
+
+    /// Runs whose end was damaged, and where they end now.
+    pub(super) fn bitten(&self, seat: &Seat) -> Vec<(RunId, u64)> {
+        let runs = Self::places(seat).filter_map(|id| self.directories.get(&id)).flat_map(|directory| &directory.runs);
+        let bitten = runs.filter(|(_, file)| file.bitten && file.ends_in_doubt());
+        bitten.map(|(run, file)| (*run, file.found(*run).last.0)).collect()
     }
 
     /// A copy, as a snapshot of the machine's disk: what was synced, and no locks.
@@ -347,8 +299,11 @@ impl Volume {
         let mut copy = self.clone();
         for directory in copy.directories.values_mut() {
             directory.locked = false;
-            directory.runs.values_mut().for_each(|file| file.records.retain(|record| record.synced));
+            directory.runs.values_mut().for_each(RunFile::forget_unsynced);
         }
         copy
     }
 }
+
+#[cfg(test)]
+mod tests;

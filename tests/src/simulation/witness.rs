@@ -4,16 +4,21 @@
 //! I7 is judged of what a commit hands out to be acted on, once and in order: whoever notifies will stand there. I9, I13 and I15 are
 //! judged where frames and orders pass (`world`).
 
+mod disk;
+mod restored;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use master::entry::{Batch, Effect, Entry, Row, Snapshot, Verdict};
+use master::entry::{Batch, Effect, Entry, LOST_BY_RESTORE, Row, Snapshot, Verdict};
 use master::status::Status;
 use shared::assignment::AssignedCheck;
 use shared::delivery::{BatchItem, Key, decode_header, decode_items};
-use shared::name::{CheckId, Grant, InstanceId, JournalIndex, RunId, Slot, Term};
+use shared::name::{CheckId, Grant, InstanceId, JournalIndex, RunId, Slot, Term, Timeline};
 use shared::result::CheckResult;
 use shared::state::{CheckState, StateType};
 use shared::time::Timestamp;
+
+use super::vigil::Vigil;
 
 /// Something that must not be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +67,15 @@ pub(super) struct Witness {
     unpublished: VecDeque<JournalIndex>,
     /// How far each run ever came at the master.
     came: BTreeMap<RunId, u64>,
+    pub(super) vigil: Vigil,
+    timeline: Timeline,
+    /// First check id that the timeline gives.
+    first_check: CheckId,
+    /// What stores that are no more held of each run: it was acknowledged and may be deleted by whoever has not heard of the restore.
+    promised: BTreeMap<(Slot, RunId), u64>,
     // What the satellites have.
+    /// The timeline of the last welcome that each process has heard.
+    welcomed: BTreeMap<InstanceId, Timeline>,
     makers: BTreeMap<RunId, InstanceId>,
     /// When each process was given an answer that it took; and when each answer was given.
     answers: BTreeMap<InstanceId, Vec<u64>>,
@@ -73,6 +86,8 @@ pub(super) struct Witness {
     durable: BTreeMap<(usize, RunId), (Slot, u64)>,
     /// Runs that were deleted there.
     forgotten: BTreeSet<(usize, RunId)>,
+    /// By volume and run: what was named lost there.
+    named: BTreeMap<(usize, RunId), u64>,
 }
 
 /// The number in an answer's text.
@@ -106,6 +121,18 @@ impl Witness {
     /// Notes that an interesting state was reached.
     pub(super) fn reach(&mut self, state: &'static str) {
         self.reached.insert(state);
+    }
+
+    /// The process that has a slot, by the journal's rows.
+    #[must_use]
+    pub(super) fn holder(&self, slot: &Slot) -> Option<InstanceId> {
+        self.holders.get(slot).copied()
+    }
+
+    /// Whether a slot owns checks, by the journal's rows.
+    #[must_use]
+    pub(super) fn owns_any(&self, slot: &Slot) -> bool {
+        self.owners.values().any(|owner| owner.living.as_ref().is_some_and(|(_, by)| by == slot))
     }
 
     /// Interesting states reached.
@@ -169,18 +196,6 @@ impl Witness {
         held.filter(|((_, run), (_, made))| behind(run, *made)).count()
     }
 
-    /// A satellite deletes a run up to here, or all of it: nothing that the master does not hold.
-    pub(super) fn deleted(&mut self, volume: usize, slot: &Slot, run: RunId, up_to: Option<u64>) {
-        if up_to.is_none() {
-            self.forgotten.insert((volume, run));
-        }
-        let up_to = up_to.unwrap_or_else(|| self.made(volume, run));
-        let held = self.positions.get(&(slot.clone(), run)).copied().unwrap_or_default();
-        if up_to > held {
-            self.violated("I12", format!("{slot} deletes {run} up to {up_to}, the master holds it up to {held}"));
-        }
-    }
-
     // ---- the master --------------------------------------------------------------------------------------------------------------
 
     /// The master tells a satellite that it holds this.
@@ -242,7 +257,11 @@ impl Witness {
     pub(super) fn committed(&mut self, rows: &[Row]) {
         for row in rows {
             self.unpublished.push_back(row.index);
-            if row.index.0 != self.head.0 + 1 {
+            let after = match &row.entry {
+                Entry::Continued(continued) if continued.above >= self.head => continued.above,
+                _ => self.head,
+            };
+            if row.index.0 != after.0 + 1 {
                 self.violated("I4", format!("row {} follows {}", row.index, self.head));
             }
             if row.term < self.term || row.at < self.at {
@@ -257,12 +276,6 @@ impl Witness {
                         self.reach("a slot changes hands");
                     }
                 }
-                Entry::Presence(presence) => {
-                    self.reach(if presence.present { "a slot may own checks" } else { "a slot is out" });
-                    if presence.reason == "stable" {
-                        self.reach("a slot is stable again");
-                    }
-                }
                 Entry::Drained(drained) => {
                     self.reach("a run is drained");
                     if !self.drained.insert(drained.run) {
@@ -270,8 +283,14 @@ impl Witness {
                     }
                 }
                 Entry::Snapshot(snapshot) => self.snapshot(row, snapshot),
-                Entry::Genesis(_) | Entry::Activate(_) => {}
+                Entry::Genesis(genesis) => (self.timeline, self.first_check) = (genesis.timeline, genesis.first_check),
+                Entry::Restored(restored) => {
+                    (self.timeline, self.first_check) = (restored.timeline, restored.first_check);
+                }
+                Entry::Continued(_) => self.reach("numbers go on above a lost timeline's"),
+                _ => {}
             }
+            self.watch_over(row);
             self.grants(row);
         }
     }
@@ -317,6 +336,11 @@ impl Witness {
                 self.violated("I2", format!("row {}: {:?} is missing, and nobody said why", row.index, gap.record));
             }
         }
+        let foreign = header.timeline != self.timeline;
+        let lost = row.outcomes.gaps.iter().filter(|gap| gap.explained && gap.record.reason == LOST_BY_RESTORE);
+        for gap in lost.filter(|gap| foreign && gap.record.last < header.first) {
+            covered.push((gap.record.first.0, gap.record.last.0));
+        }
         let items = decode_items(&header, body).unwrap_or_default();
         for (item, verdict) in items.iter().zip(&row.outcomes.verdicts) {
             self.current(row, verdict);
@@ -333,7 +357,11 @@ impl Witness {
                 BatchItem::Result(sequence, result) => {
                     covered.push((sequence.0, sequence.0));
                     let key = Key { grant: result.grant, counter: header.counter, sequence: *sequence };
-                    self.result(&batch.slot, header.run, key, result, verdict.effect);
+                    if foreign {
+                        self.foreign(&batch.slot, header.run, key, result, verdict.effect);
+                    } else {
+                        self.result(&batch.slot, header.run, key, result, verdict.effect);
+                    }
                 }
             }
         }
@@ -397,9 +425,9 @@ impl Witness {
         }
     }
 
-    /// A process has a link again, and knows this.
-    pub(super) fn linked(&mut self, id: InstanceId, states: BTreeMap<CheckId, Key>) {
-        self.knew.insert(id, states);
+    /// A process has a link again, and knows this. What it knows of another timeline beats nothing here.
+    pub(super) fn linked(&mut self, id: InstanceId, timeline: Option<Timeline>, states: BTreeMap<CheckId, Key>) {
+        self.knew.insert(id, if timeline == Some(self.timeline) { states } else { BTreeMap::new() });
     }
 
     /// A master has begun: it knows of nobody what they know.
@@ -418,9 +446,12 @@ impl Witness {
         }
         self.reach("a slot has told its newest states");
         let Some(knew) = self.holders.get(slot).and_then(|holder| self.knew.get(holder)).cloned() else { return };
+        // What moved here since the process took the slot is settled by its first result, whatever marker was on its way.
+        let since = status.slots().get(slot).and_then(|state| state.holder.as_ref()).map_or(0, |holder| holder.since.0);
         for (id, own) in knew {
             let Some(object) = status.object(id) else { continue };
-            let owns = object.owner.as_ref().is_some_and(|owner| owner.slot == *slot && owner.grant >= own.grant);
+            let owner = object.owner.as_ref().filter(|owner| owner.slot == *slot && owner.grant.0 <= since);
+            let owns = owner.is_some_and(|owner| owner.grant >= own.grant);
             if owns && object.key < own {
                 self.violated(
                     "I10",
@@ -474,12 +505,7 @@ impl Witness {
         if !owned {
             self.violated("I11", format!("{slot} never owned check {} under {}", result.check, key.grant));
         }
-        if let Some(other) = self.effects.insert(number, (slot.clone(), run, key.sequence.0)) {
-            self.violated(
-                "I3",
-                format!("answer {number} of {slot} {run} {} had its effect at {other:?}", key.sequence),
-            );
-        }
+        self.effect(number, slot, run, key);
         const LEASE: u64 = 15_000_000_000;
         let age = self.given.get(&number).map_or(0, |given| self.now.saturating_sub(*given));
         if age > 240 * LEASE {
@@ -509,6 +535,15 @@ impl Witness {
         }
     }
 
+    fn effect(&mut self, number: u64, slot: &Slot, run: RunId, key: Key) {
+        if let Some(other) = self.effects.insert(number, (slot.clone(), run, key.sequence.0)) {
+            self.violated(
+                "I3",
+                format!("answer {number} of {slot} {run} {} had its effect at {other:?}", key.sequence),
+            );
+        }
+    }
+
     /// A master has come up with what its journal adds up to; `before` is what the one before it had published last.
     pub(super) fn replayed(&mut self, replayed: &Status, before: Option<&Status>) {
         if replayed.head != self.head {
@@ -521,6 +556,9 @@ impl Witness {
 
     /// Long after the last fault nothing is on its way any more. `living`: the processes there are, each with its volume.
     pub(super) fn settled(&mut self, status: &Status, living: &BTreeSet<(usize, InstanceId)>) {
+        for open in status.attention().incidents() {
+            self.violated("I10", format!("this has not ended: {open:?}"));
+        }
         // What was made in the last seconds may be on its way.
         const ON_ITS_WAY: u64 = 16;
         const UNDER_WAY: u64 = 60_000_000_000;

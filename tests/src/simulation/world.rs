@@ -28,6 +28,7 @@ use super::estate::Estate;
 use super::network::{Link, Roads, Way};
 use super::outlet::Outlet;
 use super::plan::{Fault, Plan};
+use super::purse::Purse;
 use super::secret;
 use super::site::{Site, WallClock};
 use super::store::Store;
@@ -127,6 +128,7 @@ pub(super) struct World {
     pub(super) estate: Estate,
     pub(super) outlet: Outlet,
     pub(super) witness: Witness,
+    pub(super) purse: Purse,
     pub(super) faults: BTreeMap<Fault, u64>,
     pub(super) store_slow_until: u64,
     pub(super) commit_fails: bool,
@@ -138,6 +140,10 @@ pub(super) struct World {
     pub(super) volume_unreadable_until: u64,
     pub(super) order_fails: bool,
     pub(super) calm: bool,
+    /// Slots that the operator wants drained.
+    pub(super) drained: BTreeSet<Slot>,
+    /// The operator wants no host moved.
+    pub(super) holding: bool,
     requests: u64,
     answers: u64,
     stuck: bool,
@@ -154,6 +160,7 @@ impl World {
         let mut world = Self {
             estate: Estate::found(&plan, &mut chance),
             chance,
+            purse: Purse::new(plan.pool),
             plan,
             now: 0,
             events: BTreeMap::new(),
@@ -181,6 +188,8 @@ impl World {
             volume_unreadable_until: 0,
             order_fails: false,
             calm: false,
+            drained: BTreeSet::new(),
+            holding: false,
             requests: 0,
             answers: 0,
             stuck: false,
@@ -214,7 +223,7 @@ impl World {
 
     /// Lets it go on until everything has long been quiet.
     pub(super) fn run(&mut self) {
-        let end = nanos(self.plan.faulty + QUIET);
+        let (mut end, busy) = (nanos(self.plan.faulty + QUIET), self.plan.busy());
         while let Some(((at, _), event)) = self.events.pop_first() {
             if at > end {
                 break;
@@ -237,6 +246,10 @@ impl World {
                 return self.witness.violated("I13", format!("a panic: {said}"));
             }
             self.tell_violations(before);
+            if self.witness.step > busy && !self.calm {
+                self.calm();
+                end = self.now + nanos(QUIET);
+            }
         }
         let before = self.witness.violations().len();
         self.judge();
@@ -293,6 +306,7 @@ impl World {
     /// A disk with nothing on it.
     pub(super) fn empty_volume(&self) -> Volume {
         let mut volume = Volume::default();
+        volume.limits = self.plan.limits;
         volume.sync_skipped = self.has(Hand::SyncSkipped);
         volume.locks_ignored = self.has(Hand::LockIgnored);
         volume
@@ -349,8 +363,12 @@ impl World {
             Event::Flap(volume, left, undelivered) => self.flap(volume, left, undelivered),
             Event::LongCut => self.long_cut(),
             Event::Outlet => self.write_metrics(),
+            Event::Calm if self.calm => {}
             Event::Calm => self.calm(),
-            Event::Operator => self.activate(),
+            Event::Operator => {
+                self.activate();
+                self.order();
+            }
             Event::Look(id, link) => self.look(id, link),
             Event::Compare(id, link, keys) => self.compare(id, link, &keys),
             Event::Wake(id)

@@ -13,6 +13,7 @@ use master::store::{Commit, Done, Opened, Store};
 use shared::assignment::Policy;
 use shared::check::{Check, Exit, State, TcpCheck};
 use shared::delivery::{BatchBuilder, BatchHeader, GapRecord};
+use shared::frame::Lane as Way;
 use shared::message::{self, HeldRun, Hello, ToMaster};
 use shared::name::{
     CheckId, Generation, Grant, HostName, InstanceId, JournalIndex, ObjectName, RegionName, RunCounter, RunId,
@@ -184,6 +185,7 @@ impl Fleet {
             runs: held.to_vec(),
             clock: at,
             tells_states: true,
+            credit: false,
         };
         for payload in message::encode(&[ToMaster::Hello(Box::new(hello))]) {
             self.coordinator.handle_control(connection, &payload, now, at);
@@ -199,7 +201,7 @@ impl Fleet {
         if self.dice.roll(10) == 0 && !lane.last_batch.is_empty() {
             // Its acknowledgement was lost: it comes once more.
             let bytes = lane.last_batch.clone();
-            return self.coordinator.handle_batch(lane.connection, bytes, now, at);
+            return self.coordinator.handle_batch(lane.connection, Way::Live, bytes, now, at);
         }
         let backlog = self.dice.roll(5) == 0;
         let (run, counter, next) = &mut lane.runs[usize::from(backlog)];
@@ -256,7 +258,7 @@ impl Fleet {
             last: Sequence(*next - 1),
         };
         lane.last_batch = builder.finish(&header);
-        self.coordinator.handle_batch(lane.connection, lane.last_batch.clone(), now, at);
+        self.coordinator.handle_batch(lane.connection, Way::Live, lane.last_batch.clone(), now, at);
     }
 
     /// The next commit that is wanted, and rows that were published meanwhile.
@@ -264,9 +266,14 @@ impl Fleet {
         let mut published = Vec::new();
         while let Some(command) = self.coordinator.poll_command(self.now()) {
             match command {
-                Command::Commit { record, last } => return (Some(Commit { record, last }), published),
+                Command::Commit { record, last, .. } => return (Some(Commit { record, last }), published),
                 Command::Published(rows) => published.push(rows),
-                Command::Show(_) | Command::Send { .. } | Command::Close { .. } | Command::Answer { .. } => {}
+                Command::Show(_)
+                | Command::Send { .. }
+                | Command::Close { .. }
+                | Command::Answer { .. }
+                | Command::Obeyed { .. }
+                | Command::Noted { .. } => {}
             }
         }
         (None, published)

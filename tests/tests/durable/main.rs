@@ -7,6 +7,7 @@
     reason = "a test that cannot set its stage has nothing better to do"
 )]
 
+mod backup;
 mod damage;
 mod fleet;
 mod full_disk;

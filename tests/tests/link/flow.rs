@@ -68,7 +68,7 @@ async fn frames_go_both_ways_on_every_lane() {
     assert!(remote.ip().is_loopback());
     let mut frames = Vec::new();
     while frames.len() < 3 {
-        let AtMaster::Frame { connection: from, lane, bytes } = master.next().await else { panic!("no frame") };
+        let AtMaster::Frame { connection: from, lane, bytes, .. } = master.next().await else { panic!("no frame") };
         assert_eq!(from, connection);
         frames.push((lane, bytes));
     }

@@ -34,7 +34,7 @@ async fn let_in(forge: &Forge, master: &mut Master) -> Peer {
     frame(&mut control, b"hello").await;
     let LinkEvent::Connected { connection: id, session, .. } = master.next().await else { panic!("not connected") };
     assert_eq!((session.region().as_str(), session.slot().get()), ("eu", 1));
-    let LinkEvent::Frame { connection: from, lane: Lane::Control, bytes } = master.next().await else { panic!() };
+    let LinkEvent::Frame { connection: from, lane: Lane::Control, bytes, .. } = master.next().await else { panic!() };
     assert_eq!((from, bytes.as_ref()), (id, &b"hello"[..]));
     Peer { connection, control, reading, id, _client: client }
 }

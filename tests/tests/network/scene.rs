@@ -206,9 +206,6 @@ impl Course {
 
 /// Courses of many profiles in one figure.
 pub(crate) fn report(kind: &str, courses: &[(String, Course)]) {
-    for (name, course) in courses {
-        eprintln!("{}", course.told(name));
-    }
     let answers: usize = courses.iter().map(|(_, course)| course.answers).sum();
     let lags: Vec<String> =
         courses.iter().map(|(name, course)| format!("{name} {:.1?}", course.lags.percentile(99))).collect();

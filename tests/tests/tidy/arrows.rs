@@ -15,6 +15,7 @@ type Table = [(&'static str, &'static [&'static str])];
 const SHARED: &Table = &[
     ("defect", &[]),
     ("time", &[]),
+    ("step", &["time"]),
     ("name", &[]),
     ("unit", &[]),
     ("range", &[]),
@@ -29,8 +30,8 @@ const SHARED: &Table = &[
     ("delivery", &["item", "name", "result", "time"]),
     ("assignment", &["check", "delivery", "name", "state"]),
     ("snapshot", &["check", "delivery", "name", "result", "state", "time"]),
-    ("message", &["assignment", "item", "name", "snapshot", "time"]),
-    ("frame", &["message"]),
+    ("frame", &[]),
+    ("message", &["assignment", "frame", "item", "name", "snapshot", "time"]),
     ("refusal", &["time"]),
     ("identity", &["name", "refusal", "time"]),
 ];
@@ -48,7 +49,7 @@ const SATELLITE: &Table = &[
     ("spool", &["command"]),
     ("link", &[]),
     ("check_nrpe", &["probe"]),
-    ("settings", &["discover", "link"]),
+    ("settings", &["command", "discover", "link"]),
     ("run", &["clock", "command", "link", "probe", "process", "scheduler", "settings", "spool"]),
 ];
 
@@ -65,9 +66,10 @@ const MASTER: &Table = &[
     ("ingest", &["entry", "status"]),
     ("coordinator", &["config", "entry", "fleet", "ingest", "status"]),
     ("link", &["fleet", "trust"]),
+    ("backup", &["coordinator", "entry", "history", "status", "store"]),
     ("web", &[]),
-    ("api", &["config", "coordinator", "entry", "history", "status", "store", "web"]),
-    ("cli", &["api", "config", "trust"]),
+    ("api", &["backup", "config", "coordinator", "entry", "history", "status", "store", "web"]),
+    ("cli", &["api", "backup", "config", "trust"]),
     ("settings", &[]),
     ("run", &["api", "config", "coordinator", "entry", "history", "link", "settings", "store", "trust", "writer"]),
 ];

@@ -12,7 +12,7 @@ use shared::state::StateType;
 use crate::api::fleet::ShownGap;
 use crate::api::object::Shown;
 use crate::coordinator::View;
-use crate::entry::{Effect, Entry, Row};
+use crate::entry::{Effect, Entry, Incident, Row};
 
 /// A state before a change.
 #[derive(Debug, Serialize)]
@@ -50,8 +50,19 @@ pub(super) fn of_row(view: &View, row: &Row, all: bool) -> String {
         }
         Entry::Presence(presence) => {
             let mut data = of_slot(row, &presence.slot, "presence");
-            add(&mut data, json!({ "present": presence.present, "reason": presence.reason }));
+            let more = json!({ "present": presence.present, "reason": presence.reason, "drain": presence.drain, "author": presence.author });
+            add(&mut data, more);
             vec![event("slot", &data)]
+        }
+        Entry::Incident(incident) => vec![event("incident", &of_incident(row, incident))],
+        Entry::Moves(moves) => {
+            let data = json!({ "index": row.index, "at": row.at, "held": moves.held, "author": moves.author });
+            vec![event("moves", &data)]
+        }
+        Entry::ClockStep(step) => {
+            let (region, slot) = step.slot.as_ref().map(|slot| (&slot.region, slot.number)).unzip();
+            let data = json!({ "index": row.index, "at": row.at, "region": region, "slot": slot, "by_ms": step.by_ms, "noticed": step.at });
+            vec![event("clock", &data)]
         }
         Entry::Activate(activate) => {
             let name = |object: &ObjectName| json!({ "host": object.host, "service": object.service });
@@ -67,12 +78,25 @@ pub(super) fn of_row(view: &View, row: &Row, all: bool) -> String {
             });
             vec![event("activation", &data)]
         }
-        Entry::Genesis(_) | Entry::Drained(_) => Vec::new(),
+        Entry::WriterGap(gap) => {
+            let gaps = [ShownGap::of_writer(row.index, row.at, gap)];
+            vec![event("gap", &json!({ "index": row.index, "at": row.at, "gaps": gaps }))]
+        }
+        Entry::Genesis(_) | Entry::Drained(_) | Entry::Restored(_) | Entry::Continued(_) => Vec::new(),
     };
     let Some((last, before)) = events.split_last() else { return String::new() };
     let mut text: String = before.iter().map(|event| format!("{event}\n")).collect();
     text.push_str(&format!("id: {}\n{last}\n", row.index));
     text
+}
+
+fn of_incident(row: &Row, incident: &Incident) -> Value {
+    let (region, slot) = incident.slot.as_ref().map(|slot| (&slot.region, slot.number)).unzip();
+    json!({
+        "index": row.index, "at": row.at, "incident": incident.kind.as_str(), "region": region, "slot": slot,
+        "open": incident.open, "reason": incident.reason, "slots": incident.slots, "checks": incident.checks,
+        "moved": incident.moved, "author": incident.author, "opened": incident.opened,
+    })
 }
 
 fn of_slot(row: &Row, slot: &Slot, what: &str) -> Value {

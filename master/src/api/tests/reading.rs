@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use shared::check::State::{Critical, Down, Ok as Good, Unknown, Up, Warning};
 use shared::delivery::GapRecord;
-use shared::name::{RunId, Sequence};
+use shared::name::{JournalIndex, RunId, Sequence};
 
 use super::rig::{LONG, Rig, catalog, get, slot};
 use crate::api::document;
-use crate::entry::Gap;
+use crate::entry::{Entry, Gap, Outcomes, WriterGap};
 
 const OBJECTS: [&str; 8] =
     ["eu-db", "eu-db!disk /", "eu-db!load", "eu-web", "eu-web!load", "us-app", "us-app!disk /var", "us-app!load"];
@@ -244,6 +244,22 @@ async fn gaps_are_listed_newest_first_with_what_they_cost() {
     let lost: Vec<_> = gaps["items"].as_array().unwrap().iter().map(|gap| gap["lost"].clone()).collect();
     assert_eq!(lost, [1, 4]);
     assert_eq!(get(address, "/api/v1/gaps?filter=explained%3Dfalse").await.json()["total"], 1);
+
+    let gap = WriterGap {
+        writer: "graphite-a".to_owned(),
+        lane: "metrics".to_owned(),
+        first: JournalIndex(3),
+        last: JournalIndex(9),
+        reason: "journal-bytes".to_owned(),
+    };
+    rig.add(Entry::WriterGap(gap), Outcomes::default()).await;
+    let newest = get(address, "/api/v1/gaps").await.json()["items"][0].clone();
+    assert_eq!(
+        (&newest["writer"], &newest["first"], &newest["last"], &newest["reason"]),
+        (&json!("graphite-a"), &json!(3), &json!(9), &json!("journal-bytes"))
+    );
+    assert!(newest["lost"].is_null() && newest["region"].is_null());
+    assert_eq!(get(address, "/api/v1/gaps?filter=writer%3Dgraphite*").await.json()["total"], 1);
     rig.stop().await;
 }
 

@@ -113,7 +113,9 @@ impl Rig {
             links: links.clone(),
             held_off: false,
             read_only: false,
+            credit: Default::default(),
             refused: BTreeMap::new(),
+            future: 0,
         };
         let mut rig = Self {
             data: data.to_owned(),
@@ -214,9 +216,11 @@ impl Rig {
         let shown = View {
             status: Arc::new(self.status.clone()),
             links: self.links.clone(),
-            held_off: false,
+            held_off: self.status.attention().moves_held(),
             read_only: false,
+            credit: Default::default(),
             refused: BTreeMap::new(),
+            future: 0,
         };
         self.view.send_replace(Arc::new(shown));
     }

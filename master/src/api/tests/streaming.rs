@@ -31,7 +31,7 @@ async fn each_kind_of_row_says_what_happened_with_its_index() {
     let record = GapRecord { first: Sequence(1), last: Sequence(4), reason: "spool-full".into(), from: None, to: None };
     let gap = Gap { slot: slot("eu", 1), run: RunId([1; 16]), record, explained: true };
     let both = rig.batch(&[("eu-web!load", Critical, "load 99 <b>")], vec![gap]).await;
-    let presence = Presence { slot: slot("eu", 1), present: false, reason: "silent".into() };
+    let presence = Presence { slot: slot("eu", 1), present: false, reason: "silent".into(), drain: None, author: None };
     let out = rig.add(Entry::Presence(presence), Outcomes::default()).await;
 
     // A link that came is told beside the rows, at no fixed place among them.

@@ -235,6 +235,7 @@ fn a_satellite_that_tells_no_states_is_settled_when_it_runs_what_it_owns() {
         runs: Vec::new(),
         clock: AT,
         tells_states: false,
+        credit: false,
     };
     bench.control(2, &[ToMaster::Hello(Box::new(hello))], seconds(1));
     bench.settle();

@@ -164,6 +164,21 @@ describe('the feed', () => {
     expect(readPast({ ...claim, kind: 'claim', time: at })).toEqual(streamed[0]);
     const presence = { index: 8, region: 'eu', slot: 2, present: false, reason: 'silent' };
     expect(readPast({ ...presence, kind: 'presence', time: at })).toEqual(told(event('slot', { ...presence, at, what: 'presence' }))[0]);
+    const lost = { index: 10, incident: 'slot-lost', region: 'eu', slot: 2, open: true, reason: 'silent', slots: 1, checks: 12, moved: 5, author: null, opened: null };
+    const cut = { ...lost, incident: 'cut-off', region: null, slot: null, slots: 3, open: false, reason: 'resumed', author: 'ann' };
+    const moves = { index: 11, held: true, author: 'ann' };
+    const clock = { index: 12, region: null, slot: null, by_ms: -3_600_000, noticed: at };
+    const fleet: [string, Record<string, unknown>, string, string][] = [
+      ['incident', lost, 'slot eu/2', 'lost with 12 checks, 5 went to other slots'],
+      ['incident', cut, 'master', 'no longer cut off, as ann said'],
+      ['moves', moves, 'moves', 'held back, as ann said'],
+      ['clock', clock, 'master', 'clock set by −3600 s'],
+    ];
+    for (const [kind, data, title, line] of fleet) {
+      const [news] = told(event(kind, { ...data, at }));
+      expect(news).toMatchObject({ title, line });
+      expect(readPast({ ...data, kind, time: at })).toEqual(news);
+    }
     const gap = { run: 'r', first: 5, last: 9, reason: 'spool-full', explained: true, region: 'eu', slot: 2 };
     const news = told(event('gap', { index: 9, at, gaps: [gap] }))[0];
     expect(readPast({ ...gap, index: 9, kind: 'gap', time: at })).toEqual(news);

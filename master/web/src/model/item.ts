@@ -32,8 +32,10 @@ export interface Item {
   readonly nextCheck: number | null;
   readonly lastChange: number | null;
   readonly lastHardChange: number | null;
-  /** Its slot is silent, or there is none: what is shown may be out of date. */
+  /** What is shown may be out of date. */
   readonly stale: boolean;
+  /** Why, in the API's word: `silent`, `unsettled`, `nobody`. */
+  readonly staleReason: string | null;
   /** Seconds. */
   readonly duration: number | null;
   readonly authenticated: boolean | null;
@@ -52,6 +54,18 @@ export function keyOf(host: string, service: string | null): string {
 /** The slot as people write it, `region/number`. */
 export function slotName(region: string | null, slot: number | null): string {
   return slot === null ? 'none' : `${region ?? '?'}/${slot}`;
+}
+
+const STALE: Readonly<Record<string, string>> = {
+  silent: 'its slot is silent',
+  unsettled: 'its slot is back and has not told its newest state yet',
+  nobody: 'no slot checks it',
+};
+
+/** Why what is shown may be out of date; `null` if it is not. */
+export function staleness(item: Item): string | null {
+  if (!item.stale) return null;
+  return (item.staleReason !== null && Object.hasOwn(STALE, item.staleReason) ? STALE[item.staleReason] : null) ?? 'its slot is silent';
 }
 
 function threshold(of: Fields, name: string): string | null {
@@ -94,6 +108,7 @@ export function readItem(value: unknown): Item {
     lastChange: maybe(of, 'last_change', time),
     lastHardChange: maybe(of, 'last_hard_change', time),
     stale: maybe(of, 'stale', flag) ?? false,
+    staleReason: maybe(of, 'stale_reason', text),
     duration: maybe(of, 'duration', number),
     authenticated: maybe(of, 'authenticated', flag),
     passive: maybe(of, 'passive', flag) ?? false,

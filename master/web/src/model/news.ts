@@ -1,7 +1,7 @@
 // What happened, as events of the stream and as lines of the feed. The same happening read from history and from the stream has the
 // same key, so that it is shown once.
 import { type Item, keyOf, readItem } from './item';
-import { counted } from './quantity';
+import { counted, offset } from './quantity';
 import { type Fields, fields, flag, list, maybe, number, text, time } from './reading';
 import { type State, type StateType, isProblem, readState, readStateType } from './state';
 
@@ -54,6 +54,7 @@ function isNews(line: News): boolean {
 const PRESENCE: Readonly<Record<string, string>> = {
   silent: 'silent for too long',
   stable: 'back and stable',
+  joined: 'here for the first time',
 };
 
 function slotNews(of: Fields, what: string, at: number): News {
@@ -61,6 +62,10 @@ function slotNews(of: Fields, what: string, at: number): News {
   const told = { kind: 'slot' as const, key: `${index} ${what} ${name}`, index, at, title: `slot ${name}` };
   if (what === 'presence') {
     const present = maybe(of, 'present', flag) ?? false;
+    const drain = maybe(of, 'drain', flag);
+    const author = maybe(of, 'author', text) ?? 'an operator';
+    if (drain === true) return { ...told, line: `drained by ${author}: its hosts go to other slots`, bad: false };
+    if (drain === false) return { ...told, line: `given back by ${author}: it may own checks when it is stable`, bad: false };
     const reason = maybe(of, 'reason', text) ?? '';
     const why = Object.hasOwn(PRESENCE, reason) ? PRESENCE[reason] : reason;
     return { ...told, line: `${present ? 'may own checks' : 'is out: its hosts move to other slots'}${why ? `, ${why}` : ''}`, bad: !present };
@@ -71,6 +76,35 @@ function slotNews(of: Fields, what: string, at: number): News {
   return { ...told, line: `taken by a satellite${software ? ` ${software}` : ''}${remote ? ` from ${remote}` : ''}`, bad: false };
 }
 
+/** What befell the fleet, what operators said about it, and clocks that were set. */
+function fleetNews(of: Fields, kind: string, at: number): News {
+  const index = number(of, 'index');
+  const slot = slotOf(of);
+  const told = { kind: 'slot' as const, key: `${index} ${kind} ${slot ?? ''}`, index, at, title: slot === null ? 'master' : `slot ${slot}` };
+  const author = maybe(of, 'author', text);
+  if (kind === 'moves') {
+    const held = maybe(of, 'held', flag) ?? false;
+    return { ...told, title: 'moves', line: `${held ? 'held back' : 'go on'}${author ? `, as ${author} said` : ''}`, bad: held };
+  }
+  if (kind === 'clock') return { ...told, line: `clock set by ${offset(number(of, 'by_ms'))}`, bad: true };
+  const [open, checks] = [flag(of, 'open'), number(of, 'checks')];
+  if (text(of, 'incident') === 'cut-off') {
+    const line = open
+      ? `cut off: ${counted(number(of, 'slots'), 'slot')} fell silent together, no host is moved`
+      : `no longer cut off${author ? `, as ${author} said` : ''}`;
+    return { ...told, line, bad: open };
+  }
+  const moved = number(of, 'moved');
+  const line = open ? `lost with ${counted(checks, 'check')}${moved > 0 ? `, ${moved.toLocaleString('en-GB')} went to other slots` : ''}` : 'is lost no more';
+  return { ...told, line, bad: open };
+}
+
+/** The slot of an event, `region/number`: history has it in one field, the stream in two. */
+function slotOf(of: Fields): string | null {
+  const region = maybe(of, 'region', text);
+  return region === null ? maybe(of, 'slot', text) : `${region}/${number(of, 'slot')}`;
+}
+
 function activationNews(of: Fields, at: number): News {
   const [index, generation] = [number(of, 'index'), number(of, 'generation')];
   const author = maybe(of, 'author', text);
@@ -79,11 +113,13 @@ function activationNews(of: Fields, at: number): News {
 }
 
 function gapNews(of: Fields, index: number, at: number): News {
-  const name = `${text(of, 'region')}/${number(of, 'slot')}`;
+  const writer = maybe(of, 'writer', text);
+  const name = writer ?? `${text(of, 'region')}/${number(of, 'slot')}`;
   const [first, last] = [number(of, 'first'), number(of, 'last')];
   const explained = maybe(of, 'explained', flag) ?? false;
-  const line = `${counted(last - first + 1, 'result')} lost: ${text(of, 'reason')}${explained ? '' : ', unexplained'}`;
-  return { kind: 'gap', key: `${index} gap ${text(of, 'run')} ${first}`, index, at, title: `gap in ${name}`, line, bad: true };
+  const what = writer === null ? `${counted(last - first + 1, 'result')} lost` : `rows ${first} to ${last} not sent`;
+  const line = `${what}: ${text(of, 'reason')}${explained ? '' : ', unexplained'}`;
+  return { kind: 'gap', key: `${index} gap ${maybe(of, 'run', text) ?? ''} ${first}`, index, at, title: `gap in ${name}`, line, bad: true };
 }
 
 function readChange(value: unknown, index: number, at: number): { change: Change; news: News } {
@@ -111,7 +147,7 @@ function readChange(value: unknown, index: number, at: number): { change: Change
 
 /** An event of the stream; `null` for kinds that this page does not know, which an older page may meet. */
 export function readEvent(event: string, data: string): StreamEvent | null {
-  if (!['change', 'slot', 'gap', 'activation', 'link', 'resync'].includes(event)) return null;
+  if (!['change', 'slot', 'gap', 'activation', 'link', 'resync', 'incident', 'moves', 'clock'].includes(event)) return null;
   const of = fields(JSON.parse(data), event);
   switch (event) {
     case 'change': {
@@ -121,6 +157,10 @@ export function readEvent(event: string, data: string): StreamEvent | null {
     }
     case 'slot':
       return { kind: 'slot', news: [slotNews(of, text(of, 'what'), time(of, 'at'))] };
+    case 'incident':
+    case 'moves':
+    case 'clock':
+      return { kind: 'slot', news: [fleetNews(of, event, time(of, 'at'))] };
     case 'gap': {
       const [index, at] = [number(of, 'index'), time(of, 'at')];
       return { kind: 'gap', news: list(of['gaps'], 'gaps').map((gap) => gapNews(fields(gap, 'gaps'), index, at)) };
@@ -141,7 +181,7 @@ export function readEvent(event: string, data: string): StreamEvent | null {
 }
 
 /** Kinds of history that `readPast` knows. */
-export const PAST_KINDS = ['transition', 'claim', 'presence', 'gap', 'activation'];
+export const PAST_KINDS = ['transition', 'claim', 'presence', 'gap', 'activation', 'incident', 'moves', 'clock'];
 
 /** A line of the feed out of history; `null` for what is no news. */
 export function readPast(value: unknown): News | null {
@@ -176,6 +216,10 @@ function readPastLine(value: unknown): News | null {
     case 'claim':
     case 'presence':
       return slotNews(of, text(of, 'kind'), at);
+    case 'incident':
+    case 'moves':
+    case 'clock':
+      return fleetNews(of, text(of, 'kind'), at);
     case 'gap':
       return gapNews(of, number(of, 'index'), at);
     case 'activation':

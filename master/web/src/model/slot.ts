@@ -1,7 +1,18 @@
 // A satellite's slot as the API shows it, and what an operator should look at about it. Decides when a figure is worth a warning.
 import { bytes, counted, offset } from './quantity';
 import { span } from './age';
-import { fields, flag, maybe, number, text, time } from './reading';
+import { type Fields, fields, flag, maybe, number, text, time } from './reading';
+
+/** A wall clock that was set. */
+export interface Step {
+  readonly at: number;
+  readonly byMs: number;
+}
+
+export function readStep(of: Fields, name: string): Step {
+  const step = fields(of[name], name);
+  return { at: time(step, 'at'), byMs: number(step, 'by_ms') };
+}
 
 export interface Slot {
   readonly region: string;
@@ -9,6 +20,10 @@ export interface Slot {
   readonly expected: boolean;
   readonly connected: boolean;
   readonly present: boolean;
+  /** The operator who took it out of service. */
+  readonly drained: string | null;
+  /** Since when it is lost. */
+  readonly lost: number | null;
   readonly stale: boolean;
   readonly remote: string | null;
   readonly software: string | null;
@@ -22,7 +37,13 @@ export interface Slot {
   readonly lagSeconds: number | null;
   readonly late: number | null;
   readonly memoryOnly: boolean;
+  readonly spoolFull: boolean;
+  readonly givenUp: number;
   readonly clockOffset: number | null;
+  /** `OK`, `WARNING` or `CRITICAL`. */
+  readonly clock: string | null;
+  readonly clockSlew: number | null;
+  readonly clockStep: Step | null;
   readonly refused: number;
   readonly lastResult: number | null;
   readonly others: number;
@@ -36,6 +57,8 @@ export function readSlot(value: unknown): Slot {
     expected: flag(of, 'expected'),
     connected: flag(of, 'connected'),
     present: flag(of, 'present'),
+    drained: maybe(of, 'drained', text),
+    lost: maybe(of, 'lost', time),
     stale: flag(of, 'stale'),
     remote: maybe(of, 'remote', text),
     software: maybe(of, 'software', text),
@@ -49,32 +72,45 @@ export function readSlot(value: unknown): Slot {
     lagSeconds: maybe(of, 'lag_seconds', number),
     late: maybe(of, 'late', number),
     memoryOnly: maybe(of, 'memory_only', flag) ?? false,
+    spoolFull: maybe(of, 'spool_full', flag) ?? false,
+    givenUp: maybe(of, 'given_up', number) ?? 0,
     clockOffset: maybe(of, 'clock_offset_ms', number),
+    clock: maybe(of, 'clock', text),
+    clockSlew: maybe(of, 'clock_slew_ms', number),
+    clockStep: maybe(of, 'clock_step', readStep),
     refused: number(of, 'refused'),
     lastResult: maybe(of, 'last_result', time),
     others: maybe(of, 'others', number) ?? 0,
   };
 }
 
-/** How a slot is, in a word. `missing` and `silent` want somebody; `gone` is a slot no longer asked for. */
-export type Condition = 'connected' | 'silent' | 'missing' | 'gone';
+/** How a slot is, in a word. `lost`, `missing` and `silent` want somebody; `drained` is an operator's wish; `gone` is a slot no longer asked for. */
+export type Condition = 'connected' | 'drained' | 'silent' | 'lost' | 'missing' | 'gone';
 
 export function condition(slot: Slot): Condition {
+  if (slot.drained !== null) return 'drained';
+  if (slot.lost !== null) return 'lost';
   if (slot.connected && !slot.stale) return 'connected';
   if (slot.connected) return 'silent';
   return slot.expected ? 'missing' : 'gone';
 }
 
-/** A clock that is off by more than this makes times on the page hard to compare. */
-const OFFSET_NOTED_MS = 1000;
+/** A step of a clock is news for this long. */
+const STEP_NOTED_MS = 24 * 3600 * 1000;
 /** A spool that lags this far behind is more than a hiccup of the network. */
 const LAG_NOTED_S = 60;
 
 /** What an operator should know about a slot beyond its figures, worst first. `generation` is the running one. */
-export function remarks(slot: Slot, generation: number): string[] {
+export function remarks(slot: Slot, generation: number, now: number): string[] {
   const remarks: string[] = [];
+  if (slot.drained !== null) {
+    const rest = slot.checks > 0 ? `, and goes on with ${counted(slot.checks, 'check')} that no other slot can take over` : '';
+    remarks.push(`drained by ${slot.drained}${rest}${slot.connected ? '' : '; not connected'}`);
+  }
   if (slot.memoryOnly) remarks.push('its spool cannot be written: results are in memory only');
-  if (condition(slot) === 'missing') {
+  else if (slot.spoolFull) remarks.push('its spool is full: the oldest results go');
+  if (slot.givenUp > 0) remarks.push(`${counted(slot.givenUp, 'result')} given up: gaps name them`);
+  if (condition(slot) === 'missing' || condition(slot) === 'lost') {
     if (slot.since === null) remarks.push('has never connected');
     else if (slot.checks > 0) remarks.push(`nothing is heard of its ${counted(slot.checks, 'check')}`);
   }
@@ -82,8 +118,14 @@ export function remarks(slot: Slot, generation: number): string[] {
   if (slot.undelivered && (slot.lagSeconds ?? 0) >= LAG_NOTED_S) {
     remarks.push(`delivery lags ${span((slot.lagSeconds ?? 0) * 1000)}, ${bytes(slot.spoolBytes ?? 0)} in its spool`);
   }
-  if (slot.clockOffset !== null && Math.abs(slot.clockOffset) >= OFFSET_NOTED_MS) {
-    remarks.push(`its clock is off by ${offset(slot.clockOffset)}`);
+  if (slot.clockOffset !== null && (slot.clock === 'WARNING' || slot.clock === 'CRITICAL')) {
+    remarks.push(`its clock is off by ${offset(slot.clockOffset)}; times of its results are corrected`);
+  }
+  if (slot.clockSlew !== null && Math.abs(slot.clockSlew) >= 1000) {
+    remarks.push(`its checks are on their way to the master's time, ${offset(slot.clockSlew)} to go`);
+  }
+  if (slot.clockStep !== null && now - slot.clockStep.at < STEP_NOTED_MS) {
+    remarks.push(`its clock was set by ${offset(slot.clockStep.byMs)}, ${span(now - slot.clockStep.at)} ago`);
   }
   if (slot.connected && slot.appliedGeneration !== null && slot.appliedGeneration !== generation) {
     remarks.push(`still runs generation ${slot.appliedGeneration}`);
@@ -122,9 +164,14 @@ export function regions(slots: readonly Slot[]): Region[] {
 export interface Gap {
   readonly key: string;
   readonly at: number;
-  readonly region: string;
-  readonly slot: number;
-  readonly lost: number;
+  /** `region/slot`, or the name of a writer. */
+  readonly whose: string;
+  /** `null` where nobody knows: a writer counts rows. */
+  readonly lost: number | null;
+  /** Nobody knows how many more: the end of a run could not be read. */
+  readonly open: boolean;
+  readonly from: number | null;
+  readonly to: number | null;
   readonly reason: string;
   readonly explained: boolean;
 }
@@ -132,11 +179,13 @@ export interface Gap {
 export function readGap(value: unknown): Gap {
   const of = fields(value, 'gaps');
   return {
-    key: `${number(of, 'index')} ${text(of, 'run')} ${number(of, 'first')}`,
+    key: `${number(of, 'index')} ${maybe(of, 'run', text) ?? ''} ${number(of, 'first')}`,
     at: time(of, 'at'),
-    region: text(of, 'region'),
-    slot: number(of, 'slot'),
-    lost: number(of, 'lost'),
+    whose: maybe(of, 'writer', text) ?? `${text(of, 'region')}/${number(of, 'slot')}`,
+    lost: maybe(of, 'lost', number),
+    open: text(of, 'reason') === 'spool-end-unknown',
+    from: maybe(of, 'from', time),
+    to: maybe(of, 'to', time),
     reason: text(of, 'reason'),
     explained: flag(of, 'explained'),
   };

@@ -1,9 +1,22 @@
 // The installation at one glance, and its counts in words.
 import { counted } from './quantity';
-import { type Fields, fields, flag, maybe, number, text, time } from './reading';
+import { type Fields, fields, flag, list, maybe, number, text, time } from './reading';
 import { HOST_STATES, SERVICE_STATES, type State } from './state';
 
 export type Counts = Readonly<Partial<Record<State, number>>>;
+
+/** A problem of the fleet: one, whatever number of checks it makes stale. */
+export interface Incident {
+  readonly key: string;
+  readonly kind: string;
+  readonly text: string;
+  readonly since: number;
+}
+
+function readIncident(value: unknown): Incident {
+  const of = fields(value, 'incidents');
+  return { key: String(number(of, 'index')), kind: text(of, 'kind'), text: text(of, 'text'), since: time(of, 'since') };
+}
 
 export interface Status {
   readonly version: string;
@@ -16,6 +29,11 @@ export interface Status {
   readonly hosts: Counts;
   readonly services: Counts;
   readonly problems: number;
+  /** Hosts and services that may be out of date. */
+  readonly stale: number;
+  readonly incidents: readonly Incident[];
+  /** Who holds back the moves of hosts: an operator by name; `null`: nobody does, or the master itself does (see `incidents`). */
+  readonly heldBy: string | null;
   readonly slotsExpected: number;
   readonly slotsMissing: number;
   readonly gaps: number;
@@ -42,6 +60,9 @@ export function readStatus(value: unknown): Status {
     hosts: readCounts(of, 'hosts', HOST_STATES),
     services: readCounts(of, 'services', SERVICE_STATES),
     problems: number(of, 'problems'),
+    stale: maybe(of, 'stale', number) ?? 0,
+    incidents: (maybe(of, 'incidents', (from, name) => list(from[name], name)) ?? []).map(readIncident),
+    heldBy: maybe(of, 'moves', (from, name) => maybe(fields(from[name], name), 'author', text)),
     slotsExpected: number(slots, 'expected'),
     slotsMissing: number(slots, 'missing'),
     gaps: number(of, 'gaps'),
@@ -63,7 +84,7 @@ export interface Calm {
 }
 
 /** What to say when there is no problem: never more than is known. */
-export function calm({ hosts, services, slotsMissing, slotsExpected }: Status): Calm {
+export function calm({ hosts, services, slotsMissing, slotsExpected, stale }: Status): Calm {
   const [ofHosts, ofServices] = [sum(hosts), sum(services)];
   if (ofHosts + ofServices === 0) {
     return {
@@ -78,6 +99,13 @@ export function calm({ hosts, services, slotsMissing, slotsExpected }: Status): 
     return {
       title: good === 0 ? 'Waiting for first results' : 'No problem so far',
       line: `${counted(waiting, 'check')} of ${(ofHosts + ofServices).toLocaleString('en-GB')} ${waiting === 1 ? 'has' : 'have'} not run yet.`,
+      whole: false,
+    };
+  }
+  if (slotsMissing === 0 && stale > 0) {
+    return {
+      title: 'No known problem',
+      line: `${counted(stale, 'check')} may be out of date until ${stale === 1 ? 'its slot tells its' : 'their slots tell their'} newest state.`,
       whole: false,
     };
   }

@@ -63,22 +63,37 @@ describe('slots', () => {
     expect(how({ stale: true })).toBe('silent');
     expect(how({ connected: false })).toBe('missing');
     expect(how({ connected: false, expected: false })).toBe('gone');
+    expect(how({ connected: false, stale: true, lost: '2026-11-21T09:59:00.000Z' })).toBe('lost');
+    expect(how({ drained: 'ann' })).toBe('drained');
+    expect(how({ drained: 'ann', connected: false, stale: true })).toBe('drained');
   });
 
   test('a healthy slot has no remark; what needs eyes has one each', () => {
-    expect(remarks(readSlot(slot('eu', 1)), 1)).toEqual([]);
-    const ill = slot('eu', 1, { undelivered: 50, lag_seconds: 90, spool_bytes: 2048, clock_offset_ms: -4000, applied_generation: 3, refused: 2, others: 1, memory_only: true, late: 1 });
-    expect(remarks(readSlot(ill), 4)).toEqual([
+    const now = Date.UTC(2026, 10, 21, 10);
+    expect(remarks(readSlot(slot('eu', 1)), 1, now)).toEqual([]);
+    const ill = slot('eu', 1, { undelivered: 50, lag_seconds: 90, spool_bytes: 2048, clock_offset_ms: -4000, clock: 'WARNING', applied_generation: 3, refused: 2, others: 1, memory_only: true, late: 1 });
+    expect(remarks(readSlot(ill), 4, now)).toEqual([
       'its spool cannot be written: results are in memory only',
       '1 further process connected for this slot',
       'delivery lags 1 min, 2.0 KiB in its spool',
-      'its clock is off by −4000 ms',
+      'its clock is off by −4000 ms; times of its results are corrected',
       'still runs generation 3',
       '2 results refused',
       '1 check began late',
     ]);
-    expect(remarks(readSlot(slot('eu', 2, { connected: false, since: null })), 1)).toEqual(['has never connected']);
-    expect(remarks(readSlot(slot('eu', 2, { connected: false })), 1)).toEqual(['nothing is heard of its 10 checks']);
+    const full = slot('eu', 1, { spool_full: true, given_up: 1200 });
+    expect(remarks(readSlot(full), 1, now)).toEqual(['its spool is full: the oldest results go', '1,200 results given up: gaps name them']);
+    expect(remarks(readSlot(slot('eu', 2, { connected: false, since: null })), 1, now)).toEqual(['has never connected']);
+    expect(remarks(readSlot(slot('eu', 2, { connected: false })), 1, now)).toEqual(['nothing is heard of its 10 checks']);
+    const stepped = { clock_slew_ms: 3_600_000, clock_step: { at: '2026-11-21T09:55:00.000Z', by_ms: -3_600_000, index: 9 } };
+    expect(remarks(readSlot(slot('eu', 2, stepped)), 1, now)).toEqual([
+      "its checks are on their way to the master's time, +3600 s to go",
+      'its clock was set by −3600 s, 5 min ago',
+    ]);
+    const alone = { drained: 'ann', connected: false, checks: 1 };
+    expect(remarks(readSlot(slot('eu', 2, alone)), 1, now)).toEqual([
+      'drained by ann, and goes on with 1 check that no other slot can take over; not connected',
+    ]);
   });
 
   test('regions that miss a slot stand first', () => {
@@ -102,6 +117,7 @@ describe('calm', () => {
     expect(said({ PENDING: 2 }, { PENDING: 3 })).toMatchObject({ title: 'Waiting for first results', whole: false });
     const missing = { slots: { expected: 4, connected: 3, missing: 1, seen: 4 } };
     expect(said({ UP: 6 }, { OK: 20 }, missing)).toMatchObject({ title: 'No known problem', whole: false });
+    expect(said({ UP: 6 }, { OK: 20 }, { stale: 3 })).toMatchObject({ title: 'No known problem', whole: false });
     expect(said({}, {})).toMatchObject({ title: 'Nothing is configured yet', whole: false });
   });
 });

@@ -169,7 +169,12 @@ impl Faults {
                     let reply = ClockReply { sent: heartbeat.clock, master: self.world.now.wall };
                     self.to_satellite.push_back(ToSatellite::ClockReply(reply));
                 }
-                ToMaster::Applied(_) | ToMaster::State(_) | ToMaster::StatesEnd(_) => {}
+                ToMaster::Applied(_)
+                | ToMaster::State(_)
+                | ToMaster::StatesEnd(_)
+                | ToMaster::Wanted(_)
+                | ToMaster::ClockStep(_)
+                | ToMaster::Returned(_) => {}
             }
         }
         // Lanes are streams of their own: either may be ahead.

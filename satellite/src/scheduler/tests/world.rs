@@ -247,6 +247,7 @@ impl World {
                 self.disk.states = *states;
                 self.brain.handle_states_kept(now);
             }
+            Command::Measure | Command::GiveUp { .. } => unreachable!("this disk has room for everything"),
             Command::Probe { .. } | Command::Send { .. } => unreachable!("not for the disk"),
         }
         true
@@ -318,5 +319,6 @@ pub(super) fn welcome(clock: Timestamp, holder: bool, positions: &[RunPosition])
         holder,
         positions: positions.to_vec(),
         clock,
+        credit: None,
     }
 }

@@ -1,14 +1,17 @@
 //! The master of a world: up, down, up again. Carries what its brain says to the store and the links; what it tells the satellites is
 //! shown to the witness first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use master::coordinator::{Activation, Command as Order, Coordinator, Cut, Identity, RequestId};
+use master::coordinator::{
+    Activation, Command as Order, Coordinator, Cut, Identity, Obeyed, Order as Ordered, RequestId,
+};
+use master::entry::{Entry, Row};
 use shared::frame::Lane;
 use shared::message::{self, ToSatellite};
-use shared::name::{JournalIndex, Timeline};
+use shared::name::{JournalIndex, Slot, Timeline};
 use shared::time::Monotonic;
 
 use super::{Event, INSTALLATION, METRICS, Master, World, nanos};
@@ -37,6 +40,7 @@ impl World {
         let identity = Identity { installation: self.estate.installation(INSTALLATION), software: "1".to_owned() };
         let timeline = Timeline(self.chance.draw());
         let coordinator = Coordinator::new(identity, status, timeline, Monotonic(self.now), self.wall());
+        let coordinator = coordinator.with_pool(self.plan.pool);
         self.master =
             Some(Master { coordinator, epoch: self.epoch, links: BTreeMap::new(), wake: None, committing: false });
         if self.epoch > 1 {
@@ -44,6 +48,7 @@ impl World {
         }
         // What was written while there was no master.
         self.activate();
+        self.order();
         // Links of the one before are told at once that they are none: it kept its key for stateless resets.
         let old: Vec<u64> =
             self.links.iter().filter(|(_, link)| link.epoch < self.epoch).map(|(link, _)| *link).collect();
@@ -69,6 +74,37 @@ impl World {
         }
     }
 
+    /// What the operator wants of slots and moves, and the master does not do yet.
+    pub(in crate::simulation) fn order(&mut self) {
+        let Some(master) = &self.master else { return };
+        let attention = master.coordinator.published().attention();
+        let known: BTreeSet<&Slot> = attention.drained.keys().collect();
+        let mut orders: Vec<Ordered> = Vec::new();
+        orders.extend(self.drained.iter().filter(|slot| !known.contains(slot)).cloned().map(Ordered::Drain));
+        orders.extend(known.into_iter().filter(|slot| !self.drained.contains(slot)).cloned().map(Ordered::Undrain));
+        match (self.holding, attention.held.is_some()) {
+            (true, false) => orders.push(Ordered::Hold),
+            (false, true) => orders.push(Ordered::Resume),
+            _ => {}
+        }
+        orders.iter().for_each(|order| self.give(order));
+    }
+
+    /// The operator says that the master is not cut off, whatever it thinks.
+    pub(in crate::simulation) fn resume(&mut self) {
+        self.give(&Ordered::Resume);
+    }
+
+    fn give(&mut self, order: &Ordered) {
+        self.requests += 1;
+        let (request, at) = (RequestId(self.requests), self.wall());
+        let now = Monotonic(self.now);
+        if let Some(master) = &mut self.master {
+            master.coordinator.handle_order(request, order, "operator", now, at);
+            self.drain_master();
+        }
+    }
+
     pub(in crate::simulation) fn kill_master(&mut self) {
         let Some(master) = self.master.take() else { return };
         self.master_paused_until = 0;
@@ -78,7 +114,8 @@ impl World {
         if !rows.is_empty() {
             self.witness.reach("a commit outlived its master");
         }
-        self.witness.committed(&rows);
+        self.note(&rows);
+        self.purse.ended();
         if self.has(Hand::CommitForgotten) {
             self.store.forget();
         }
@@ -95,10 +132,31 @@ impl World {
         self.after(back, Event::MasterStart);
     }
 
+    /// The master's store is put back from an old backup; the first time one is taken. `None` if nothing was put back.
+    pub(in crate::simulation) fn restore_master(&mut self) -> Option<()> {
+        if !self.store.has_backup() {
+            self.store.back_up();
+            return None;
+        }
+        self.kill_master();
+        let timeline = Timeline(self.chance.draw());
+        let rows = self.store.restore(timeline, self.wall())?;
+        self.outlet.rewind(rows.last()?.index);
+        self.witness.restored(&rows);
+        self.line(|| "the master's store is put back from a backup".to_owned());
+        if self.chance.one_in(2) {
+            self.store.back_up();
+        }
+        Some(())
+    }
+
     pub(in crate::simulation) fn wake_master(&mut self, epoch: u64) {
         let at = self.wall();
         let Some(master) = self.master.as_mut().filter(|master| master.epoch == epoch) else { return };
-        master.wake = None;
+        // One that was set later and came earlier has taken this one's place.
+        if master.wake.is_some_and(|wake| wake <= self.now) {
+            master.wake = None;
+        }
         master.coordinator.handle_timeout(Monotonic(self.now), at);
         self.drain_master();
     }
@@ -114,6 +172,7 @@ impl World {
             if self.failed_in_a_row > 2 {
                 self.witness.reach("commits fail in a row");
             }
+            self.purse.dropped();
             if self.planted == Some(Planted::Hand(Hand::FailureIgnored)) {
                 master.coordinator.handle_committed(at);
             } else {
@@ -122,16 +181,28 @@ impl World {
         } else {
             let rows = self.store.commit();
             self.failed_in_a_row = 0;
-            self.witness.committed(&rows);
+            self.note(&rows);
             if rows.len() >= MANY {
                 self.witness.reach("a group of many rows");
             }
             if rows.last().is_some_and(|row| row.at > at) {
                 self.witness.reach("the master's time stands still");
             }
-            master.coordinator.handle_committed(at);
+            if let Some(master) = &mut self.master {
+                master.coordinator.handle_committed(at);
+            }
         }
         self.drain_master();
+    }
+
+    /// These rows are durable.
+    fn note(&mut self, rows: &[Row]) {
+        self.witness.committed(rows);
+        for row in rows {
+            if let (Entry::Batch(batch), Some(moved)) = (&row.entry, row.outcomes.moved) {
+                self.purse.committed(&batch.slot, moved.run, moved.position);
+            }
+        }
     }
 
     pub(in crate::simulation) fn drain_master(&mut self) {
@@ -167,13 +238,13 @@ impl World {
                 }
                 Order::Show(view) => {
                     self.witness.shown(view.status.head);
-                    if view.held_off {
+                    if view.status.attention().cut_off() {
                         self.witness.reach("the master holds itself cut off");
                     }
                     if view.links.values().any(|link| link.stale) {
                         self.witness.reach("a slot is stale");
                     }
-                    for (slot, link) in &view.links {
+                    for (slot, link) in view.links.iter() {
                         self.witness.settles(slot, link.settled, &view.status);
                     }
                 }
@@ -188,10 +259,12 @@ impl World {
                         Cut::Vacant => self.witness.reach("a process is sent for"),
                         Cut::NotCommitted => self.witness.reach("a link is closed for a failed commit"),
                         Cut::Protocol(_) => self.witness.reach("nonsense closes a link"),
+                        Cut::Overdrawn(_) | Cut::Hoarding => {}
                     }
                     let number = master.links.get(&connection).copied();
                     self.line(|| format!("the master closes link {}: {cut:?}", connection.0));
                     if let Some(number) = number {
+                        self.purse.closed(number, cut != Cut::Vacant);
                         self.after(Duration::from_millis(1), Event::Gone(number, Way::Up));
                         let told = self.plan.delay * 2;
                         self.after(told, Event::Gone(number, Way::Down));
@@ -201,7 +274,12 @@ impl World {
                     self.witness.reach("an activation was not committed");
                     self.after(Duration::from_secs(5), Event::Operator);
                 }
-                Order::Answer { .. } => {}
+                Order::Answer { .. } | Order::Noted { .. } => {}
+                // The operator looks whether it is so, and says it again if not.
+                Order::Obeyed { obeyed: Obeyed::NotCommitted, .. } => {
+                    self.after(Duration::from_secs(5), Event::Operator)
+                }
+                Order::Obeyed { .. } => {}
             }
         }
         let Some(master) = &mut self.master else { return };
@@ -230,6 +308,9 @@ impl World {
     pub(in crate::simulation) fn heed(&mut self, number: u64, payload: &[u8]) {
         let Some((slot, id)) = self.links.get(&number).map(|link| (link.slot.clone(), link.instance)) else { return };
         for message in message::decode::<ToSatellite>(payload).unwrap_or_default() {
+            if let Err(overspent) = self.purse.heed(number, &message) {
+                self.witness.violated("I9", overspent);
+            }
             match message {
                 ToSatellite::Ack(ack) => self.witness.acknowledged(&slot, ack.run, ack.position.0),
                 ToSatellite::Welcome(welcome) => {

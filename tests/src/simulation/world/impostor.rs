@@ -65,6 +65,7 @@ impl World {
             check: CheckId(0),
             runs: vec![held],
             clock: self.wall(),
+            credit: self.chance.one_in(2),
             tells_states: self.chance.one_in(2),
         }));
         let mut forgery = Forgery { run, counter, next: 1 };

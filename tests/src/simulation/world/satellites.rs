@@ -30,14 +30,20 @@ impl World {
             software: "1".to_owned(),
         };
         let run = if self.has(Hand::RunReused) { RunId([7; 16]) } else { RunId(self.chance.name()) };
+        let old = self.chance.one_in(6);
         let clock = self.clocks.get(volume).copied().unwrap_or_default();
         let Some(disk) = self.volumes.get_mut(volume) else { return };
         let (seat, beginning) = disk.enter(&identity, run);
+        if old {
+            self.witness.reach("a satellite of the version before");
+        }
         self.witness.opened(run, instance);
+        let bitten = disk.bitten(&seat);
         for found in &beginning.earlier {
             self.witness.durable(volume, &slot, found.run, found.last.0);
             self.witness.reach("an earlier process's run is delivered");
         }
+        bitten.into_iter().for_each(|(run, last)| self.witness.shortened(volume, run, last));
         if beginning.kept.is_some() {
             self.witness.reach("a start from disk");
         }
@@ -45,7 +51,8 @@ impl World {
             self.witness.reach("a neighbour on the volume");
         }
         let now = satellite::clock::Now { monotonic: Monotonic(self.now), wall: clock.at(self.now) };
-        let scheduler = Scheduler::new(identity, beginning, now).with_defects(self.defects());
+        let scheduler =
+            Scheduler::new(identity, beginning, now).with_limits(self.plan.limits).with_defects(self.defects());
         self.line(|| format!("{slot} {} starts on volume {volume}", short(instance)));
         self.sites.insert(
             instance,
@@ -65,7 +72,9 @@ impl World {
                 paused_until: 0,
                 failures: 0,
                 ends_by: None,
+                given_up: 0,
                 extra,
+                old,
             },
         );
         if extra {
@@ -154,8 +163,11 @@ impl World {
     pub(in crate::simulation) fn delete(&mut self, id: InstanceId, order: &Command) {
         let Some(site) = self.sites.get(&id) else { return };
         match order {
-            Command::Trim { run, up_to } => self.witness.deleted(site.volume, &site.slot, *run, Some(up_to.0)),
-            Command::CloseRun(run) => self.witness.deleted(site.volume, &site.slot, *run, None),
+            Command::Trim { run, up_to } => self.witness.deleted(site.volume, id, &site.slot, *run, Some(up_to.0)),
+            Command::CloseRun(run) => self.witness.deleted(site.volume, id, &site.slot, *run, None),
+            Command::GiveUp { run, first, up_to, .. } => {
+                self.witness.given_up(site.volume, &site.slot, *run, first.0, up_to.0);
+            }
             _ => {}
         }
     }
@@ -201,9 +213,15 @@ impl World {
                 spool::Answer::KeepFailed => self.witness.reach("the assignment was not kept"),
                 spool::Answer::StatesFailed => self.witness.reach("the states were not kept"),
                 spool::Answer::Trimmed { .. } => self.witness.reach("a run is trimmed"),
+                spool::Answer::GivenUp { lost, .. } if *lost > 0 => {
+                    self.witness.reach("the spool is full and forced something out");
+                }
                 spool::Answer::Neighbours { adopted: Some(adopted), .. } => {
                     for found in &adopted.runs {
                         self.witness.durable(site.volume, &site.slot, found.run, found.last.0);
+                    }
+                    for (run, last) in volume.bitten(&site.seat) {
+                        self.witness.shortened(site.volume, run, last);
                     }
                     self.witness.reach("a directory is adopted by a living process");
                 }
@@ -213,11 +231,18 @@ impl World {
                 && self.planted == Some(Planted::Hand(Hand::DeletedEarly))
             {
                 let trim = Command::Trim { run, up_to };
-                self.witness.deleted(site.volume, &site.slot, run, Some(up_to.0));
+                self.witness.deleted(site.volume, id, &site.slot, run, Some(up_to.0));
                 volume.execute(&mut site.seat, spool::Order::Do(trim), false, fresh);
             }
             let told = said.map(|said| format!("{} disk: {said} -> {}", short(id), told_answer(&answer)));
+            let room = volume.room(&site.seat);
+            self.witness.room(room.held, volume.limits.bytes);
+            site.scheduler.handle_room(now, room);
+            let failed = matches!(answer, spool::Answer::AppendFailed);
             site.answered(now, answer);
+            if failed && site.scheduler.status(now).given_up > site.given_up {
+                self.witness.reach("memory is full and forced something out");
+            }
             if let Some(told) = told {
                 self.line(|| told);
             }
@@ -278,9 +303,12 @@ impl World {
             self.witness.reach("a process ends with everything delivered");
         }
         if let Some(volume) = self.volumes.get_mut(site.volume) {
-            let lost = volume.leave(&site.seat, power, &mut self.chance);
-            if lost > 0 {
+            let left = volume.leave(&site.seat, power, &mut self.chance);
+            if left.lost {
                 self.witness.reach("what was written is lost with the power");
+            }
+            if left.torn {
+                self.witness.reach("a batch is torn in the middle of its record");
             }
         }
         let told = if farewell { self.plan.delay * 2 } else { IDLE };
@@ -318,6 +346,8 @@ fn kind(order: &Command) -> u8 {
         Command::Send { .. } => 7,
         Command::Keep(_) => 8,
         Command::KeepStates(_) => 9,
+        Command::Measure => 10,
+        Command::GiveUp { .. } => 11,
     }
 }
 

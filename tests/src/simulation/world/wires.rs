@@ -16,6 +16,7 @@ use shared::time::Monotonic;
 
 use super::headquarters::first_word;
 use super::{CONNECT, Event, World, nanos};
+use crate::simulation::before;
 use crate::simulation::network::{IDLE, Link, Roads, Way, transit};
 use crate::simulation::secret;
 
@@ -96,7 +97,9 @@ impl World {
             Monotonic(self.now),
         );
         let now = site.now(self.now);
-        self.witness.linked(id, site.keys());
+        // One of the version before tells no states, and is taken to have nothing newer than it delivers.
+        let told = if site.old { BTreeMap::new() } else { site.keys() };
+        self.witness.linked(id, site.timeline(), told);
         site.scheduler.handle_connected(now);
         self.look_later(id, self.connections);
         self.drain(id);
@@ -105,7 +108,8 @@ impl World {
 
     /// Once nothing goes wrong any more: what a process knows 45 s after its link was made, the master must know at 60 s.
     pub(in crate::simulation) fn look_later(&mut self, id: InstanceId, link: u64) {
-        if self.calm {
+        // One of the version before tells no states: what it knows is shown when its backlog is in.
+        if self.calm && self.sites.get(&id).is_some_and(|site| !site.old) {
             self.after(Duration::from_secs(45), Event::Look(id, link));
         }
     }
@@ -149,7 +153,10 @@ impl World {
                 return self.after(Duration::ZERO, Event::Gone(link, Way::Down));
             }
         }
-        self.send(link, Way::Up, lane, payload);
+        let old = lane == Lane::Control && self.sites.get(&id).is_some_and(|site| site.old);
+        if let Some(payload) = if old { before::said(&payload) } else { Some(payload) } {
+            self.send(link, Way::Up, lane, payload);
+        }
     }
 
     /// No more is under way without an acknowledgement than the window of its lane holds (I9).
@@ -197,7 +204,7 @@ impl World {
             link.lanes.remove(&(way, lane));
             return;
         }
-        let (id, connection, epoch) = (link.instance, link.connection, link.epoch);
+        let (id, connection, epoch, slot) = (link.instance, link.connection, link.epoch, link.slot.clone());
         let site = self.sites.get(&id);
         let mut road = self.roads.get(&site.map_or(usize::MAX, |site| site.volume)).copied().unwrap_or_default();
         let road = road.of(way);
@@ -219,21 +226,51 @@ impl World {
             Way::Up => {
                 let at = self.wall();
                 let Some(master) = self.master.as_mut().filter(|master| master.epoch == epoch) else { return };
+                let account = match lane {
+                    Lane::Control => {
+                        message::decode::<ToMaster>(&payload).unwrap_or_default().iter().try_for_each(|said| {
+                            match said {
+                                ToMaster::Wanted(_) => self.witness.reach("a satellite asks for credit"),
+                                ToMaster::Returned(_) => self.witness.reach("a satellite gives credit back"),
+                                _ => {}
+                            }
+                            self.purse.heard(number, said)
+                        })
+                    }
+                    Lane::Live | Lane::Backlog => self.purse.arrived(number, lane, &slot, &payload),
+                };
+                let honest = self.sites.contains_key(&id);
+                if let Err(overspent) = account {
+                    if honest {
+                        self.witness.violated("I9", overspent);
+                    } else {
+                        self.witness.reach("who sends beyond its credit is cut off");
+                    }
+                }
                 match lane {
                     Lane::Control => master.coordinator.handle_control(connection, &payload, Monotonic(self.now), at),
                     Lane::Live | Lane::Backlog => {
                         if lane == Lane::Backlog {
                             self.witness.reach("backlog");
                         }
-                        master.coordinator.handle_batch(connection, payload.to_vec(), Monotonic(self.now), at);
+                        master.coordinator.handle_batch(connection, lane, payload.to_vec(), Monotonic(self.now), at);
                     }
                 }
                 self.drain_master();
+                if self.purse.tolerated() {
+                    self.witness.violated("I9", format!("link {number} sends beyond its credit and stays"));
+                }
             }
             Way::Down => {
                 let Some(site) = self.sites.get_mut(&id) else { return };
                 let now = site.now(self.now);
                 for message in message::decode::<ToSatellite>(&payload).unwrap_or_default() {
+                    if site.old && !before::understood(&message) {
+                        continue;
+                    }
+                    if let ToSatellite::Welcome(welcome) = &message {
+                        self.witness.welcomed(id, welcome.timeline);
+                    }
                     match &message {
                         ToSatellite::Ack(ack) => {
                             site.told.insert(ack.run, ack.position.0);
@@ -283,6 +320,7 @@ impl World {
         let (id, connection, epoch) = (link.instance, link.connection, link.epoch);
         match end {
             Way::Up if std::mem::take(&mut link.master_open) => {
+                self.purse.closed(number, false);
                 if let Some(master) = self.master.as_mut().filter(|master| master.epoch == epoch) {
                     master.links.remove(&connection);
                     master.coordinator.handle_disconnected(connection);
@@ -317,7 +355,11 @@ fn told_frame(way: Way, lane: Lane, payload: &[u8]) -> String {
         },
         (Way::Up, Lane::Control) => {
             let messages = message::decode::<ToMaster>(payload).unwrap_or_default();
-            told(messages.iter().map(|message| first_word(&format!("{message:?}"))).collect())
+            let word = |message: &ToMaster| match message {
+                ToMaster::State(state) => format!("State of {} {}", state.check, told_key(state.key)),
+                other => first_word(&format!("{other:?}")),
+            };
+            told(messages.iter().map(word).collect())
         }
         (Way::Down, _) => {
             let messages = message::decode::<ToSatellite>(payload).unwrap_or_default();
@@ -328,10 +370,18 @@ fn told_frame(way: Way, lane: Lane, payload: &[u8]) -> String {
                         ToSatellite::Ack(ack) => format!("Ack {} {}", ack.run, ack.position),
                         ToSatellite::CloseRun(run) => format!("CloseRun {run}"),
                         ToSatellite::Welcome(welcome) => format!("Welcome holder: {}", welcome.holder),
+                        ToSatellite::AssignmentUpsert(check) => {
+                            let carried = check.carried.map(|carried| told_key(carried.key)).unwrap_or_default();
+                            format!("Upsert {} under {} {carried}", check.id, check.grant)
+                        }
                         other => first_word(&format!("{other:?}")),
                     })
                     .collect(),
             )
         }
     }
+}
+
+fn told_key(key: Key) -> String {
+    format!("({} {} {})", key.grant, key.counter, key.sequence)
 }

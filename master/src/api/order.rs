@@ -1,0 +1,177 @@
+//! What operators order about slots and moves: reads the body, hands the order to the loop, and says how it ended. Decides nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use shared::name::{RegionName, Slot, SlotNumber};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::api::error::ApiError;
+use crate::api::guard::Caller;
+use crate::api::parameter::Parameters;
+use crate::api::{Api, Request};
+use crate::coordinator::{Obeyed, Order};
+
+/// An order is a row of the journal: longer than this only a disk that hangs takes.
+const ORDER_MAX: Duration = Duration::from_secs(30);
+
+/// Which slot.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    region: String,
+    slot: u32,
+}
+
+type Body = Result<Bytes, BytesRejection>;
+
+fn slot(body: Body) -> Result<Slot, ApiError> {
+    let body = body.map_err(|refused| ApiError::body(refused.status(), refused.body_text()))?;
+    let which: Which = serde_json::from_slice(&body).map_err(|error| {
+        let usage = "send a body like {\"region\": \"eu\", \"slot\": 1}";
+        ApiError::body(StatusCode::BAD_REQUEST, format!("{usage} ({error})"))
+    })?;
+    let region: RegionName =
+        which.region.parse().map_err(|error| ApiError::parameter("region", format!("no name of a region: {error}")))?;
+    let number = SlotNumber::new(which.slot).ok_or_else(|| ApiError::parameter("slot", "slots are numbered from 1"))?;
+    Ok(Slot { region, number })
+}
+
+/// `POST /actions/drain`: the slot owns nothing from now on, where another of its region can take over.
+pub(crate) async fn drain(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    parameters: Parameters,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    parameters.known(&[])?;
+    give(&api, caller, Order::Drain(slot(body)?)).await
+}
+
+/// `POST /actions/undrain`: the slot may own checks again, once it has been connected for two minutes.
+pub(crate) async fn undrain(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    parameters: Parameters,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    parameters.known(&[])?;
+    give(&api, caller, Order::Undrain(slot(body)?)).await
+}
+
+/// `POST /actions/hold-moves`: no host goes from one slot to another until they are resumed.
+pub(crate) async fn hold(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    parameters: Parameters,
+) -> Result<Json<Value>, ApiError> {
+    parameters.known(&[])?;
+    give(&api, caller, Order::Hold).await
+}
+
+/// `POST /actions/resume-moves`: hosts are moved again, whoever held them back; every silence counts anew.
+pub(crate) async fn resume(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    parameters: Parameters,
+) -> Result<Json<Value>, ApiError> {
+    parameters.known(&[])?;
+    give(&api, caller, Order::Resume).await
+}
+
+async fn give(api: &Api, caller: Caller, order: Order) -> Result<Json<Value>, ApiError> {
+    let (reply, answer) = oneshot::channel();
+    tracing::info!(author = caller.author, ?order, "an operator orders");
+    let request = Request::Order { order: order.clone(), author: caller.author, reply };
+    if api.inputs.requests.try_send(request).is_err() {
+        return Err(ApiError::unavailable("too many requests wait already: try again in a moment"));
+    }
+    let late = |_| ApiError::unavailable("the journal takes long: the slots and events show when it is done");
+    let obeyed = timeout(ORDER_MAX, answer).await.map_err(late)?;
+    let obeyed = obeyed.map_err(|_| ApiError::unavailable("the master is stopping; nothing was done"))?;
+    shown(&order, obeyed).map(Json)
+}
+
+fn shown(order: &Order, obeyed: Obeyed) -> Result<Value, ApiError> {
+    let text = words(order, obeyed);
+    match obeyed {
+        Obeyed::Done { moved, kept } => Ok(json!({ "result": "done", "moved": moved, "kept": kept, "text": text })),
+        Obeyed::Unchanged => Ok(json!({ "result": "unchanged", "moved": 0, "kept": 0, "text": text })),
+        Obeyed::Unknown => Err(ApiError::not_found(text)),
+        Obeyed::NotCommitted => Err(ApiError::unavailable(text)),
+    }
+}
+
+/// How an order ended, for people.
+fn words(order: &Order, obeyed: Obeyed) -> String {
+    let checks = |number: u64| format!("{number} {}", if number == 1 { "check" } else { "checks" });
+    match (order, obeyed) {
+        (_, Obeyed::NotCommitted) => "the journal cannot be written: nothing was changed".to_owned(),
+        (Order::Drain(slot) | Order::Undrain(slot), Obeyed::Unknown) => {
+            format!("the configuration asks for no slot {slot}, and none ever connected")
+        }
+        (Order::Drain(slot), Obeyed::Unchanged) => format!("slot {slot} is drained already"),
+        (Order::Undrain(slot), Obeyed::Unchanged) => format!("slot {slot} is not drained"),
+        (Order::Drain(slot), Obeyed::Done { moved, kept: 0 }) => {
+            format!("slot {slot} is drained: {} went to other slots, and it owns none", checks(moved))
+        }
+        (Order::Drain(slot), Obeyed::Done { kept, .. }) => format!(
+            "slot {slot} is drained, but goes on with {}: no other slot of its region can take them over",
+            checks(kept)
+        ),
+        (Order::Undrain(slot), _) => {
+            format!("slot {slot} may own checks again, once it has been connected for two minutes")
+        }
+        (Order::Hold, Obeyed::Unchanged) => "moves are held already".to_owned(),
+        (Order::Hold, _) => "no host is moved until `perigee-master moves resume`".to_owned(),
+        (Order::Resume, Obeyed::Unchanged) => "nothing holds the moves".to_owned(),
+        (Order::Resume, _) => "hosts are moved again; every silence counts anew from now".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_names_one_slot_or_is_told_how() {
+        let read = |text: &'static str| slot(Ok(Bytes::from_static(text.as_bytes())));
+        assert_eq!(read(r#"{"region":"eu","slot":2}"#).unwrap().to_string(), "eu/2");
+        for (body, part) in [
+            ("", "\"region\": \"eu\""),
+            ("{}", "region"),
+            (r#"{"region":"eu","slot":0}"#, "from 1"),
+            (r#"{"region":"a b","slot":1}"#, "region"),
+            (r#"{"region":"eu","slot":1,"more":2}"#, "more"),
+        ] {
+            let error = read(body).unwrap_err();
+            assert!(error.body_value().to_string().replace("\\", "").contains(part), "{body}: {}", error.body_value());
+        }
+    }
+
+    #[test]
+    fn every_end_of_an_order_has_its_words() {
+        let eu: Slot = slot(Ok(Bytes::from_static(br#"{"region":"eu","slot":2}"#))).unwrap();
+        let table = [
+            (Order::Drain(eu.clone()), Obeyed::Done { moved: 1, kept: 0 }, "slot eu/2 is drained: 1 check went"),
+            (Order::Drain(eu.clone()), Obeyed::Done { moved: 0, kept: 7 }, "goes on with 7 checks"),
+            (Order::Drain(eu.clone()), Obeyed::Unchanged, "drained already"),
+            (Order::Undrain(eu.clone()), Obeyed::Unchanged, "is not drained"),
+            (Order::Undrain(eu), Obeyed::Done { moved: 0, kept: 0 }, "connected for two minutes"),
+            (Order::Hold, Obeyed::Done { moved: 0, kept: 0 }, "moves resume"),
+            (Order::Resume, Obeyed::Unchanged, "nothing holds"),
+            (Order::Resume, Obeyed::Done { moved: 0, kept: 0 }, "anew"),
+        ];
+        for (order, obeyed, part) in table {
+            assert!(words(&order, obeyed).contains(part), "{}", words(&order, obeyed));
+        }
+    }
+}

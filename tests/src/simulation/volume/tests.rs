@@ -1,0 +1,469 @@
+//! The model of a disk held against the real one: the same seeded orders to `satellite::spool` on files that fail, tear at sectors
+//! and lose power, and to the model. Every answer and what is there afterwards must be equal.
+//!
+//! `PERIGEE_OPERATIONS` says how many orders, `PERIGEE_SEED` which; both are printed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use satellite::command::{ReadId, SpooledBatch};
+use satellite::spool::Spool;
+use seglog::{Disk, Medium};
+use shared::check::{Exit, State};
+use shared::delivery::{BatchBuilder, BatchHeader};
+use shared::name::{CheckId, Generation, Grant};
+use shared::result::CheckResult;
+use shared::state::CheckState;
+use shared::time::Timestamp;
+
+use super::*;
+
+const LIMITS: Limits = Limits { bytes: 8 * 2048, ..Limits::DEFAULT };
+
+/// How the next append fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    /// Nothing can be written.
+    Write,
+    /// All is written, and the sync fails.
+    Sync,
+}
+
+#[derive(Debug, Default)]
+struct Condition {
+    failure: Option<Failure>,
+    /// Length of each file that is durable.
+    durable: BTreeMap<PathBuf, u64>,
+}
+
+/// A disk that refuses when it is told to, and knows what a power loss would leave.
+#[derive(Debug, Default)]
+struct Weak(Mutex<Condition>);
+
+impl Weak {
+    fn state(&self) -> MutexGuard<'_, Condition> {
+        self.0.lock().unwrap()
+    }
+
+    fn fail(&self, failure: Failure) {
+        self.state().failure = Some(failure);
+    }
+
+    fn fails(&self, failure: Failure) -> bool {
+        let mut state = self.state();
+        let fails = state.failure == Some(failure);
+        if fails {
+            state.failure = None;
+        }
+        fails
+    }
+}
+
+fn refused() -> io::Error {
+    io::Error::other("injected")
+}
+
+impl Medium for Weak {
+    fn create(&self, path: &Path) -> io::Result<File> {
+        Disk.create(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<File> {
+        Disk.open(path)
+    }
+
+    fn open_to_read(&self, path: &Path) -> io::Result<File> {
+        Disk.open_to_read(path)
+    }
+
+    fn read(&self, file: &File, path: &Path, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        Disk.read(file, path, at, buffer)
+    }
+
+    fn write(&self, file: &File, path: &Path, at: u64, bytes: &[u8]) -> io::Result<()> {
+        // The head of a new segment is not what fails here.
+        if at > 0 && self.fails(Failure::Write) {
+            return Err(refused());
+        }
+        Disk.write(file, path, at, bytes)
+    }
+
+    fn truncate(&self, file: &File, path: &Path, length: u64) -> io::Result<()> {
+        Disk.truncate(file, path, length)
+    }
+
+    fn sync(&self, file: &File, path: &Path) -> io::Result<()> {
+        let length = file.metadata()?.len();
+        if length > 64 && self.fails(Failure::Sync) {
+            return Err(refused());
+        }
+        self.state().durable.insert(path.to_owned(), length);
+        Disk.sync(file, path)
+    }
+
+    fn sync_directory(&self, dir: &Path) -> io::Result<()> {
+        Disk.sync_directory(dir)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        Disk.unlink(path)
+    }
+}
+
+fn batch(chance: &mut Chance, run: RunId, counter: RunCounter, after: u64, now: u64) -> SpooledBatch {
+    let count = chance.between(1, 3);
+    let mut builder = BatchBuilder::default();
+    for n in 0..count {
+        // What cannot be compressed, so that lengths differ.
+        let output: String = (0..chance.log_between(1, 240)).map(|_| char::from(b'0' + byte(chance) % 64)).collect();
+        let id = u32::try_from(chance.between(1, 5)).unwrap();
+        builder.push(&CheckResult {
+            check: CheckId(id),
+            grant: Grant(5),
+            scheduled: Timestamp::from_millis(1),
+            started: Timestamp::from_millis(i64::try_from(now + n).unwrap()),
+            duration_us: 0,
+            exit: Some(Exit::Ran(0)),
+            passive: false,
+            output,
+            long_output: String::new(),
+            perfdata: String::new(),
+            metrics: Vec::new(),
+            authenticated: None,
+            after: CheckState { state: State::Ok, ..CheckState::pending(3) },
+            command: None,
+            offset_ms: None,
+        });
+    }
+    let (first, last) = (Sequence(after + 1), Sequence(after + count));
+    let header = BatchHeader { timeline: Timeline(7), generation: Generation(1), run, counter, first, last };
+    SpooledBatch { first, last, bytes: Bytes::from(builder.finish(&header)) }
+}
+
+fn byte(chance: &mut Chance) -> u8 {
+    u8::try_from(chance.below(256)).unwrap()
+}
+
+/// Both disks under one sequence of orders.
+struct Pair {
+    data: PathBuf,
+    weak: Arc<Weak>,
+    real: Option<Spool>,
+    model: Volume,
+    seat: Option<Seat>,
+    chance: Chance,
+    open: (RunId, RunCounter),
+    /// Of the open run: last sequence given to a batch, and what could not be appended.
+    made: u64,
+    waiting: Vec<SpooledBatch>,
+    /// Runs held and what of them was acknowledged.
+    runs: BTreeSet<RunId>,
+    now: u64,
+    done: BTreeMap<&'static str, u64>,
+}
+
+impl Pair {
+    fn new(data: &Path, seed: u64) -> Self {
+        let mut pair = Self {
+            data: data.to_owned(),
+            weak: Arc::default(),
+            real: None,
+            model: Volume { limits: LIMITS, ..Volume::default() },
+            seat: None,
+            chance: Chance::new(seed),
+            open: (RunId([0; 16]), RunCounter::default()),
+            made: 0,
+            waiting: Vec::new(),
+            runs: BTreeSet::new(),
+            now: 1_790_000_000_000,
+            done: BTreeMap::new(),
+        };
+        pair.enter();
+        pair
+    }
+
+    fn identity(&mut self) -> Identity {
+        Identity {
+            installation: "acme".parse().unwrap(),
+            slot: shared::name::Slot { region: "eu".parse().unwrap(), number: "1".parse().unwrap() },
+            instance: InstanceId(self.chance.name()),
+            software: "1".to_owned(),
+        }
+    }
+
+    /// A process begins on both: it must find the same.
+    fn enter(&mut self) {
+        let identity = self.identity();
+        let medium: Arc<dyn Medium> = self.weak.clone();
+        let (real, found) = Spool::open_on(&self.data, &identity, &LIMITS, medium).unwrap();
+        let (seat, modelled) = self.model.enter(&identity, found.open.run);
+        let earlier = |beginning: &Beginning| {
+            let mut earlier = beginning.earlier.clone();
+            earlier.sort_by_key(|found| (found.counter, found.run));
+            earlier
+        };
+        assert_eq!(earlier(&found), earlier(&modelled), "what earlier processes left");
+        assert_eq!(found.open, modelled.open);
+        assert_eq!((&found.kept, &found.states.states), (&modelled.kept, &modelled.states.states));
+        self.runs = found.earlier.iter().map(|found| found.run).chain([found.open.run]).collect();
+        self.open = (found.open.run, found.open.counter);
+        (self.made, self.waiting) = (0, Vec::new());
+        (self.real, self.seat) = (Some(real), Some(seat));
+        for run in self.runs.clone() {
+            self.both(Command::Read { read: ReadId(1), run, from: Sequence(1), bytes_max: 1 << 20, batches_max: 4096 });
+        }
+    }
+
+    /// One order to both; the answers must be equal.
+    fn both(&mut self, command: Command) -> Option<Answer> {
+        let real = self.real.as_mut().unwrap().execute(Order::Do(command.clone()));
+        let fresh = match &real {
+            Some(Answer::Opened { run, .. }) => *run,
+            _ => RunId([0; 16]),
+        };
+        let modelled = self.model.execute(self.seat.as_mut().unwrap(), Order::Do(command.clone()), false, fresh);
+        assert_eq!(shown(&real), shown(&modelled), "{command:?}");
+        real
+    }
+
+    fn append(&mut self, failure: Option<Failure>) -> Command {
+        for _ in 0..self.chance.between(1, 4) {
+            let batch = batch(&mut self.chance, self.open.0, self.open.1, self.made, self.now);
+            self.made = batch.last.0;
+            self.now += 1000;
+            self.waiting.push(batch);
+        }
+        let mut batches = self.waiting.clone();
+        if let Some(failure) = failure {
+            self.weak.fail(failure);
+            // One write: what is durable of several is another question.
+            let mut bytes = 0;
+            batches.retain(|batch| {
+                bytes += 40 + batch.bytes.len();
+                bytes <= 1900
+            });
+        }
+        Command::Append { run: self.open.0, batches }
+    }
+
+    /// The process goes, and another comes. `cut`: the machine's power was lost, and so much of what was on its way is there.
+    fn restart(&mut self, power: bool) {
+        drop(self.real.take());
+        let seat = self.seat.take().unwrap();
+        if power {
+            self.lose_power(&seat);
+        }
+        self.model.leave(&seat, false, &mut self.chance);
+        self.weak.state().failure = None;
+        self.enter();
+    }
+
+    fn lose_power(&mut self, seat: &Seat) {
+        let file = self.model.run(seat, self.open.0).unwrap();
+        let Some((begin, end)) = file.unsynced() else { return };
+        let cut = self.chance.between(begin, end);
+        let cut = if cut == end { end } else { begin.max(cut / SECTOR * SECTOR) };
+        if file.lose_power(cut) {
+            *self.done.entry("torn").or_default() += 1;
+        }
+        let segments = self.segments(self.open.0);
+        let newest = segments.last().unwrap();
+        assert!(self.weak.state().durable[newest] <= begin && fs::metadata(newest).unwrap().len() == end, "the layout");
+        File::options().write(true).open(newest).unwrap().set_len(cut).unwrap();
+    }
+
+    /// The segment files of a run, oldest first.
+    fn segments(&self, run: RunId) -> Vec<PathBuf> {
+        let directories = fs::read_dir(self.data.join("spool")).unwrap().map(|entry| entry.unwrap().path());
+        let runs = directories.filter(|path| path.is_dir()).flat_map(|path| fs::read_dir(path).unwrap());
+        let named =
+            runs.map(|entry| entry.unwrap().path()).find(|path| path.to_string_lossy().ends_with(&run.to_string()));
+        let files = fs::read_dir(named.unwrap()).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|e| e == "seg")).collect();
+        files.sort_by_key(|path| path.file_name().unwrap().to_string_lossy()[21..37].to_owned());
+        files
+    }
+
+    /// A bit flips in a record, at rest.
+    fn damage(&mut self) {
+        drop(self.real.take());
+        let seat = self.seat.take().unwrap();
+        self.model.leave(&seat, false, &mut self.chance);
+        let runs: Vec<RunId> = self.runs.iter().copied().collect();
+        let run = *self.chance.pick(&runs).unwrap();
+        let file = self.model.run(&seat, run).unwrap();
+        let intact = file.intact();
+        if intact > 0 {
+            let number = usize::try_from(self.chance.below(intact as u64)).unwrap();
+            let part = if self.chance.one_in(2) { Part::Head } else { Part::Body };
+            let (segment, at, length) = file.place(number);
+            file.damage(number, part);
+            let files = self.segments(run);
+            assert_eq!(files.len(), self.model.run(&seat, run).unwrap().segment_count(), "segments");
+            let within = match part {
+                Part::Head => self.chance.below(36),
+                Part::Body => 40 + self.chance.below(length),
+            };
+            let file = File::options().read(true).write(true).open(&files[segment]).unwrap();
+            let mut bytes = [0];
+            file.read_exact_at(&mut bytes, at + within).unwrap();
+            file.write_all_at(&[bytes[0] ^ (1 << self.chance.below(8))], at + within).unwrap();
+        }
+        self.enter();
+    }
+
+    fn read(&mut self) {
+        let runs: Vec<RunId> = self.runs.iter().copied().collect();
+        let run = *self.chance.pick(&runs).unwrap();
+        let from = Sequence(self.chance.between(1, 200));
+        let (bytes_max, batches_max) = (usize::try_from(self.chance.log_between(1, 8192)).unwrap(), 40);
+        let mut from = from;
+        // As the outbox does: on and on.
+        for _ in 0..self.chance.between(1, 4) {
+            let read = Command::Read { read: ReadId(1), run, from, bytes_max, batches_max };
+            let Some(Answer::Read { found, .. }) = self.both(read) else { panic!("not read") };
+            from = Sequence(found.through.0 + 1);
+        }
+    }
+
+    fn give_up(&mut self) {
+        let Some(Answer::Measured { extents }) = self.both(Command::Measure) else { panic!("not measured") };
+        let open = self.open.0;
+        let old: Vec<(RunId, Sequence)> = extents
+            .iter()
+            .flat_map(|extent| {
+                let newest = if extent.run == open { 1 } else { 0 };
+                let pieces = extent.pieces.len().saturating_sub(newest);
+                extent.pieces.iter().take(pieces).map(|piece| (extent.run, piece.last))
+            })
+            .collect();
+        if let Some((run, up_to)) = self.chance.pick(&old).copied() {
+            let first = Sequence(self.chance.between(1, up_to.0.max(1)));
+            let reason = if self.chance.one_in(2) { "spool-full" } else { "spool-age" };
+            self.both(Command::GiveUp { run, first, up_to, reason });
+        }
+    }
+
+    fn step(&mut self) {
+        let drawn = self.chance.below(100);
+        let what = match drawn {
+            0..40 => {
+                let append = self.append(None);
+                self.both(append);
+                self.waiting.clear();
+                "append"
+            }
+            40..46 => {
+                let failure = if self.chance.one_in(2) { Failure::Write } else { Failure::Sync };
+                let append = self.append(Some(failure));
+                let answer = self.real.as_mut().unwrap().execute(Order::Do(append.clone()));
+                assert!(matches!(answer, Some(Answer::AppendFailed)), "{answer:?}");
+                let Command::Append { run, batches } = append else { return };
+                let file = self.model.run(self.seat.as_ref().unwrap(), run).unwrap();
+                file.write_then_fail(&batches, failure == Failure::Sync);
+                "a failed append"
+            }
+            46..52 => {
+                // The process goes while it appends: what it wrote is there, or what of it the power loss has left.
+                let append = self.append(Some(Failure::Sync));
+                self.real.as_mut().unwrap().execute(Order::Do(append.clone()));
+                let Command::Append { run, batches } = append else { return };
+                self.model.run(self.seat.as_ref().unwrap(), run).unwrap().write_then_fail(&batches, true);
+                let power = self.chance.one_in(2);
+                self.restart(power);
+                if power { "a power loss" } else { "a kill" }
+            }
+            52..72 => {
+                self.read();
+                "read"
+            }
+            72..80 => {
+                let runs: Vec<RunId> = self.runs.iter().copied().collect();
+                let run = *self.chance.pick(&runs).unwrap();
+                let up_to = Sequence(self.chance.between(0, 150));
+                self.both(Command::Trim { run, up_to });
+                "trim"
+            }
+            80..88 => {
+                self.give_up();
+                "give up"
+            }
+            88..91 => {
+                self.waiting.clear();
+                if let Some(Answer::Opened { run, counter }) = self.both(Command::OpenRun) {
+                    self.runs.insert(run);
+                    (self.open, self.made) = ((run, counter), 0);
+                }
+                "open"
+            }
+            91..96 => {
+                self.damage();
+                "damage"
+            }
+            96..98 => {
+                let old: Vec<RunId> = self.runs.iter().copied().filter(|run| *run != self.open.0).collect();
+                if let Some(run) = self.chance.pick(&old).copied() {
+                    self.both(Command::CloseRun(run));
+                    self.runs.remove(&run);
+                }
+                "close"
+            }
+            _ => {
+                self.restart(false);
+                "restart"
+            }
+        };
+        *self.done.entry(what).or_default() += 1;
+    }
+}
+
+/// An answer as it is compared: sizes in bytes differ where a failed write left a part.
+fn shown(answer: &Option<Answer>) -> String {
+    match answer {
+        Some(Answer::Measured { extents }) => {
+            let extents: BTreeMap<RunId, Vec<_>> = extents
+                .iter()
+                .map(|extent| (extent.run, extent.pieces.iter().map(|piece| (piece.last, piece.begun)).collect()))
+                .collect();
+            format!("{extents:?}")
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_model_of_a_disk_answers_as_the_real_one() {
+    let number =
+        |name: &str, otherwise| std::env::var(name).ok().map_or(otherwise, |text| text.parse::<u64>().unwrap());
+    let operations = number("PERIGEE_OPERATIONS", 500);
+    let seed = number("PERIGEE_SEED", rand::random_range(1..1_000_000_000));
+    eprintln!("{operations} operations, PERIGEE_SEED={seed}");
+    let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let mut done: BTreeMap<&'static str, u64> = BTreeMap::new();
+    // A volume for some hundred orders each: the older, the more there is to compare at each start.
+    let mut left = operations;
+    for volume in 0.. {
+        if left == 0 {
+            break;
+        }
+        let data = directory.path().join(format!("{volume}"));
+        let mut pair = Pair::new(&data, seed.wrapping_add(volume));
+        for _ in 0..left.min(200) {
+            pair.step();
+            left -= 1;
+        }
+        pair.done.into_iter().for_each(|(what, count)| *done.entry(what).or_default() += count);
+        drop(pair.real.take());
+        fs::remove_dir_all(&data).unwrap();
+    }
+    assert!(done.len() >= 11, "{done:?}");
+    crate::figure::figure(
+        18,
+        &format!("{operations} orders to the model of a disk and to the real one, seed {seed}: every answer equal"),
+    );
+}

@@ -1,0 +1,66 @@
+//! The witness on satellites' disks: what may be deleted, and how much may lie there.
+
+use shared::name::{InstanceId, RunId, Slot};
+
+use super::Witness;
+
+impl Witness {
+    /// A satellite gives results up, whose gap is durable before they are deleted: nothing that it deletes may be without a name.
+    pub(in crate::simulation) fn given_up(&mut self, volume: usize, slot: &Slot, run: RunId, first: u64, up_to: u64) {
+        let place = (slot.clone(), run);
+        let held = self.positions.get(&place).max(self.promised.get(&place)).copied().unwrap_or_default();
+        let named = self.named.entry((volume, run)).or_default();
+        if first > held.max(*named) + 1 {
+            let what =
+                format!("{slot} deletes {run} up to {first}, named is {named}, the master holds it up to {held}");
+            self.violated("I12", what);
+        } else {
+            *named = up_to.max(*named);
+        }
+    }
+
+    /// A spool holds so much of what it may. What is not in the states on disk yet stays beyond that: some seconds' worth.
+    pub(in crate::simulation) fn room(&mut self, held: u64, bound: u64) {
+        const SECONDS_WORTH: u64 = 32 * 1024;
+        if held > bound + SECONDS_WORTH {
+            self.violated("I9", format!("a spool holds {held} bytes of {bound}"));
+        }
+    }
+
+    /// A run whose end was damaged ends there now: nobody can tell what came behind.
+    pub(in crate::simulation) fn shortened(&mut self, volume: usize, run: RunId, last: u64) {
+        if let Some((_, made)) = self.durable.get_mut(&(volume, run)) {
+            *made = last;
+        }
+        self.reach("the end of a run is damaged");
+    }
+
+    /// A satellite deletes a run up to here, or all of it: nothing that the master does not hold.
+    pub(in crate::simulation) fn deleted(
+        &mut self,
+        volume: usize,
+        by: InstanceId,
+        slot: &Slot,
+        run: RunId,
+        up_to: Option<u64>,
+    ) {
+        let whole = up_to.is_none();
+        if whole {
+            self.forgotten.insert((volume, run));
+        }
+        let up_to = up_to.unwrap_or_else(|| self.made(volume, run));
+        let place = (slot.clone(), run);
+        let mut held = self.positions.get(&place).copied().unwrap_or_default();
+        if self.welcomed.get(&by) != Some(&self.timeline) {
+            held = held.max(self.promised.get(&place).copied().unwrap_or_default());
+        }
+        if whole {
+            // Nobody can deliver it any more, whatever is restored later.
+            self.durable.remove(&(volume, run));
+        }
+        let named = self.named.get(&(volume, run)).copied().unwrap_or_default();
+        if up_to > held.max(named) {
+            self.violated("I12", format!("{slot} deletes {run} up to {up_to}, the master holds it up to {held}"));
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! What a master is put through by a crowd: idle links in two sizes and the way back after `kill -9`, backlog of all slots at once,
+//! commits while a large state is checkpointed and the journal trimmed. Measures; the bounds are the caller's.
+#![expect(clippy::disallowed_methods, reason = "a scene takes real time")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{Offer, Storm, resident, sample};
+use crate::fleet::Fleet;
+use crate::wait::until_every;
+
+/// Everything that is waited for comes within this, or the scene has failed. Beyond every bound that is judged.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// After so long nothing of a change is on its way: a heartbeat of everybody has come and gone.
+const SETTLED: Duration = Duration::from_secs(12);
+/// How often the pool is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// How large a scene is.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// Identities in the end.
+    pub identities: usize,
+    /// Regions they are spread over.
+    pub regions: usize,
+    /// Hosts of each region.
+    pub hosts: usize,
+    /// Services of each host.
+    pub services: usize,
+}
+
+/// Links that have nothing to say.
+#[derive(Debug)]
+pub struct Idle {
+    /// Until the last was welcomed for the first time.
+    pub joined: Duration,
+    /// Bytes of the master's memory for one more link.
+    pub bytes_a_link: u64,
+    /// Signs of life until then, and those that were lost.
+    pub beats: usize,
+    /// Without an answer before the next.
+    pub beats_lost: usize,
+    /// Links that had ended until then.
+    pub ends: usize,
+    /// From the new master's first answer until the last was welcomed by it.
+    pub back: Duration,
+    /// The master's memory with all of them.
+    pub resident: u64,
+}
+
+/// Backlog of everybody at once.
+#[derive(Debug)]
+pub struct Flood {
+    /// Slots that had some.
+    pub slots: usize,
+    /// How much.
+    pub bytes: usize,
+    /// In how many results.
+    pub results: usize,
+    /// Until the last was acknowledged.
+    pub took: Duration,
+    /// Most of the pool in use, both lanes together, by the master's own word.
+    pub peak: f64,
+    /// Size of the pool, by the same.
+    pub pool: f64,
+    /// Most slots seen waiting for their turn.
+    pub waiting: f64,
+    /// Links that ended meanwhile.
+    pub ends: usize,
+    /// Results that the master counts.
+    pub accepted: f64,
+}
+
+/// Commits while the store tidies up.
+#[derive(Debug)]
+pub struct Stall {
+    /// Checks that the state holds.
+    pub checks: usize,
+    /// Commits that were measured.
+    pub commits: f64,
+    /// Of those, how many took longer than 100 ms.
+    pub beyond: f64,
+    /// The longest of them, in seconds.
+    pub worst: f64,
+    /// Checkpoints written meanwhile.
+    pub checkpoints: usize,
+    /// Rows trimmed meanwhile.
+    pub trimmed: f64,
+    /// Bytes committed.
+    pub bytes: usize,
+    /// How long it went on.
+    pub took: Duration,
+    /// What the master used of a processor in that time.
+    pub cpu: Duration,
+}
+
+fn configuration(size: Size) -> Result<String> {
+    let mut text = "regions:\n".to_owned();
+    for region in 1..=size.regions {
+        writeln!(text, "  r{region}: {{ slots: 1 }}")?;
+    }
+    text.push_str("hosts:\n");
+    for region in 1..=size.regions {
+        let hosts = format!("r{region}-h[001-{:03}]", size.hosts);
+        writeln!(text, "  \"{hosts}\": {{ region: r{region}, address: 127.0.0.1 }}")?;
+    }
+    text.push_str("services:\n");
+    for service in 1..=size.services {
+        writeln!(text, "  s{service}: {{ where: 'true', check: {{ tcp: {{ port: 9 }} }} }}")?;
+    }
+    Ok(text)
+}
+
+/// A master that runs, and nobody yet.
+///
+/// # Errors
+/// It does not start.
+pub fn stage(directory: &Path, size: Size) -> Result<(Fleet, Storm)> {
+    let config = directory.join("site.yaml");
+    fs::write(&config, configuration(size)?)?;
+    let mut fleet = Fleet::new(directory, &config, &[])?;
+    fleet.master.start()?;
+    let storm = Storm::new(&fleet.master.data, fleet.master.link, size.regions)?;
+    Ok((fleet, storm))
+}
+
+fn page(fleet: &Fleet) -> Result<String> {
+    fleet.master.api().text("/api/v1/metrics")
+}
+
+fn value(page: &str, name: &str) -> Result<f64> {
+    sample(page, name).with_context(|| format!("{name} is not on /metrics"))
+}
+
+/// Idle links in two sizes, then `kill -9` of the master.
+///
+/// # Errors
+/// Somebody does not come, or not come back.
+pub fn idle(directory: &Path, size: Size) -> Result<Idle> {
+    let (mut fleet, mut storm) = stage(directory, size)?;
+    let first = size.identities / 3;
+    let mut joined = storm.grow(first, PATIENCE)?;
+    thread::sleep(SETTLED);
+    let before = resident(fleet.master.process_id()?)?;
+    joined += storm.grow(size.identities, PATIENCE)?;
+    thread::sleep(SETTLED);
+    let resident = resident(fleet.master.process_id()?)?;
+    let counted = |count: &std::sync::atomic::AtomicUsize| count.load(Ordering::Relaxed);
+    let counts = storm.counts();
+    let (beats, beats_lost, ends) = (counted(&counts.beats), counted(&counts.beats_lost), counted(&counts.ends));
+    let more = u64::try_from(size.identities - first)?.max(1);
+    fleet.master.kill()?;
+    fleet.master.start()?;
+    let began = Instant::now();
+    let all = format!("{}", size.identities);
+    storm.until(PATIENCE, |storm| {
+        let open = page(&fleet).ok().and_then(|page| sample(&page, "perigee_link_connections"));
+        storm.connected() == size.identities && open.is_some_and(|open| open.to_string() == all)
+    })?;
+    Ok(Idle {
+        joined,
+        bytes_a_link: resident.saturating_sub(before) / more,
+        beats,
+        beats_lost,
+        ends,
+        back: began.elapsed(),
+        resident,
+    })
+}
+
+/// Every slot offers so many full batches at the same moment.
+///
+/// # Errors
+/// Not everything is acknowledged.
+pub fn flood(directory: &Path, size: Size, batches: usize) -> Result<Flood> {
+    let (fleet, mut storm) = stage(directory, size)?;
+    storm.grow(size.identities, PATIENCE)?;
+    let ends = storm.counts().ends.load(Ordering::Relaxed);
+    let began = Instant::now();
+    storm.offer(Offer { batches, ..Offer::default() });
+    let (mut waiting, mut failed) = (0.0_f64, None);
+    let delivered = until_every(LOOK, PATIENCE, || {
+        match page(&fleet).and_then(|page| value(&page, "perigee_link_credit_waiting_slots{lane=\"backlog\"}")) {
+            Ok(seen) => waiting = waiting.max(seen),
+            Err(error) => failed = Some(error),
+        }
+        // Those without a check have nothing to offer: all others have, when nobody was added for a while.
+        let counts = storm.counts();
+        let offering = counts.offering.load(Ordering::Relaxed);
+        failed.is_some()
+            || (offering > 0 && counts.delivered.load(Ordering::Relaxed) == offering && began.elapsed() > 4 * LOOK)
+    });
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    ensure!(delivered, "not delivered within {PATIENCE:?}: {:?} {:?}", storm.counts(), storm.reasons());
+    let took = began.elapsed();
+    let page = page(&fleet)?;
+    let lane = |name: &str, lane: &str| value(&page, &format!("perigee_link_credit_{name}{{lane=\"{lane}\"}}"));
+    let mut pool = 0.0;
+    for lane in ["live", "backlog"] {
+        for state in ["given", "received", "free"] {
+            pool += value(&page, &format!("perigee_link_credit_bytes{{lane=\"{lane}\",state=\"{state}\"}}"))?;
+        }
+    }
+    let accepted = page.lines().filter(|line| line.starts_with("perigee_slot_results_total{"));
+    let accepted = accepted.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
+    let counts = storm.counts();
+    Ok(Flood {
+        slots: counts.offering.load(Ordering::Relaxed),
+        bytes: counts.offered_bytes.load(Ordering::Relaxed),
+        results: counts.offered_results.load(Ordering::Relaxed),
+        took,
+        peak: lane("peak_bytes", "live")? + lane("peak_bytes", "backlog")?,
+        pool,
+        waiting,
+        ends: counts.ends.load(Ordering::Relaxed) - ends,
+        accepted,
+    })
+}
+
+/// Steady commits, `rate` bytes a second until `bytes` are in, while the journal is trimmed and checkpoints of a large state are
+/// written.
+///
+/// # Errors
+/// Not everything is acknowledged.
+pub fn stall(directory: &Path, size: Size, bytes: usize, rate: usize) -> Result<Stall> {
+    /// What a full batch comes to, about.
+    const BATCH: usize = 54 * 1024;
+    let (fleet, mut storm) = stage(directory, size)?;
+    storm.grow(size.identities, PATIENCE)?;
+    thread::sleep(SETTLED);
+    let before = page(&fleet)?;
+    let (process, began) = (fleet.master.process_id()?, Instant::now());
+    let (cpu, mut checkpoints) = (processor(process)?, std::collections::BTreeSet::new());
+    let batches = (bytes / size.identities / BATCH).max(1);
+    let pause = u64::try_from(BATCH * size.identities)? * 1_000_000 / u64::try_from(rate.max(1))?;
+    let pause = Duration::from_micros(pause);
+    storm.offer(Offer { batches, pause, ..Offer::default() });
+    storm.until(PATIENCE, |storm| {
+        let names = fs::read_dir(fleet.master.data.join("checkpoint")).into_iter().flatten().flatten();
+        checkpoints
+            .extend(names.map(|entry| entry.file_name()).filter(|name| name.to_string_lossy().ends_with(".ckpt")));
+        let counts = storm.counts();
+        let offering = counts.offering.load(Ordering::Relaxed);
+        offering > 0 && counts.delivered.load(Ordering::Relaxed) == offering
+    })?;
+    let (after, took) = (page(&fleet)?, began.elapsed());
+    let more = |name: &str| Ok::<f64, anyhow::Error>(value(&after, name)? - value(&before, name)?);
+    let within = more("perigee_commit_seconds_bucket{le=\"0.1\"}")?;
+    let commits = more("perigee_commit_seconds_count")?;
+    Ok(Stall {
+        checks: size.regions * size.hosts * (size.services + 1),
+        commits,
+        beyond: commits - within,
+        worst: value(&after, "perigee_commit_worst_seconds")?,
+        checkpoints: checkpoints.len(),
+        trimmed: more("perigee_journal_first_index")?,
+        bytes: storm.counts().offered_bytes.load(Ordering::Relaxed),
+        took,
+        cpu: processor(process)?.saturating_sub(cpu),
+    })
+}
+
+/// What a process has used of the processors.
+fn processor(process: u32) -> Result<Duration> {
+    /// USER_HZ, the same on every Linux.
+    const TICKS: u64 = 100;
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let (_, fields) = stat.rsplit_once(')').context("no process")?;
+    let ticks: Vec<u64> = fields.split(' ').skip(12).take(2).filter_map(|field| field.parse().ok()).collect();
+    Ok(Duration::from_millis(ticks.iter().sum::<u64>() * 1000 / TICKS))
+}

@@ -1,0 +1,392 @@
+//! Spools damaged at rest, given to the real brain and the real disk's hands: nobody panics, every record that is intact is delivered, and
+//! between them everything is named once. `PERIGEE_SPOOLS` says how many, `PERIGEE_SEED` which, `PERIGEE_SPOOL_MIB` how large the large one is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use satellite::command::{Beginning, Command, Identity, Limits, SpooledBatch};
+use satellite::outbox::Outbox;
+use satellite::spool::{Answer, Order, Spool};
+use shared::check::{Exit, State};
+use shared::delivery::{BatchBuilder, BatchHeader, BatchItem, decode_header, decode_items};
+use shared::frame::Lane;
+use shared::message::RunPosition;
+use shared::name::{CheckId, Generation, Grant, InstanceId, RunCounter, RunId, Sequence, Timeline};
+use shared::result::CheckResult;
+use shared::state::CheckState;
+use shared::time::{Monotonic, Timestamp};
+use tests::figure::figure;
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
+}
+
+fn identity() -> Identity {
+    Identity {
+        installation: "acme".parse().unwrap(),
+        slot: shared::name::Slot { region: "eu".parse().unwrap(), number: "1".parse().unwrap() },
+        instance: InstanceId(rand::random()),
+        software: "1".to_owned(),
+    }
+}
+
+fn result(sequence: u64, output: &str) -> CheckResult {
+    CheckResult {
+        check: CheckId(u32::try_from(sequence % 50 + 1).unwrap()),
+        grant: Grant(5),
+        scheduled: Timestamp::from_millis(1),
+        started: Timestamp::from_millis(i64::try_from(sequence).unwrap()),
+        duration_us: 0,
+        exit: Some(Exit::Ran(0)),
+        passive: false,
+        output: output.to_owned(),
+        long_output: String::new(),
+        perfdata: String::new(),
+        metrics: Vec::new(),
+        authenticated: None,
+        after: CheckState { state: State::Ok, ..CheckState::pending(3) },
+        command: None,
+        offset_ms: None,
+    }
+}
+
+/// A batch of results that share a text, each a part of it.
+fn batch((run, counter): (RunId, RunCounter), first: u64, results: u64, text: &str) -> SpooledBatch {
+    let part = text.len() / usize::try_from(results).unwrap();
+    let mut builder = BatchBuilder::default();
+    for n in 0..results {
+        let begin = usize::try_from(n).unwrap() * part;
+        builder.push(&result(first + n, &text[begin..begin + part]));
+    }
+    let (first, last) = (Sequence(first), Sequence(first + results - 1));
+    let header = BatchHeader { timeline: Timeline(7), generation: Generation(1), run, counter, first, last };
+    SpooledBatch { first, last, bytes: Bytes::from(builder.finish(&header)) }
+}
+
+fn open(data: &Path, limits: &Limits) -> (Spool, Beginning) {
+    Spool::open(data, &identity(), limits).unwrap()
+}
+
+/// What a run was made of: (first, last, bytes).
+type Made = BTreeMap<RunId, Vec<SpooledBatch>>;
+
+/// Two processes' spools, one run each: `batches` of about `bytes`.
+fn make(data: &Path, limits: &Limits, batches: u64, results: u64, bytes: usize, draw: &mut StdRng) -> Made {
+    let mut made = Made::new();
+    for _ in 0..2 {
+        let (mut spool, beginning) = open(data, limits);
+        let run = (beginning.open.run, beginning.open.counter);
+        let mut next = 1;
+        for _ in 0..batches {
+            let output: String = (0..bytes).map(|_| char::from(b'0' + draw.random_range(0..64_u8))).collect();
+            let batch = batch(run, next, results, &output);
+            next += results;
+            let order = Command::Append { run: run.0, batches: vec![batch.clone()] };
+            assert!(matches!(spool.execute(Order::Do(order)), Some(Answer::Appended { .. })));
+            made.entry(run.0).or_default().push(batch);
+        }
+    }
+    made
+}
+
+/// What came of each run: results, and gaps as (first, last, reason).
+type Delivered = BTreeMap<RunId, (BTreeSet<u64>, Vec<(u64, u64, String)>)>;
+
+/// Everything that a brain sends of a spool to a master that knows nothing: (results, gaps) of each run.
+fn delivered(spool: &mut Spool, beginning: &Beginning) -> Delivered {
+    let mut delivered: Delivered = BTreeMap::new();
+    let mut outbox = Outbox::new(&beginning.open, &beginning.earlier);
+    let now = Monotonic(1);
+    outbox.handle_welcome(now, &[]);
+    while let Some(command) = outbox.poll_command() {
+        if let Command::Send { lane: Lane::Backlog, payload } = &command {
+            let (header, body) = decode_header(payload).unwrap();
+            let (results, gaps) = delivered.entry(header.run).or_default();
+            for item in decode_items(&header, body).unwrap() {
+                match item {
+                    BatchItem::Gap(gap) => gaps.push((gap.first.0, gap.last.0, gap.reason)),
+                    BatchItem::Result(sequence, _) | BatchItem::Unreadable(sequence) => {
+                        assert!(results.insert(sequence.0), "{} {sequence} twice", header.run);
+                    }
+                }
+            }
+            outbox.handle_ack(now, RunPosition { run: header.run, position: header.last });
+            continue;
+        }
+        match spool.execute(Order::Do(command)) {
+            Some(Answer::Read { read, found }) => outbox.handle_read(now, read, &found),
+            Some(Answer::ReadFailed { read }) => panic!("{read:?} failed"),
+            _ => {}
+        }
+    }
+    delivered
+}
+
+/// Every sequence up to the last one is there once, as a result or in a gap; gaps that touch have different names. `headless`: the
+/// first segment may be gone; that something is missing before the first batch is the master's to see.
+fn covered(results: &BTreeSet<u64>, gaps: &[(u64, u64, String)], headless: bool, what: &str) {
+    let mut parts: Vec<(u64, u64)> = results.iter().map(|sequence| (*sequence, *sequence)).collect();
+    parts.extend(gaps.iter().map(|(first, last, _)| (*first, *last)));
+    parts.sort_unstable();
+    let mut next = parts.first().map_or(1, |(first, _)| if headless { *first } else { 1 });
+    for (first, last) in parts {
+        assert_eq!(first, next, "{what}: {gaps:?}");
+        next = last + 1;
+    }
+    let ordered: BTreeMap<u64, &(u64, u64, String)> = gaps.iter().map(|gap| (gap.0, gap)).collect();
+    for (one, two) in ordered.values().zip(ordered.values().skip(1)) {
+        assert!(one.1 + 1 < two.0 || one.2 != two.2, "{what}: two gaps for one stretch: {gaps:?}");
+    }
+}
+
+type Image = BTreeMap<PathBuf, Vec<u8>>;
+
+fn image(data: &Path) -> Image {
+    let mut image = Image::new();
+    let mut open = vec![data.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                open.push(entry);
+            } else {
+                image.insert(entry.strip_prefix(data).unwrap().to_owned(), fs::read(&entry).unwrap());
+            }
+        }
+    }
+    image
+}
+
+fn restore(data: &Path, image: &Image) {
+    let _ = fs::remove_dir_all(data);
+    for (path, bytes) in image {
+        let path = data.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+fn is_segment(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "seg")
+}
+
+/// Hurts one file, or swaps, doubles or adds one.
+fn wound(image: &mut Image, draw: &mut StdRng) {
+    let segments: Vec<PathBuf> = image.keys().filter(|path| is_segment(path)).cloned().collect();
+    let all: Vec<PathBuf> = image.keys().cloned().collect();
+    let any = &segments[draw.random_range(0..segments.len())];
+    let other = &segments[draw.random_range(0..segments.len())];
+    match draw.random_range(0..9) {
+        0 | 1 => {
+            let bytes = image.get_mut(any).unwrap();
+            if let Some(at) = bytes.len().checked_sub(1).map(|last| draw.random_range(0..=last)) {
+                bytes[at] ^= 1 << draw.random_range(0..8);
+            }
+        }
+        2 => {
+            let bytes = image.get_mut(any).unwrap();
+            bytes.truncate(draw.random_range(0..=bytes.len()));
+        }
+        3 => {
+            let bytes = image.get_mut(any).unwrap();
+            let (begin, end) = (draw.random_range(0..=bytes.len()), draw.random_range(0..=bytes.len()));
+            bytes[begin.min(end)..begin.max(end)].fill(0);
+        }
+        4 => {
+            // Each has the other's name, in its own directory or in another run's.
+            let (one, two) = (image[any].clone(), image[other].clone());
+            image.insert(any.clone(), two);
+            image.insert(other.clone(), one);
+        }
+        5 => {
+            let copy = any.parent().unwrap().join(other.file_name().unwrap());
+            let bytes = image[other].clone();
+            image.entry(copy).or_insert(bytes);
+        }
+        6 => {
+            // Other endian: every word turned round.
+            for word in image.get_mut(any).unwrap().chunks_mut(8) {
+                word.reverse();
+            }
+        }
+        7 => {
+            let bytes: Vec<u8> = (0..draw.random_range(0..300)).map(|_| draw.random()).collect();
+            let name = ["notes.txt", "00000000000000000001-0000000100000000.seg", "lost", "states", "core"];
+            image.insert(any.parent().unwrap().join(name[draw.random_range(0..name.len())]), bytes);
+        }
+        _ => {
+            let path = &all[draw.random_range(0..all.len())];
+            let bytes = image.get_mut(path).unwrap();
+            if !path.ends_with("owner") && !bytes.is_empty() {
+                let at = draw.random_range(0..bytes.len());
+                bytes[at] = bytes[at].wrapping_add(1);
+            }
+        }
+    }
+}
+
+/// Batches whose records stand where they were written, in the file that they were written to, unchanged.
+fn intact(before: &Image, after: &Image, batches: &[SpooledBatch]) -> Vec<SpooledBatch> {
+    let stands = |batch: &&SpooledBatch| {
+        let place = before.iter().filter(|(path, _)| is_segment(path)).find_map(|(path, bytes)| {
+            let at = bytes.windows(batch.bytes.len()).position(|window| window == batch.bytes.as_ref())?;
+            Some((path, at - 40, at + batch.bytes.len()))
+        });
+        let Some((path, begin, end)) = place else { return false };
+        after.get(path).is_some_and(|now| {
+            now.get(begin..end) == before[path].get(begin..end) && now.get(..64) == before[path].get(..64)
+        })
+    };
+    batches.iter().filter(stands).cloned().collect()
+}
+
+#[test]
+fn damaged_spools_deliver_what_is_intact_and_name_the_rest() {
+    let spools = number("PERIGEE_SPOOLS", 400);
+    let seed = number("PERIGEE_SEED", rand::random_range(1..1_000_000_000));
+    eprintln!("{spools} spools, PERIGEE_SEED={seed}");
+    let mut draw = StdRng::seed_from_u64(seed);
+    let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let limits = Limits { bytes: 8 * 2048, ..Limits::DEFAULT };
+    let data = directory.path().join("data");
+    let made = make(&data, &limits, 14, 3, 120, &mut draw);
+    let before = image(&data);
+    let largest = before.iter().filter(|(path, _)| is_segment(path)).map(|(_, bytes)| bytes.len()).max().unwrap();
+    let one = before.iter().find(|(path, bytes)| is_segment(path) && bytes.len() == largest).unwrap().0.clone();
+    let (mut gaps_named, mut lost) = (0, 0);
+    for number in 0..spools {
+        let mut after = before.clone();
+        if number < largest as u64 && spools > largest as u64 {
+            // First every byte at which one file can be cut.
+            after.get_mut(&one).unwrap().truncate(usize::try_from(number).unwrap());
+        } else {
+            for _ in 0..draw.random_range(1..=3) {
+                wound(&mut after, &mut draw);
+            }
+        }
+        restore(&data, &after);
+        let what = format!("spool {number}, seed {seed}");
+        let (mut spool, beginning) = open(&data, &limits);
+        let delivered = delivered(&mut spool, &beginning);
+        drop(spool);
+        for (run, batches) in &made {
+            let (results, gaps) = delivered.get(run).cloned().unwrap_or_default();
+            let oldest =
+                before.iter().find(|(path, _)| is_segment(path) && path.to_string_lossy().contains(&run.to_string()));
+            let (path, bytes) = oldest.unwrap();
+            covered(&results, &gaps, after.get(path) != Some(bytes), &what);
+            for batch in intact(&before, &after, batches) {
+                let whole = (batch.first.0..=batch.last.0).all(|sequence| results.contains(&sequence));
+                assert!(whole, "{what}: {run} {}..={} is intact and not delivered: {gaps:?}", batch.first, batch.last);
+            }
+            gaps_named += gaps.len();
+            lost += batches.len() * 3 - results.len();
+        }
+    }
+    assert!(gaps_named > 0);
+    figure(
+        18,
+        &format!(
+            "{spools} damaged spools, seed {seed}: 0 panics, every intact record delivered, {lost} results lost in {gaps_named} gaps"
+        ),
+    );
+}
+
+/// Processor time of this process so far.
+fn processor() -> Duration {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let after_name = stat.rsplit_once(") ").unwrap().1;
+    let ticks: u64 = after_name.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    // Linux tells them in hundredths of a second, whatever it counts in.
+    Duration::from_millis(ticks * 10)
+}
+
+#[test]
+fn a_large_damaged_spool_starts_within_ten_seconds() {
+    const WITHIN: Duration = Duration::from_secs(10);
+    let mib = usize::try_from(number("PERIGEE_SPOOL_MIB", 64)).unwrap();
+    let seed = number("PERIGEE_SEED", rand::random_range(1..1_000_000_000));
+    eprintln!("{mib} MiB, PERIGEE_SEED={seed}");
+    let mut draw = StdRng::seed_from_u64(seed);
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let limits = Limits { bytes: 4 << 30, ..Limits::DEFAULT };
+    // Batches of about 60 KiB, as a busy satellite makes them. Texts are cut out of one long noise.
+    let noise: String = (0..1 << 20).map(|_| char::from(b'0' + draw.random_range(0..64_u8))).collect();
+    let (mut spool, beginning) = open(&data, &limits);
+    let run = (beginning.open.run, beginning.open.counter);
+    let mut made: Vec<(u64, u64)> = Vec::new();
+    let mut next = 1;
+    while spool.bytes() < (mib as u64) << 20 {
+        let batches: Vec<SpooledBatch> = (0..64)
+            .map(|_| {
+                let at = draw.random_range(0..noise.len() - 60_000);
+                let batch = batch(run, next, 200, &noise[at..at + 60_000]);
+                next = batch.last.0 + 1;
+                batch
+            })
+            .collect();
+        made.extend(batches.iter().map(|batch| (batch.first.0, batch.last.0)));
+        assert!(matches!(
+            spool.execute(Order::Do(Command::Append { run: run.0, batches })),
+            Some(Answer::Appended { .. })
+        ));
+    }
+    drop(spool);
+    // A bit in each of many records, and no file of states that would spare reading all of it.
+    let segments: Vec<PathBuf> = image_paths(&data);
+    let wounds = segments.len() * 3;
+    for _ in 0..wounds {
+        let path = &segments[draw.random_range(0..segments.len())];
+        let mut bytes = fs::read(path).unwrap();
+        let at = draw.random_range(64..bytes.len());
+        bytes[at] ^= 1 << draw.random_range(0..8);
+        fs::write(path, bytes).unwrap();
+    }
+    let (began, cpu) = (wall(), processor());
+    let (mut spool, beginning) = open(&data, &limits);
+    let (wall, cpu) = (wall() - began, processor() - cpu);
+    eprintln!("opened in {wall:.2?}, {cpu:.2?} of CPU");
+    let delivered = delivered(&mut spool, &beginning);
+    let (results, gaps) = &delivered[&run.0];
+    covered(results, gaps, false, "large");
+    let untold: Vec<&(u64, u64)> =
+        made.iter().filter(|(first, last)| results.contains(first) != results.contains(last)).collect();
+    assert_eq!(untold, Vec::<&(u64, u64)>::new(), "half a batch");
+    let lost = made.iter().filter(|(first, _)| !results.contains(first)).count();
+    assert!(lost > 0 && lost <= wounds, "{lost} batches lost by {wounds} wounds");
+    assert!(cpu <= WITHIN, "{cpu:?} of CPU");
+    assert!(wall <= WITHIN * 4, "{wall:?}, and the machine is busy");
+    figure(
+        18,
+        &format!(
+            "a spool of {mib} MiB with {wounds} wounds starts in {wall:.1?} ({cpu:.1?} of CPU): {lost} batches lost in {} gaps",
+            gaps.len()
+        ),
+    );
+}
+
+#[expect(clippy::disallowed_methods, reason = "measures how long a start takes")]
+fn wall() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+fn image_paths(data: &Path) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    let mut open = vec![data.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                open.push(entry);
+            } else if is_segment(&entry) {
+                paths.push(entry);
+            }
+        }
+    }
+    paths.sort();
+    paths
+}

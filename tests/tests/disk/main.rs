@@ -1,0 +1,9 @@
+//! A satellite's disk under attack, with the real programs and the outside ledger: full, failing at every call, damaged at rest. Nothing
+//! that was called durable is lost without a name, and checking goes on.
+#![cfg(test)]
+
+mod damaged;
+mod full;
+mod injected;
+mod kept;
+mod scene;

@@ -1,0 +1,123 @@
+//! A crowd of satellites against a real master: thousands of links come back after `kill -9`, what an idle one costs, backlog of all
+//! slots at once within the byte pool, and commits that nothing holds up. Small here and large in `make proof`: `PERIGEE_IDENTITIES`,
+//! `PERIGEE_FLOOD` (slots) and `PERIGEE_STALL` (thousands of checks) say how large, and only the large form judges times.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set its scene has failed")]
+
+use std::time::Duration;
+
+use tests::figure::figure;
+use tests::storm::scenes::{Size, flood, idle, stage, stall};
+use tests::storm::{Offer, Storm, sample};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+/// All are back within this.
+const BACK: Duration = Duration::from_secs(60);
+/// A commit waits no longer, in seconds.
+const STALL: f64 = 0.1;
+/// Memory that one idle link may cost the master.
+const LINK_BYTES: u64 = 128 * 1024;
+
+const MIB: usize = 1024 * 1024;
+
+fn number(name: &str) -> Option<usize> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+#[test]
+fn a_crowd_is_back_after_the_master_was_killed_and_an_idle_link_costs_little() {
+    let directory = tempfile::tempdir().unwrap();
+    let large = number("PERIGEE_IDENTITIES");
+    let identities = large.unwrap_or(200);
+    let idle = idle(directory.path(), Size { identities, regions: 25, hosts: 8, services: 1 }).unwrap();
+    assert_eq!((idle.ends, idle.beats_lost), (0, 0), "{idle:?}");
+    assert!(idle.beats >= identities, "{idle:?}");
+    assert!(idle.back <= BACK, "{idle:?}");
+    // Of few links the allocator's pages say more than the links.
+    assert!(large.is_none() || idle.bytes_a_link <= LINK_BYTES, "{idle:?}");
+    figure(
+        20,
+        &format!(
+            "{identities} identities joined in {:.0} s, {} heartbeats, 0 lost; {} KiB of memory an idle link, {} MiB in all; after kill -9 \
+             all back in {:.1} s",
+            idle.joined.as_secs_f64(),
+            idle.beats,
+            idle.bytes_a_link / 1024,
+            idle.resident / (1024 * 1024),
+            idle.back.as_secs_f64()
+        ),
+    );
+}
+
+#[test]
+fn backlog_of_all_slots_at_once_stays_within_the_pool_and_all_of_it_arrives() {
+    let directory = tempfile::tempdir().unwrap();
+    let slots = number("PERIGEE_FLOOD");
+    let (slots, batches) = (slots.unwrap_or(40), if slots.is_some() { 5 } else { 3 });
+    let size = Size { identities: slots, regions: slots.div_ceil(4), hosts: 24, services: 1 };
+    let flood = flood(directory.path(), size, batches).unwrap();
+    assert_eq!(flood.pool, 256.0 * 1024.0 * 1024.0);
+    assert!(flood.peak <= flood.pool, "{flood:?}");
+    assert_eq!(flood.accepted.to_string(), flood.results.to_string(), "{flood:?}");
+    assert_eq!(flood.ends, 0, "{flood:?}");
+    assert!(flood.slots * 10 >= slots * 9, "{flood:?}");
+    figure(
+        20,
+        &format!(
+            "{} slots offered {} MiB of backlog at once: {:.0} MiB of the pool's 256 in use at most, up to {} slots waiting for their \
+             turn, all {} results in after {:.0} s",
+            flood.slots,
+            flood.bytes / MIB,
+            flood.peak / (1024.0 * 1024.0),
+            flood.waiting,
+            flood.results,
+            flood.took.as_secs_f64()
+        ),
+    );
+}
+
+#[test]
+fn who_sends_beyond_its_credit_is_cut_off_and_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let (fleet, mut storm) =
+        stage(directory.path(), Size { identities: 1, regions: 1, hosts: 1, services: 1 }).unwrap();
+    storm.grow(1, PATIENCE).unwrap();
+    storm.offer(Offer { batches: 3, beyond_credit: true, ..Offer::default() });
+    let cut = |storm: &Storm| storm.reasons().keys().any(|reason| reason.contains("credit_exceeded"));
+    storm.until(PATIENCE, cut).unwrap();
+    let page = fleet.master.api().text("/api/v1/metrics").unwrap();
+    assert!(sample(&page, "perigee_link_refused_total{reason=\"credit_exceeded\"}").unwrap() >= 1.0);
+    assert_eq!(
+        sample(&page, "perigee_slot_results_total{region=\"r1\",slot=\"1\"}"),
+        Some(0.0),
+        "nothing of it counts"
+    );
+}
+
+#[test]
+fn no_commit_waits_for_checkpoints_or_trimming() {
+    let directory = tempfile::tempdir().unwrap();
+    let large = number("PERIGEE_STALL");
+    let (services, bytes, rate) = large.map_or((1, 4 * MIB, 4 * MIB), |thousands| (thousands, 600 * MIB, 8 * MIB));
+    let size = Size { identities: 50, regions: 10, hosts: 100, services };
+    let stall = stall(directory.path(), size, bytes, rate).unwrap();
+    assert!(stall.commits > 0.0 && stall.bytes >= bytes / 2, "{stall:?}");
+    if large.is_some() {
+        assert!(stall.checkpoints >= 3 && stall.trimmed > 0.0, "{stall:?}");
+        assert!(stall.beyond == 0.0 && stall.worst <= STALL, "{stall:?}");
+    }
+    figure(
+        20,
+        &format!(
+            "{} checks, {} MiB in {} commits within {:.0} s ({:.1} s of CPU), {} checkpoints, {} rows trimmed: longest wait for a commit \
+             {:.0} ms",
+            stall.checks,
+            stall.bytes / MIB,
+            stall.commits,
+            stall.took.as_secs_f64(),
+            stall.cpu.as_secs_f64(),
+            stall.checkpoints,
+            stall.trimmed,
+            stall.worst * 1000.0
+        ),
+    );
+}
