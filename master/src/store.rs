@@ -404,6 +404,12 @@ impl Store {
         }
     }
 
+    /// Whether segments are still being removed: one at a time, and commits go first.
+    #[must_use]
+    pub fn is_trimming(&self) -> bool {
+        self.inner.progress.trimming.load(Ordering::Acquire)
+    }
+
     /// Removes old segments in the background: never what the older checkpoint or a projection needs, nor the last
     /// [`JOURNAL_RING_BYTES`]; for cursors it waits within [`JOURNAL_BYTES_MAX`] and [`JOURNAL_AGE_MAX`]. To be called every few
     /// seconds.

@@ -278,7 +278,7 @@ fn a_journal_trimmed_under_a_deleted_history_leaves_a_named_hole() {
         // As if history had been there and is deleted now.
         master.store.reached(Projection::History, head);
         master.store.trim(master.fleet.at());
-        // Jobs are done in order: what follows a commit has been trimmed.
+        assert!(until(PATIENCE, || !master.store.is_trimming()), "the trim does not end");
         while master.step().is_empty() {}
     }
     let first = master.store.first();

@@ -186,7 +186,8 @@ impl Pair {
     fn trim(&mut self) {
         let at = self.status.at;
         self.real().store.trim(at);
-        // Jobs are done in order: behind a commit the trim is done.
+        let store = self.real().store.clone();
+        assert!(until(PATIENCE, || !store.is_trimming()), "the trim does not end");
         let entries = self.some_entries();
         self.append(entries);
         let first = self.real().store.first().0;
