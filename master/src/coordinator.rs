@@ -327,9 +327,6 @@ impl Coordinator {
             Ok(charge) => charge,
             Err(overdrawn) => return self.cut(id, Cut::Overdrawn(overdrawn)),
         };
-        if self.has(Defect::CreditTwice) {
-            self.pool.forget(lane, length);
-        }
         if self.blocked_until.is_some_and(|until| now < until) {
             self.pool.free(id, charge);
             return self.cut(id, Cut::NotCommitted);

@@ -367,9 +367,6 @@ impl Outbox {
 
     /// Bytes and batches that may still be taken to hand before an acknowledgement.
     fn room(&self, lane: Lane) -> (usize, usize) {
-        if self.defects.has(Defect::WindowIgnored) {
-            return (usize::MAX, usize::MAX);
-        }
         let live = lane == Lane::Live;
         let (mut bytes, mut batches) = (0_usize, 0_usize);
         for (_, run) in self.runs.iter().filter(|(place, _)| (**place == self.open) == live) {

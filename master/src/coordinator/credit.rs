@@ -306,12 +306,6 @@ impl Pool {
         self.serve(lane);
     }
 
-    /// Forgets that bytes are held: only for [`shared::defect::Defect::CreditTwice`].
-    pub(super) fn forget(&mut self, lane: Lane, bytes: u64) {
-        let half = self.half(lane);
-        half.held = half.held.saturating_sub(bytes);
-    }
-
     fn give_back(&mut self, id: ConnectionId, lane: Lane, bytes: u64) {
         let half = self.half(lane);
         half.held = half.held.saturating_sub(bytes);

@@ -12,8 +12,6 @@ pub enum Hand {
     FailureIgnored,
     /// A commit that was called done is not there after a restart.
     CommitForgotten,
-    /// A satellite's disk calls durable what a power loss still takes.
-    SyncSkipped,
     /// A new process takes up the run of the one before under its old name.
     RunReused,
     /// A satellite deletes a run as soon as it has been written.
@@ -36,11 +34,10 @@ pub enum Planted {
 }
 
 impl Hand {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 8] = [
         Self::ToldBeforeCommit,
         Self::FailureIgnored,
         Self::CommitForgotten,
-        Self::SyncSkipped,
         Self::RunReused,
         Self::DeletedEarly,
         Self::LockIgnored,
@@ -76,7 +73,7 @@ impl Planted {
                 Hand::ToldBeforeCommit | Hand::FailureIgnored => "I1",
                 Hand::RunReused => "I3",
                 Hand::ReplayEmits => "I7",
-                Hand::SyncSkipped | Hand::CursorAhead => "I10",
+                Hand::CursorAhead => "I10",
                 Hand::DeletedEarly | Hand::LockIgnored => "I12",
                 Hand::CommitForgotten => "I14",
             },
@@ -92,7 +89,7 @@ impl Planted {
                 Defect::TermFalls | Defect::TimeFalls => "I6",
                 Defect::PublishedTwice | Defect::PublishedNever => "I7",
                 Defect::LateChanges => "I8",
-                Defect::CreditTwice | Defect::WindowIgnored | Defect::RunsUnbounded => "I9",
+                Defect::RunsUnbounded => "I9",
                 Defect::BacklogUnsent => "I10",
                 Defect::ForeignAccepted => "I11",
                 Defect::TrimmedEarly => "I12",

@@ -37,8 +37,6 @@ pub(super) struct Volume {
     pub(super) limits: Limits,
     /// Nothing can be written at present.
     pub(super) full: bool,
-    /// A planted defect: nothing is synced.
-    pub(super) sync_skipped: bool,
     /// A planted defect: locks keep nobody out.
     pub(super) locks_ignored: bool,
 }
@@ -223,15 +221,13 @@ impl Volume {
     }
 
     fn append(&mut self, seat: &Seat, run: RunId, batches: &[SpooledBatch], refused: bool) -> Answer {
-        let skipped = self.sync_skipped;
         let Some(file) = self.run(seat, run) else { return Answer::AppendFailed };
         if refused {
             file.fail();
             return Answer::AppendFailed;
         }
         file.append(batches);
-        let up_to = if skipped { file.pretend() } else { file.sync() };
-        Answer::Appended { run, up_to }
+        Answer::Appended { run, up_to: file.sync() }
     }
 
     fn keep_states(&mut self, seat: &mut Seat, states: &KeptStates) {

@@ -144,6 +144,8 @@ pub(super) struct World {
     pub(super) drained: BTreeSet<Slot>,
     /// The operator wants no host moved.
     pub(super) holding: bool,
+    /// The operator will come back to what was not done.
+    pub(super) operator_waits: bool,
     requests: u64,
     answers: u64,
     stuck: bool,
@@ -190,6 +192,7 @@ impl World {
             calm: false,
             drained: BTreeSet::new(),
             holding: false,
+            operator_waits: false,
             requests: 0,
             answers: 0,
             stuck: false,
@@ -307,7 +310,6 @@ impl World {
     pub(super) fn empty_volume(&self) -> Volume {
         let mut volume = Volume::default();
         volume.limits = self.plan.limits;
-        volume.sync_skipped = self.has(Hand::SyncSkipped);
         volume.locks_ignored = self.has(Hand::LockIgnored);
         volume
     }
@@ -366,6 +368,7 @@ impl World {
             Event::Calm if self.calm => {}
             Event::Calm => self.calm(),
             Event::Operator => {
+                self.operator_waits = false;
                 self.activate();
                 self.order();
             }

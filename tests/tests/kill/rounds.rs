@@ -93,7 +93,8 @@ fn assert_the_judge_is_awake(evidence: &Evidence) {
         let named = format!("{} c{}: serial {}", taken.host, &taken.service[1..], taken.serial.unwrap());
         verdict.lost.iter().any(|lost| lost.starts_with(&named)).then_some(taken)
     });
-    let taken = taken.expect("one of two hundred that are taken out is missed by its name");
+    assert!(taken.is_some(), "none of two hundred that were taken out is missed by its name");
+    let taken = taken.unwrap();
     let mut twice = evidence.clone();
     twice.effects.push(taken);
     let verdict = judge(&twice);

@@ -61,7 +61,7 @@ impl World {
     /// The operator's configuration is to run.
     pub(in crate::simulation) fn activate(&mut self) {
         if self.master_pauses() {
-            return self.at(self.master_paused_until, Event::Operator);
+            return self.operate_again(self.master_paused_until);
         }
         let catalog = self.estate.catalog(&self.plan);
         self.store.keep_revision(&catalog);
@@ -71,6 +71,13 @@ impl World {
             master.coordinator.handle_activation(request, &catalog, "operator", at);
             self.line(|| format!("the operator asks for {}", catalog.digest));
             self.drain_master();
+        }
+    }
+
+    /// The operator comes back to what was not done, once for all of it.
+    fn operate_again(&mut self, at: u64) {
+        if !std::mem::replace(&mut self.operator_waits, true) {
+            self.at(at, Event::Operator);
         }
     }
 
@@ -272,12 +279,12 @@ impl World {
                 }
                 Order::Answer { activation: Activation::NotCommitted, .. } => {
                     self.witness.reach("an activation was not committed");
-                    self.after(Duration::from_secs(5), Event::Operator);
+                    self.operate_again(self.now + nanos(Duration::from_secs(5)));
                 }
                 Order::Answer { .. } | Order::Noted { .. } => {}
                 // The operator looks whether it is so, and says it again if not.
                 Order::Obeyed { obeyed: Obeyed::NotCommitted, .. } => {
-                    self.after(Duration::from_secs(5), Event::Operator)
+                    self.operate_again(self.now + nanos(Duration::from_secs(5)));
                 }
                 Order::Obeyed { .. } => {}
             }

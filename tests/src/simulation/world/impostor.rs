@@ -11,7 +11,7 @@ use shared::check::{Exit, State};
 use shared::delivery::{BatchBuilder, BatchHeader, GapRecord};
 use shared::frame::Lane;
 use shared::message::{self, HeldRun, Hello, PROTOCOL, ToMaster};
-use shared::name::{CheckId, Generation, Grant, InstanceId, RunCounter, RunId, Sequence, Slot};
+use shared::name::{CheckId, Generation, Grant, InstanceId, RunCounter, RunId, Sequence, Slot, Timeline};
 use shared::result::CheckResult;
 use shared::state::CheckState;
 use shared::time::Monotonic;
@@ -23,6 +23,7 @@ use crate::simulation::network::{Link, Way};
 /// A run that is made up as it is sent.
 #[derive(Debug)]
 struct Forgery {
+    timeline: Timeline,
     run: RunId,
     counter: RunCounter,
     next: u64,
@@ -31,7 +32,7 @@ struct Forgery {
 impl Forgery {
     fn header(&self, first: u64, last: u64) -> BatchHeader {
         BatchHeader {
-            timeline: Default::default(),
+            timeline: self.timeline,
             generation: Generation(1),
             run: self.run,
             counter: self.counter,
@@ -68,7 +69,10 @@ impl World {
             credit: self.chance.one_in(2),
             tells_states: self.chance.one_in(2),
         }));
-        let mut forgery = Forgery { run, counter, next: 1 };
+        // It has heard of the timeline, or not.
+        let known = self.master.as_ref().map(|master| master.coordinator.published().timeline);
+        let timeline = known.filter(|_| !self.chance.one_in(4)).unwrap_or_default();
+        let mut forgery = Forgery { timeline, run, counter, next: 1 };
         // One in four does not even say hello.
         if !self.chance.one_in(4) {
             message::encode(&[hello]).into_iter().for_each(|payload| self.forge(link, Lane::Control, payload));
