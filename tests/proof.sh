@@ -55,13 +55,15 @@ claim_14() { worlds --seeds 2000 --within 300 --claim && worlds --seeds 20000 --
 claim_15() { worlds --seeds 2000 --defects --claim --table "$table"; }
 claim_16() { PERIGEE_ROUNDS=200 PERIGEE_CLAIMS=30 PERIGEE_STOPS=5 programs kill; }
 claim_17() { PERIGEE_PROFILES=all programs network; }
+# Every kind of call and place takes two minutes for the spool and one for the journal, ten thousand spools one and a half.
 claim_18() {
-  PERIGEE_CALLS=all PERIGEE_SPOOLS=10000 PERIGEE_SPOOL_MIB=1024 PERIGEE_OPERATIONS=10000 CI=true \
+  PERIGEE_CALLS=all PERIGEE_SPOOLS=10000 PERIGEE_SPOOL_MIB=1024 PERIGEE_OPERATIONS=10000 PERIGEE_FULL_SECONDS=60 CI=true \
     tests/run.sh "${cargo_flags[@]}" --test disk --lib &&
     PERIGEE_FULL_SECONDS=60 programs master_disk
 }
 claim_20() { PERIGEE_IDENTITIES=3000 PERIGEE_FLOOD=1000 PERIGEE_STALL=100 programs storm; }
-claim_19() { PERIGEE_STORE_DOWN_POINTS=5000 PERIGEE_STORE_DOWN_SECONDS=120 programs store_down; }
+# Longer than a writer waits for a store that hangs (90 s), three times, after three minutes in which the caches of the master fill.
+claim_19() { PERIGEE_STORE_DOWN_POINTS=5000 PERIGEE_STORE_DOWN_SECONDS=100 programs store_down; }
 
 # What stands in the row: what the proof said of itself (tests/src/figure.rs), else its counts.
 figure_of() {

@@ -22,6 +22,7 @@ use crate::command::{
 };
 use held::RunLog;
 use kept::Assignments;
+use sealed::SealError;
 use volume::{Holding, Volume};
 
 /// Runs of earlier processes held open; directories beyond wait until some are delivered. Each costs two open files.
@@ -152,6 +153,16 @@ impl Spool {
         let mut held: usize = self.adopted.iter().map(|(_, holding)| holding.runs.len()).sum();
         let mut alive = survey.alive;
         let mut any = false;
+        for (adoption, holding) in self.adopted.iter_mut().filter(|(_, holding)| !holding.left.is_empty()) {
+            let found = self.volume.open_runs(holding)?;
+            if !found.is_empty() {
+                tracing::info!(path = %holding.path.display(), runs = found.len(), "runs that could not be opened are delivered now");
+                holding.fold_states(self.timeline, &mut states);
+                runs.extend(found);
+                *adoption = self.adoptions + 1;
+                any = true;
+            }
+        }
         for path in survey.free {
             if held >= ADOPTED_RUNS_MAX && !all {
                 break;
@@ -294,7 +305,7 @@ impl Spool {
         // Everything such a directory knew is delivered and in our own states now.
         let (done, kept): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.adopted).into_iter().partition(|(adoption, holding)| {
-                holding.runs.is_empty() && !holding.incomplete && *adoption <= states.adoptions
+                holding.runs.is_empty() && holding.left.is_empty() && *adoption <= states.adoptions
             });
         self.adopted = kept;
         for (_, holding) in done {
@@ -337,8 +348,8 @@ pub fn start(mut spool: Spool) -> Desk {
 #[must_use]
 pub fn may_pass(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        let own = match cause.downcast_ref::<seglog::Error>() {
-            Some(seglog::Error::Io { source, .. }) => Some(source),
+        let own = match (cause.downcast_ref(), cause.downcast_ref()) {
+            (Some(seglog::Error::Io { source, .. }), _) | (_, Some(SealError::Io(source))) => Some(source),
             _ => cause.downcast_ref::<io::Error>(),
         };
         own.is_some_and(|error| {

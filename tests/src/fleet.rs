@@ -286,6 +286,12 @@ impl Satellite {
         self.process.as_mut().is_some_and(|process| process.ended().is_none())
     }
 
+    /// The number of its process, or of what it is started through.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
     /// Everything it has logged.
     #[must_use]
     pub fn log(&self) -> String {

@@ -1,12 +1,15 @@
-//! A metrics store that is away for as long as the test lasts: refusing, or hanging. Meanwhile the master takes results in as it does
-//! beside a store that is there: same memory, same time, same work; and afterwards real carbon has every point of the journal.
-//! `PERIGEE_STORE_DOWN_POINTS` (a second) and `PERIGEE_STORE_DOWN_SECONDS` make the long form.
+//! A metrics store that goes away under a running master for as long as the test lasts: first refusing, then hanging. Meanwhile the
+//! master takes results in as it did beside the store: same memory, same time, same work; and afterwards real carbon has every point of
+//! the journal, in the disturbed stretches as in the undisturbed one.
+//! `PERIGEE_STORE_DOWN_POINTS` (a second) and `PERIGEE_STORE_DOWN_SECONDS` make the long form, which also waits until the master's caches
+//! are full, so that the slope of its memory means something.
 #![expect(
     clippy::disallowed_methods,
     clippy::unwrap_used,
     reason = "a test that lets real time pass and has nothing better to do when its stage cannot be set"
 )]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::net::TcpListener;
@@ -21,7 +24,7 @@ use tests::carbon::{Carbon, Series, Setup};
 use tests::fakes::{Fakes, daemon};
 use tests::figure::figure;
 use tests::fleet::Fleet;
-use tests::wait::until;
+use tests::wait::{until, until_every};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Catching up with an outage: the writer's longest wait, and the time carbon takes for files it has never seen.
@@ -30,8 +33,20 @@ const SERVICES: usize = 10;
 /// Values of one answer, its number included.
 const VALUES: usize = 10;
 const TARGET: &str = "icinga2.*.services.*.nrpe.perfdata.*.value";
-/// Memory of two masters that did the same differs by so much without reason: allocators, page caches of SQLite.
+/// Memory differs by so much without reason: allocators, caches of SQLite.
 const MEMORY_SLACK_KIB: u64 = 24 * 1024;
+/// The long form waits so long at most until the master's caches are full (SQLite's, and the rows kept for slow readers of events): until
+/// memory has grown by less than this in the time of `LOOKS_MIN` looks.
+const WARM: Duration = Duration::from_secs(240);
+const WARM_KIB: u64 = 512;
+/// Memory is looked at so often.
+const LOOK: Duration = Duration::from_secs(1);
+/// From so many looks on a slope of memory means something.
+const LOOKS_MIN: usize = 30;
+/// A line for the store: `icinga2.h00.services.s1.nrpe.perfdata.m1.value 1.5 1700000000`.
+const LINE_BYTES: u64 = 62;
+/// Memory is flat if it grows by less than this part of what would pile up if points were kept for the store.
+const FLAT: f64 = 1.0 / 8.0;
 
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
@@ -94,20 +109,46 @@ fn cost(pid: u32) -> Cost {
     Cost { cpu_ms: ticks * 10, memory_kib }
 }
 
-/// What one run came to.
+/// A stretch of time, with the store in one condition.
 #[derive(Debug)]
-struct Outcome {
+struct Stretch {
+    store: Store,
+    /// In milliseconds since 1970.
+    from: i64,
+    to: i64,
     results: usize,
-    series: usize,
-    points: usize,
     cpu_us_a_result: f64,
-    /// From the end of a check until its result is durable, in milliseconds.
-    p50: i64,
-    p99: i64,
+    /// Most resident memory, and its slope over the second half of the time; none in a short form.
     memory_kib: u64,
-    grown_kib: u64,
+    slope_kib_s: Option<f64>,
+    /// What the store was owed in the end, in bytes of the journal, and what waited for it in memory at most.
+    owed_bytes: u64,
     buffer_bytes: u64,
-    catch_up: Duration,
+}
+
+/// From the end of a check until its result is durable, in milliseconds, of the results that became so in a stretch.
+fn delays(journal: &[Value], stretch: &Stretch) -> (i64, i64) {
+    let within = |result: &Value| {
+        let (time, recorded) = (millis(&result["time"]).ok()?, millis(&result["recorded"]).ok()?);
+        (stretch.from..stretch.to).contains(&recorded).then_some(recorded - time)
+    };
+    let mut delays: Vec<i64> = journal.iter().filter_map(within).collect();
+    delays.sort_unstable();
+    let delay = |part: usize| delays.get(delays.len() * part / 100).copied().unwrap_or_default();
+    (delay(50), delay(99))
+}
+
+/// The slope of the straight line through the second half of the looks, a second each; the first half is for caches to fill.
+fn slope(looks: &[u64]) -> Option<f64> {
+    let looks = &looks[looks.len() / 2..];
+    if looks.len() * 2 < LOOKS_MIN {
+        return None;
+    }
+    let count = looks.len() as f64;
+    let (x_mean, y_mean) = ((count - 1.0) / 2.0, looks.iter().sum::<u64>() as f64 / count);
+    let points = looks.iter().enumerate().map(|(x, y)| (x as f64 - x_mean, *y as f64 - y_mean));
+    let (above, below) = points.fold((0.0, 0.0), |(above, below), (x, y)| (above + x * y, below + x * x));
+    Some(above / below / LOOK.as_secs_f64())
 }
 
 fn configuration(fakes: &Fakes, carbon: &str) -> String {
@@ -151,152 +192,218 @@ fn expected(results: &[Value]) -> Result<Series> {
     Ok(series)
 }
 
+/// The different values of each series in the whole seconds of a stretch. An answer's own number is different every time.
+fn different_values(series: &Series, stretch: &Stretch) -> BTreeMap<String, BTreeSet<String>> {
+    let seconds = stretch.from.div_euclid(1000) + 1..stretch.to.div_euclid(1000);
+    let texts = |name: &String, points: &BTreeMap<i64, f64>| {
+        let within = points.iter().filter(|(second, _)| seconds.contains(second));
+        let of = within
+            .map(|(_, value)| if name.ends_with(".serial.value") { "a number".to_owned() } else { value.to_string() });
+        (name.clone(), of.collect())
+    };
+    series.iter().map(|(name, points)| texts(name, points)).collect()
+}
+
 fn metric(metrics: &str, name: &str) -> u64 {
     let value = metrics.lines().filter(|line| line.starts_with(name)).find_map(|line| line.rsplit_once(' '));
     value.and_then(|(_, value)| value.parse::<f64>().ok()).map_or(0, |value| value as u64)
 }
 
-fn run(store: Store, hosts: usize, lasts: Duration) -> Option<Outcome> {
-    // One second a point, and far more of them than the test lasts.
-    let setup = Setup { retentions: "1s:20m".to_owned(), ..Setup::default() };
-    let mut carbon = Carbon::start_with(&setup).unwrap()?;
-    let directory = tempfile::tempdir().unwrap();
-    let values: Vec<String> = (1..VALUES).map(|n| format!("m{n}={n}.5")).collect();
-    let names: Vec<(String, String)> =
-        (0..SERVICES).map(|n| (format!("c{n}"), format!("OK|{}", values.join(" ")))).collect();
-    let commands: Vec<(&str, i16, &str)> = names.iter().map(|(name, text)| (name.as_str(), 0, text.as_str())).collect();
-    let daemons: Vec<Value> = (0..hosts).map(|host| daemon(&format!("h{host:02}"), "plain", &commands)).collect();
-    let fakes = Fakes::start(directory.path(), &daemons).unwrap();
-    let mut hanging = None;
-    if store != Store::There {
-        carbon.stop().unwrap();
+/// Graphite, daemons and a fleet that runs.
+struct Scene {
+    carbon: Carbon,
+    fleet: Fleet,
+    _fakes: Fakes,
+    _directory: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new(hosts: usize) -> Option<Self> {
+        // One second a point, and far more of them than the test lasts.
+        let setup = Setup { retentions: "1s:30m".to_owned(), ..Setup::default() };
+        let carbon = Carbon::start_with(&setup).unwrap()?;
+        let directory = tempfile::tempdir().unwrap();
+        let values: Vec<String> = (1..VALUES).map(|n| format!("m{n}={n}.5")).collect();
+        let names: Vec<(String, String)> =
+            (0..SERVICES).map(|n| (format!("c{n}"), format!("OK|{}", values.join(" ")))).collect();
+        let commands: Vec<(&str, i16, &str)> =
+            names.iter().map(|(name, text)| (name.as_str(), 0, text.as_str())).collect();
+        let daemons: Vec<Value> = (0..hosts).map(|host| daemon(&format!("h{host:02}"), "plain", &commands)).collect();
+        let fakes = Fakes::start(directory.path(), &daemons).unwrap();
+        let config = directory.path().join("site.yaml");
+        fs::write(&config, configuration(&fakes, &carbon.line_address())).unwrap();
+        let mut fleet = Fleet::new(directory.path(), &config, &[("eu", 1), ("eu", 2)]).unwrap();
+        fleet.start().unwrap();
+        fleet.until_connected(PATIENCE).unwrap();
+        let scene = Self { carbon, fleet, _fakes: fakes, _directory: directory };
+        // Each check once, so that what is measured is the same in every stretch.
+        let begun = until(PATIENCE, || scene.results() >= 2 * hosts * SERVICES);
+        assert!(begun, "no results\n{}", scene.fleet.last_words());
+        Some(scene)
     }
-    if store == Store::Hanging {
-        hanging = Some(Hanging::start(&carbon.line_address()));
-    }
-    let config = directory.path().join("site.yaml");
-    fs::write(&config, configuration(&fakes, &carbon.line_address())).unwrap();
-    let mut fleet = Fleet::new(directory.path(), &config, &[("eu", 1), ("eu", 2)]).unwrap();
-    fleet.start().unwrap();
-    fleet.until_connected(PATIENCE).unwrap();
-    let results = |fleet: &Fleet| -> usize {
-        let slots = fleet.master.api().items("slots", "").unwrap_or_default();
+
+    fn results(&self) -> usize {
+        let slots = self.fleet.master.api().items("slots", "").unwrap_or_default();
         slots.iter().filter_map(|slot| slot["results"].as_u64()).sum::<u64>() as usize
-    };
-    // Each check once, so that what is measured is the same in every run.
-    assert!(until(PATIENCE, || results(&fleet) >= 2 * hosts * SERVICES), "no results\n{}", fleet.last_words());
+    }
 
-    let pid = fleet.master.pid().unwrap();
-    let (from, before, counted) = (jiff::Timestamp::now().as_millisecond(), cost(pid), results(&fleet));
-    let began = Instant::now();
-    let mut most = before.memory_kib;
-    until(lasts, || {
-        most = most.max(cost(pid).memory_kib);
-        began.elapsed() >= lasts
-    });
-    let (after, made) = (cost(pid), results(&fleet) - counted);
-    let to = jiff::Timestamp::now().as_millisecond();
-    let metrics = fleet.master.api().text("/api/v1/metrics").unwrap();
-    // What a store that hangs has taken into the kernel's buffers was handed over, and is not trusted to it.
-    let lag = metric(&metrics, "perigee_writer_lag_rows");
-    let lags = lag > 0 && metric(&metrics, "perigee_writer_lag_bytes") > 0;
-    let unsure = metric(&metrics, "perigee_writer_cursor_index") < metric(&metrics, "perigee_journal_published_index");
-    assert!(lags || store != Store::Refusing, "{store:?}: nothing lags\n{metrics}");
-    assert!(unsure, "{store:?}: the cursor is at the head\n{metrics}");
-    let buffer_bytes = metric(&metrics, "perigee_writer_buffer_bytes");
+    fn cost(&self) -> Cost {
+        cost(self.fleet.master.pid().unwrap())
+    }
 
-    if let Some(hanging) = hanging {
-        assert!(hanging.end() > 0, "nobody came to the store that hangs");
+    fn metrics(&self) -> String {
+        self.fleet.master.api().text("/api/v1/metrics").unwrap()
     }
-    let returned = Instant::now();
-    if store != Store::There {
-        carbon.restart().unwrap();
+
+    /// Until the master's caches are full.
+    fn warm(&self) -> Duration {
+        let began = Instant::now();
+        let mut looks = Vec::new();
+        let full = until_every(LOOK, WARM, || {
+            looks.push(self.cost().memory_kib);
+            let before = looks.len().checked_sub(LOOKS_MIN).map(|before| looks[before]);
+            before.is_some_and(|before| looks.last().is_some_and(|now| *now <= before + WARM_KIB))
+        });
+        assert!(full, "the master's memory grows beside a store that is there: {looks:?} KiB");
+        began.elapsed()
     }
-    // Nothing new is measured from here on, so that both sides stand still to be compared.
-    for satellite in fleet.satellites.values_mut() {
-        satellite.terminate().unwrap();
+
+    fn stretch(&self, store: Store, lasts: Duration) -> Stretch {
+        let (from, before, counted) = (jiff::Timestamp::now().as_millisecond(), self.cost(), self.results());
+        let began = Instant::now();
+        let mut looks = vec![before.memory_kib];
+        until_every(LOOK, lasts, || {
+            looks.push(self.cost().memory_kib);
+            began.elapsed() >= lasts
+        });
+        let (after, results) = (self.cost(), self.results() - counted);
+        let to = jiff::Timestamp::now().as_millisecond();
+        let metrics = self.metrics();
+        // What a store that hangs has taken into the kernel's buffers was handed over, and is not trusted to it.
+        let lags = metric(&metrics, "perigee_writer_lag_rows") > 0 && metric(&metrics, "perigee_writer_lag_bytes") > 0;
+        let unsure =
+            metric(&metrics, "perigee_writer_cursor_index") < metric(&metrics, "perigee_journal_published_index");
+        assert!(lags || store != Store::Refusing, "{store:?}: nothing lags\n{metrics}");
+        assert!(unsure, "{store:?}: the cursor is at the head\n{metrics}");
+        Stretch {
+            store,
+            from,
+            to,
+            results,
+            cpu_us_a_result: (after.cpu_ms - before.cpu_ms) as f64 * 1000.0 / results.max(1) as f64,
+            memory_kib: looks.iter().copied().max().unwrap_or_default(),
+            slope_kib_s: slope(&looks),
+            owed_bytes: metric(&metrics, "perigee_writer_lag_bytes"),
+            buffer_bytes: metric(&metrics, "perigee_writer_buffer_bytes"),
+        }
     }
-    let journal = fleet.master.api().events("result").unwrap();
-    let series = expected(&journal).unwrap();
-    carbon.render_until_equal(TARGET, &series, CATCH_UP).unwrap();
-    let catch_up = returned.elapsed();
-    let mut delays: Vec<i64> = journal
-        .iter()
-        .filter_map(|result| {
-            let (time, recorded) = (millis(&result["time"]).ok()?, millis(&result["recorded"]).ok()?);
-            (from..to).contains(&recorded).then_some(recorded - time)
-        })
-        .collect();
-    delays.sort_unstable();
-    let delay = |part: usize| delays.get(delays.len() * part / 100).copied().unwrap_or_default();
-    fleet.terminate().unwrap();
-    Some(Outcome {
-        results: made,
-        series: series.len(),
-        points: series.values().map(std::collections::BTreeMap::len).sum(),
-        cpu_us_a_result: (after.cpu_ms - before.cpu_ms) as f64 * 1000.0 / made.max(1) as f64,
-        p50: delay(50),
-        p99: delay(99),
-        memory_kib: most,
-        grown_kib: after.memory_kib.saturating_sub(before.memory_kib),
-        buffer_bytes,
-        catch_up,
-    })
+
+    /// Carbon is back; how long until the writer is at the journal's head.
+    fn caught_up(&mut self) -> Duration {
+        let returned = Instant::now();
+        self.carbon.restart().unwrap();
+        let caught_up = until(CATCH_UP, || {
+            let metrics = self.metrics();
+            // Rows are committed all the time: a few are always on their way.
+            let behind = (metric(&metrics, "perigee_writer_lag_rows"), metric(&metrics, "perigee_writer_lag_seconds"));
+            metric(&metrics, "perigee_writer_connected") == 1 && behind.0 <= 100 && behind.1 <= 1
+        });
+        assert!(caught_up, "it does not catch up\n{}", self.metrics());
+        returned.elapsed()
+    }
 }
 
 #[test]
 fn a_store_that_is_away_costs_ingest_nothing_and_has_everything_afterwards() {
     let points = number("PERIGEE_STORE_DOWN_POINTS", 500);
-    let lasts = Duration::from_secs(number("PERIGEE_STORE_DOWN_SECONDS", 2));
+    let lasts = Duration::from_secs(number("PERIGEE_STORE_DOWN_SECONDS", 5));
     let hosts = usize::try_from(points).unwrap() / (SERVICES * VALUES);
-    let Some(there) = run(Store::There, hosts, lasts) else { return };
+    let Some(mut scene) = Scene::new(hosts) else { return };
+    let long = lasts >= LOOK * u32::try_from(LOOKS_MIN).unwrap();
+    if long {
+        eprintln!("warm after {:.0?}", scene.warm());
+    }
+    let there = scene.stretch(Store::There, lasts);
     eprintln!("{there:?}");
-    let mut told = format!(
-        "{points} points/s for {} s: {:.0} µs of CPU a result, p50/p99 {}/{} ms, {} MiB beside a store that is there",
+    scene.carbon.stop().unwrap();
+    let refusing = scene.stretch(Store::Refusing, lasts);
+    eprintln!("{refusing:?}");
+    let after_refusing = scene.caught_up();
+    scene.carbon.stop().unwrap();
+    let hanging = Hanging::start(&scene.carbon.line_address());
+    let hung = scene.stretch(Store::Hanging, lasts);
+    eprintln!("{hung:?}");
+    assert!(hanging.end() > 0, "nobody came to the store that hangs");
+    let after_hanging = scene.caught_up();
+
+    // Nothing new is measured from here on, so that both sides stand still to be compared.
+    for satellite in scene.fleet.satellites.values_mut() {
+        satellite.terminate().unwrap();
+    }
+    let journal = scene.fleet.master.api().events("result").unwrap();
+    let series = expected(&journal).unwrap();
+    scene.carbon.render_until_equal(TARGET, &series, CATCH_UP).unwrap();
+    scene.fleet.terminate().unwrap();
+
+    let told = |stretch: &Stretch| {
+        let (p50, p99) = delays(&journal, stretch);
+        let slope = stretch.slope_kib_s.map_or(String::new(), |slope| format!(" {slope:+.1} KiB/s"));
+        format!(
+            "{} results, {:.0} µs of CPU each, {p50}/{p99} ms, {} MiB{slope}",
+            stretch.results,
+            stretch.cpu_us_a_result,
+            stretch.memory_kib / 1024
+        )
+    };
+    let mut text = format!(
+        "{points} points/s, {} s each with results, p50/p99 from a check's end until it is durable, and memory: beside the store {}",
         lasts.as_secs(),
-        there.cpu_us_a_result,
-        there.p50,
-        there.p99,
-        there.memory_kib / 1024
+        told(&there)
     );
-    for store in [Store::Refusing, Store::Hanging] {
-        let away = run(store, hosts, lasts).unwrap();
-        eprintln!("{store:?} {away:?}");
-        assert_eq!(away.series, there.series, "{store:?}");
-        // Both ran for the same time at the same pace.
-        assert!(
-            away.results * 10 >= there.results * 8,
-            "{store:?}: {} results, {} beside a store",
-            away.results,
-            there.results
-        );
-        assert!(
-            away.memory_kib <= there.memory_kib + MEMORY_SLACK_KIB,
-            "{store:?}: {} KiB, {} KiB beside a store that is there",
-            away.memory_kib,
-            there.memory_kib
-        );
+    let values = different_values(&series, &there);
+    let pile = (points * LINE_BYTES) as f64 / 1024.0;
+    for (away, caught_up) in [(&refusing, after_refusing), (&hung, after_hanging)] {
+        let store = away.store;
+        // It took in at the same pace, and what Graphite has of that time differs in nothing.
+        let pace = |stretch: &Stretch| stretch.results as f64 / (stretch.to - stretch.from) as f64;
+        assert!(pace(away) >= pace(&there) * 0.9, "{store:?}: {away:?}, beside the store {there:?}");
+        assert!(different_values(&series, away) == values, "{store:?}: other series than in the undisturbed time");
+        let most = there.memory_kib + MEMORY_SLACK_KIB;
+        assert!(away.memory_kib <= most, "{store:?}: {} KiB, at most {most}", away.memory_kib);
+        let slope = away.slope_kib_s;
+        assert!(slope.is_none_or(|slope| slope <= pile * FLAT), "{store:?}: {slope:?} KiB/s, {pile} would pile up");
         // What is not sent is not formatted either: only the machine's own noise may cost more.
         let most = there.cpu_us_a_result * 1.5 + 200.0;
         assert!(away.cpu_us_a_result <= most, "{store:?}: {} µs a result, at most {most}", away.cpu_us_a_result);
-        let late = there.p99 * 2 + 250;
-        assert!(away.p99 <= late, "{store:?}: p99 {} ms, at most {late}", away.p99);
+        let ((_, p99), (_, undisturbed)) = (delays(&journal, away), delays(&journal, &there));
+        let late = undisturbed * 2 + 250;
+        assert!(p99 <= late, "{store:?}: p99 {p99} ms, at most {late}");
         let _ = write!(
-            told,
-            "; {store:?}: {:.0} µs, {}/{} ms, {} MiB (+{} MiB in the time), {} KiB buffered, then {} series with {} points equal to the \
-             journal {:.1} s after its return",
-            away.cpu_us_a_result,
-            away.p50,
-            away.p99,
-            away.memory_kib / 1024,
-            away.grown_kib / 1024,
+            text,
+            "; {store:?} {} ({} KiB buffered, {} KiB owed by the journal, caught up in {:.0} s)",
+            told(away),
             away.buffer_bytes / 1024,
-            away.series,
-            away.points,
-            away.catch_up.as_secs_f64()
+            away.owed_bytes / 1024,
+            caught_up.as_secs_f64()
         );
     }
-    figure(19, &told);
+    let held: usize = series.values().map(BTreeMap::len).sum();
+    let _ = write!(
+        text,
+        "; then {} series with {held} points equal to the journal's, those of each outage with the values of the undisturbed time; \
+         memory may slope by {:.0} KiB/s where {pile:.0} would pile up",
+        series.len(),
+        pile * FLAT
+    );
+    figure(19, &text);
+}
+
+#[test]
+fn the_slope_is_that_of_the_second_half() {
+    assert_eq!(slope(&[0; LOOKS_MIN - 2]), None);
+    let filling = (0..30).map(|look| look * 100).chain((0..30).map(|look| 3000 + look * 2));
+    let found = slope(&filling.collect::<Vec<u64>>()).unwrap();
+    assert!((found - 2.0).abs() < 1e-9, "{found}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
 use seglog::{Item, Log, Medium, Options, Reader};
-use shared::delivery::{BatchItem, GapRecord, decode_header, decode_items, reason};
+use shared::delivery::{BatchItem, GapRecord, decode_header, decode_items, decode_wanted, reason};
 use shared::name::{RunCounter, RunId, Sequence, Timeline};
 use shared::time::Timestamp;
 
@@ -79,6 +79,15 @@ pub struct RunLog {
     failures: u32,
 }
 
+/// How a run is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening {
+    /// Its process is gone: nothing is added to it, and an end that cannot be read is told as a gap.
+    pub ended: bool,
+    /// What the system refuses to read of its gaps counts as damaged.
+    pub patient: bool,
+}
+
 /// When the results of a batch ended, earliest and latest.
 fn span(batch: &[u8]) -> Option<(Timestamp, Timestamp)> {
     let (header, body) = decode_header(batch).ok()?;
@@ -92,8 +101,7 @@ fn span(batch: &[u8]) -> Option<(Timestamp, Timestamp)> {
 }
 
 impl RunLog {
-    /// Opens or makes the run in `path`. `ended`: its process is gone, nothing is added to it, and an end that cannot be read is
-    /// told as a gap.
+    /// Opens or makes the run in `path`.
     ///
     /// # Errors
     /// When the system refuses.
@@ -101,13 +109,13 @@ impl RunLog {
         path: PathBuf,
         (counter, run): (RunCounter, RunId),
         segment_bytes: u64,
-        ended: bool,
+        how: Opening,
         medium: &Arc<dyn Medium>,
     ) -> Result<Self> {
         let mut owner = [0; 8];
         owner.copy_from_slice(&run.0[..8]);
         let options =
-            Options { segment_bytes, owner: u64::from_le_bytes(owner), frozen: ended, ..Options::new(RUN_TAG) };
+            Options { segment_bytes, owner: u64::from_le_bytes(owner), frozen: how.ended, ..Options::new(RUN_TAG) };
         let (log, recovery) = Log::open_on(&path, options, Arc::clone(medium))?;
         for damage in &recovery.damages {
             tracing::warn!(path = %path.display(), ?damage, "part of a run cannot be read; it becomes a gap");
@@ -118,12 +126,16 @@ impl RunLog {
         let lost = match sealed::read(&path.join(LOST), LOST_TAG, FORMAT) {
             Ok(bytes) => minicbor::decode::<Lost>(&bytes).unwrap_or_default(),
             Err(SealError::Missing) => Lost::default(),
+            // Says nothing about the file: without these names results would be gone without one.
+            Err(SealError::Io(error)) if !how.patient => {
+                return Err(error).with_context(|| format!("cannot read {}", path.join(LOST).display()));
+            }
             Err(error) => {
                 tracing::error!(path = %path.display(), "the names of this run's gaps are lost: {error}");
                 Lost::default()
             }
         };
-        let end = (ended && recovery.end_in_doubt && recovery.published >= lost.last().0).then(|| {
+        let end = (how.ended && recovery.end_in_doubt && recovery.published >= lost.last().0).then(|| {
             let first = recovery.published.saturating_add(1);
             tracing::warn!(path = %path.display(), first, "the end of a run cannot be read; it becomes a gap");
             GapRecord {
@@ -337,7 +349,8 @@ impl RunLog {
         Ok(())
     }
 
-    /// Adds the states of what is above `covered` to `known`, unless they are of another timeline.
+    /// Adds the states of what is above `covered` to `known`, unless they are of another timeline. Newest first: a check's newest result
+    /// is decoded and nearly all others are only passed, so that a start stays short however much lies on the volume.
     ///
     /// # Errors
     /// When the system refuses.
@@ -348,27 +361,41 @@ impl RunLog {
         known: &mut KeptStates,
     ) -> Result<(), seglog::Error> {
         let mut bytes = 0_u64;
-        let old = self.log.extents().into_iter().rev().find(|extent| {
+        let mut told = false;
+        for extent in self.log.extents().into_iter().rev() {
             bytes = bytes.saturating_add(extent.bytes);
-            bytes > FOLD_BYTES
-        });
-        let recent = old.map_or(0, |extent| extent.last);
-        let from = covered.0.max(recent).saturating_add(1).max(self.log.first());
-        let mut reader = self.log.read(from)?;
-        while let Some(item) = reader.next()? {
-            let Item::Record { payload, .. } = item else { continue };
-            let Ok((header, body)) = decode_header(&payload) else { continue };
-            if timeline.is_some_and(|timeline| timeline != header.timeline) {
-                continue;
+            if bytes > FOLD_BYTES || extent.last <= covered.0 {
+                break;
             }
-            let Ok(items) = decode_items(&header, body) else { continue };
-            for item in items {
-                if let BatchItem::Result(sequence, result) = item {
-                    known.take_result(header.counter, sequence, &result);
+            let from = covered.0.max(extent.after).saturating_add(1).max(self.log.first());
+            let mut reader = self.log.read(from)?;
+            let mut payloads = Vec::new();
+            while let Some(item) = reader.next()? {
+                match item {
+                    Item::Record { index, .. } if index > extent.last => break,
+                    Item::Record { payload, .. } => payloads.push(payload),
+                    Item::Damage(_) => {}
                 }
             }
-            known.timeline = header.timeline;
+            for payload in payloads.iter().rev() {
+                let Some(of) = fold_batch(payload, timeline, known) else { continue };
+                if !told {
+                    known.timeline = of;
+                    told = true;
+                }
+            }
         }
         Ok(())
     }
+}
+
+/// Adds the states of one batch to `known`, unless it is of another timeline than this; gives its own.
+fn fold_batch(batch: &[u8], timeline: Option<Timeline>, known: &mut KeptStates) -> Option<Timeline> {
+    let (header, body) =
+        decode_header(batch).ok().filter(|(header, _)| timeline.is_none_or(|of| of == header.timeline))?;
+    let newer = |check, key| known.states.get(&check).is_none_or(|known| key > known.key);
+    for (sequence, result) in decode_wanted(&header, body, newer).ok()? {
+        known.take_result(header.counter, sequence, &result);
+    }
+    Some(header.timeline)
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use shared::assignment::{Assignment, Carried};
 use shared::check::{Exit, State};
-use shared::delivery::{BatchBuilder, BatchHeader, Key};
+use shared::delivery::{BatchBuilder, BatchHeader, BatchItem, Key, decode_header, decode_items};
 use shared::name::{CheckId, Generation, Grant, InstanceId, SlotNumber};
 use shared::result::CheckResult;
 use shared::state::CheckState;
@@ -485,4 +485,116 @@ fn only_living_processes_tell_their_status() {
     assert!(status::ask(data.path()).unwrap().is_empty(), "who took the directory speaks for a dead process");
     spool.execute(Order::Tell(b"{\"checks\":4}".to_vec()));
     assert_eq!(status::ask(data.path()).unwrap().len(), 1);
+}
+
+/// A batch of one result.
+fn single(run: &FoundRun, sequence: u64, check: u32, grant: u64, text: &str) -> SpooledBatch {
+    let whole = batch(run, sequence, sequence, State::Ok, text);
+    let (header, body) = decode_header(&whole.bytes).unwrap();
+    let Some(BatchItem::Result(_, result)) = decode_items(&header, body).unwrap().pop() else { panic!("no result") };
+    let mut builder = BatchBuilder::default();
+    builder.push(&CheckResult { check: CheckId(check), grant: Grant(grant), ..*result });
+    SpooledBatch { bytes: Bytes::from(builder.finish(&header)), ..whole }
+}
+
+#[test]
+fn without_a_file_of_states_each_check_goes_on_from_its_greatest_key_that_is_left() {
+    let data = tempfile::tempdir().unwrap();
+    let mut greatest: BTreeMap<CheckId, Key> = BTreeMap::new();
+    for _ in 0..2 {
+        let (mut spool, beginning) = open_small(data.path());
+        let run = beginning.open;
+        let mut batches = Vec::new();
+        for sequence in 1..=60 {
+            // Grants may fall within a run: a slot that was cut off tells late what it did under an older one.
+            let (check, grant) = (rand::random_range(1..=7), rand::random_range(3..=6));
+            let noise: String = (0..4096).map(|_| char::from(b'0' + rand::random::<u8>() % 64)).collect();
+            batches.push((single(&run, sequence, check, grant, &noise), CheckId(check), Grant(grant)));
+        }
+        for (batch, ..) in &batches {
+            append(&mut spool, &run, vec![batch.clone()]);
+        }
+        let segments = fs::read_dir(segment(&spool, run.run).parent().unwrap()).unwrap();
+        let segments: Vec<PathBuf> =
+            segments.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some()).collect();
+        assert!(segments.len() > 2, "{segments:?}");
+        drop(spool);
+        for (batch, check, grant) in &batches {
+            // Every fifth is damaged; the last is not, for nobody could tell it from one that was never finished.
+            if batch.first.0 % 5 == 0 && batch.first.0 < 60 {
+                for path in &segments {
+                    let mut bytes = fs::read(path).unwrap();
+                    let found = bytes.windows(batch.bytes.len()).position(|window| window == batch.bytes.as_ref());
+                    if let Some(at) = found {
+                        bytes[at + 99] ^= 4;
+                        fs::write(path, bytes).unwrap();
+                    }
+                }
+                continue;
+            }
+            let key = Key { grant: *grant, counter: run.counter, sequence: batch.first };
+            greatest.entry(*check).and_modify(|known| *known = key.max(*known)).or_insert(key);
+        }
+    }
+    let (_, beginning) = open_small(data.path());
+    let told: BTreeMap<CheckId, Key> = beginning.states.states.iter().map(|(check, told)| (*check, told.key)).collect();
+    assert_eq!(told, greatest);
+    assert_eq!(beginning.states.timeline, TIMELINE);
+    assert!(told.keys().all(|check| beginning.states.said.contains_key(check)), "with what people read of it");
+}
+
+#[test]
+fn a_run_that_the_disk_refuses_to_open_is_delivered_when_it_no_longer_does() {
+    let data = tempfile::tempdir().unwrap();
+    let (mut spool, beginning) = open(data.path());
+    let run = beginning.open;
+    append(&mut spool, &run, vec![batch(&run, 1, 2, State::Critical, "a")]);
+    let directory = spool.directory().to_owned();
+    // A name that cannot be read as what it is: the system refuses, as it does with a bad sector.
+    let lost = segment(&spool, run.run).with_file_name("lost");
+    fs::create_dir(&lost).unwrap();
+    drop(spool);
+    let (mut spool, beginning) = open(data.path());
+    assert_eq!(beginning.earlier, [], "it is not taken for a run without gaps");
+    assert!(beginning.states.states.is_empty());
+    assert!(matches!(spool.execute(Order::Survey), Some(Answer::Neighbours { adopted: None, .. })));
+    keep_states(&mut spool, KeptStates { adoptions: 1, ..KeptStates::default() });
+    assert!(directory.exists(), "something is left in it");
+    fs::remove_dir(&lost).unwrap();
+    let Some(Answer::Neighbours { adopted: Some(adopted), .. }) = spool.execute(Order::Survey) else { panic!("none") };
+    assert_eq!(adopted.runs.iter().map(|found| (found.run, found.last)).collect::<Vec<_>>(), [(run.run, Sequence(2))]);
+    assert_eq!(adopted.states.states[&CheckId(1)].state.state, State::Critical);
+    assert_eq!(adopted.states.adoptions, 2);
+    assert_eq!(read(&mut spool, run.run, 1).batches.len(), 1);
+    assert!(matches!(spool.execute(Order::Survey), Some(Answer::Neighbours { adopted: None, .. })), "once");
+    spool.execute(Order::Do(Command::CloseRun(run.run)));
+    keep_states(&mut spool, KeptStates { adoptions: 1, ..KeptStates::default() });
+    assert!(directory.exists(), "these states do not contain its own");
+    keep_states(&mut spool, KeptStates { adoptions: 2, ..KeptStates::default() });
+    assert!(!directory.exists());
+}
+
+#[test]
+fn a_run_whose_gaps_can_never_be_read_is_delivered_without_their_names() {
+    let data = tempfile::tempdir().unwrap();
+    let (mut spool, beginning) = open(data.path());
+    append(&mut spool, &beginning.open, vec![batch(&beginning.open, 1, 2, State::Ok, "a")]);
+    fs::create_dir(segment(&spool, beginning.open.run).with_file_name("lost")).unwrap();
+    drop(spool);
+    let (mut spool, _) = open(data.path());
+    let adopted = (0..5).find_map(|_| match spool.execute(Order::Survey) {
+        Some(Answer::Neighbours { adopted, .. }) => adopted,
+        _ => None,
+    });
+    assert_eq!(adopted.unwrap().runs.len(), 1);
+    assert_eq!(read(&mut spool, beginning.open.run, 1).batches.len(), 1);
+}
+
+#[test]
+fn what_a_disk_refuses_for_the_moment_may_pass_wherever_it_was_met() {
+    let refused = || io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error());
+    let sealed = anyhow::Error::from(SealError::Io(refused())).context("cannot read the counter");
+    let plain = anyhow::Error::from(refused()).context("cannot list");
+    assert!(may_pass(&sealed) && may_pass(&plain));
+    assert!(!may_pass(&anyhow::Error::from(SealError::Newer(9)).context("cannot read the counter")));
 }

@@ -13,12 +13,14 @@ use seglog::Medium;
 use shared::name::{InstallationId, InstanceId, RunCounter, RunId, Sequence, Slot, Timeline};
 
 use crate::command::{Extent, FoundRun, KeptStates};
-use crate::spool::held::RunLog;
+use crate::spool::held::{Opening, RunLog};
 use crate::spool::sealed::{self, SealError};
 use crate::spool::status;
 
 const STATES_TAG: [u8; 4] = *b"PGST";
 const COUNTER_TAG: [u8; 4] = *b"PGCT";
+/// After so many attempts to open a run what the disk refuses to give counts as damaged: better its gaps without their names than none of it.
+const OPENINGS_FAILED_MAX: u32 = 3;
 /// Version of both files.
 const FORMAT: u8 = 1;
 
@@ -29,8 +31,8 @@ pub struct Holding {
     pub path: PathBuf,
     /// Runs in it.
     pub runs: BTreeMap<RunId, RunLog>,
-    /// Something in it could not be opened and must not be removed.
-    pub incomplete: bool,
+    /// Runs in it that could not be opened: they must not be removed, and are tried again. How often they were.
+    pub left: BTreeMap<RunId, u32>,
     _lock: File,
 }
 
@@ -165,7 +167,7 @@ impl Volume {
             .with_context(|| format!("cannot sync {}", owner.display()))?;
         sealed::sync_directory_of(&owner).with_context(|| format!("cannot sync {}", path.display()))?;
         drop(guard);
-        Ok(Holding { path, runs: BTreeMap::new(), incomplete: false, _lock: lock })
+        Ok(Holding { path, runs: BTreeMap::new(), left: BTreeMap::new(), _lock: lock })
     }
 
     /// Looks at every directory but those in `ours`.
@@ -208,21 +210,40 @@ impl Volume {
     pub fn adopt(&self, path: PathBuf) -> Result<Option<Holding>> {
         let Some(lock) = try_lock(&path.join("lock"))? else { return Ok(None) };
         status::forget(&path);
-        let mut holding = Holding { path: path.clone(), runs: BTreeMap::new(), incomplete: false, _lock: lock };
-        for name in names(&path)? {
+        let mut holding = Holding { path, runs: BTreeMap::new(), left: BTreeMap::new(), _lock: lock };
+        self.open_runs(&mut holding)?;
+        Ok(Some(holding))
+    }
+
+    /// Opens the runs of a directory that are not open; gives those that are now. What the disk refused for a moment is no loss for as long
+    /// as this process lives.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed.
+    pub fn open_runs(&self, holding: &mut Holding) -> Result<Vec<FoundRun>> {
+        let mut found = Vec::new();
+        for name in names(&holding.path)? {
             let Some((counter, run)) = run_name(&name) else { continue };
-            let path = path.join(&name);
-            match RunLog::open(path.clone(), (counter, run), self.segment_bytes, true, &self.medium) {
+            if holding.runs.contains_key(&run) {
+                continue;
+            }
+            let path = holding.path.join(&name);
+            let tries = holding.left.get(&run).copied().unwrap_or(0);
+            let how = Opening { ended: true, patient: tries >= OPENINGS_FAILED_MAX };
+            match RunLog::open(path.clone(), (counter, run), self.segment_bytes, how, &self.medium) {
                 Ok(held) => {
+                    found.push(held.found(run));
+                    holding.left.remove(&run);
                     holding.runs.insert(run, held);
                 }
                 Err(error) => {
-                    tracing::error!(path = %path.display(), "a run is left where it is: {error:#}");
-                    holding.incomplete = true;
+                    if holding.left.insert(run, tries.saturating_add(1)).is_none() {
+                        tracing::error!(path = %path.display(), "a run is left where it is and tried again: {error:#}");
+                    }
                 }
             }
         }
-        Ok(Some(holding))
+        Ok(found)
     }
 
     /// Draws the next run counter; it is used up even if no run comes of it.
@@ -256,7 +277,8 @@ impl Holding {
     /// When the directory cannot be made.
     pub fn open_run(&mut self, run: RunId, counter: RunCounter, volume: &Volume) -> Result<FoundRun> {
         let path = self.path.join(format!("{:020}-{run}", counter.0));
-        let held = RunLog::open(path, (counter, run), volume.segment_bytes, false, &volume.medium)?;
+        let how = Opening { ended: false, patient: false };
+        let held = RunLog::open(path, (counter, run), volume.segment_bytes, how, &volume.medium)?;
         self.runs.insert(run, held);
         Ok(FoundRun { run, counter, first: Sequence(1), last: Sequence(0) })
     }

@@ -1,10 +1,9 @@
 //! Spools damaged at rest, given to the real brain and the real disk's hands: nobody panics, every record that is intact is delivered, and
-//! between them everything is named once. `PERIGEE_SPOOLS` says how many, `PERIGEE_SEED` which, `PERIGEE_SPOOL_MIB` how large the large one is.
+//! between them everything is named once. `PERIGEE_SPOOLS` says how many, `PERIGEE_SEED` which.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use bytes::Bytes;
 use rand::rngs::StdRng;
@@ -22,11 +21,11 @@ use shared::state::CheckState;
 use shared::time::{Monotonic, Timestamp};
 use tests::figure::figure;
 
-fn number(name: &str, otherwise: u64) -> u64 {
+pub(crate) fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }
 
-fn identity() -> Identity {
+pub(crate) fn identity() -> Identity {
     Identity {
         installation: "acme".parse().unwrap(),
         slot: shared::name::Slot { region: "eu".parse().unwrap(), number: "1".parse().unwrap() },
@@ -35,7 +34,7 @@ fn identity() -> Identity {
     }
 }
 
-fn result(sequence: u64, output: &str) -> CheckResult {
+pub(crate) fn result(sequence: u64, output: &str) -> CheckResult {
     CheckResult {
         check: CheckId(u32::try_from(sequence % 50 + 1).unwrap()),
         grant: Grant(5),
@@ -170,7 +169,7 @@ fn restore(data: &Path, image: &Image) {
     }
 }
 
-fn is_segment(path: &Path) -> bool {
+pub(crate) fn is_segment(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "seg")
 }
 
@@ -291,102 +290,7 @@ fn damaged_spools_deliver_what_is_intact_and_name_the_rest() {
     figure(
         18,
         &format!(
-            "{spools} damaged spools, seed {seed}: 0 panics, every intact record delivered, {lost} results lost in {gaps_named} gaps"
+            "D3: {spools} damaged spools, seed {seed}: 0 panics, every intact record delivered, {lost} results lost in {gaps_named} gaps"
         ),
     );
-}
-
-/// Processor time of this process so far.
-fn processor() -> Duration {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    let after_name = stat.rsplit_once(") ").unwrap().1;
-    let ticks: u64 = after_name.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
-    // Linux tells them in hundredths of a second, whatever it counts in.
-    Duration::from_millis(ticks * 10)
-}
-
-#[test]
-fn a_large_damaged_spool_starts_within_ten_seconds() {
-    const WITHIN: Duration = Duration::from_secs(10);
-    let mib = usize::try_from(number("PERIGEE_SPOOL_MIB", 64)).unwrap();
-    let seed = number("PERIGEE_SEED", rand::random_range(1..1_000_000_000));
-    eprintln!("{mib} MiB, PERIGEE_SEED={seed}");
-    let mut draw = StdRng::seed_from_u64(seed);
-    let directory = tempfile::tempdir().unwrap();
-    let data = directory.path().join("data");
-    let limits = Limits { bytes: 4 << 30, ..Limits::DEFAULT };
-    // Batches of about 60 KiB, as a busy satellite makes them. Texts are cut out of one long noise.
-    let noise: String = (0..1 << 20).map(|_| char::from(b'0' + draw.random_range(0..64_u8))).collect();
-    let (mut spool, beginning) = open(&data, &limits);
-    let run = (beginning.open.run, beginning.open.counter);
-    let mut made: Vec<(u64, u64)> = Vec::new();
-    let mut next = 1;
-    while spool.bytes() < (mib as u64) << 20 {
-        let batches: Vec<SpooledBatch> = (0..64)
-            .map(|_| {
-                let at = draw.random_range(0..noise.len() - 60_000);
-                let batch = batch(run, next, 200, &noise[at..at + 60_000]);
-                next = batch.last.0 + 1;
-                batch
-            })
-            .collect();
-        made.extend(batches.iter().map(|batch| (batch.first.0, batch.last.0)));
-        assert!(matches!(
-            spool.execute(Order::Do(Command::Append { run: run.0, batches })),
-            Some(Answer::Appended { .. })
-        ));
-    }
-    drop(spool);
-    // A bit in each of many records, and no file of states that would spare reading all of it.
-    let segments: Vec<PathBuf> = image_paths(&data);
-    let wounds = segments.len() * 3;
-    for _ in 0..wounds {
-        let path = &segments[draw.random_range(0..segments.len())];
-        let mut bytes = fs::read(path).unwrap();
-        let at = draw.random_range(64..bytes.len());
-        bytes[at] ^= 1 << draw.random_range(0..8);
-        fs::write(path, bytes).unwrap();
-    }
-    let (began, cpu) = (wall(), processor());
-    let (mut spool, beginning) = open(&data, &limits);
-    let (wall, cpu) = (wall() - began, processor() - cpu);
-    eprintln!("opened in {wall:.2?}, {cpu:.2?} of CPU");
-    let delivered = delivered(&mut spool, &beginning);
-    let (results, gaps) = &delivered[&run.0];
-    covered(results, gaps, false, "large");
-    let untold: Vec<&(u64, u64)> =
-        made.iter().filter(|(first, last)| results.contains(first) != results.contains(last)).collect();
-    assert_eq!(untold, Vec::<&(u64, u64)>::new(), "half a batch");
-    let lost = made.iter().filter(|(first, _)| !results.contains(first)).count();
-    assert!(lost > 0 && lost <= wounds, "{lost} batches lost by {wounds} wounds");
-    assert!(cpu <= WITHIN, "{cpu:?} of CPU");
-    assert!(wall <= WITHIN * 4, "{wall:?}, and the machine is busy");
-    figure(
-        18,
-        &format!(
-            "a spool of {mib} MiB with {wounds} wounds starts in {wall:.1?} ({cpu:.1?} of CPU): {lost} batches lost in {} gaps",
-            gaps.len()
-        ),
-    );
-}
-
-#[expect(clippy::disallowed_methods, reason = "measures how long a start takes")]
-fn wall() -> std::time::Instant {
-    std::time::Instant::now()
-}
-
-fn image_paths(data: &Path) -> Vec<PathBuf> {
-    let mut paths = Vec::new();
-    let mut open = vec![data.to_owned()];
-    while let Some(directory) = open.pop() {
-        for entry in fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()) {
-            if entry.is_dir() {
-                open.push(entry);
-            } else if is_segment(&entry) {
-                paths.push(entry);
-            }
-        }
-    }
-    paths.sort();
-    paths
 }

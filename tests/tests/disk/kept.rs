@@ -60,5 +60,5 @@ fn a_damaged_assignment_never_starts_empty() {
         scene.until_answers(8);
         scene.fleet.satellite("eu/1").unwrap().kill().unwrap();
     }
-    figure(18, &format!("{STARTS} starts from a damaged assignment without a master: never without checks"));
+    figure(18, &format!("D5: {STARTS} starts from a damaged assignment without a master: never without checks"));
 }

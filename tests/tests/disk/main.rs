@@ -6,4 +6,5 @@ mod damaged;
 mod full;
 mod injected;
 mod kept;
+mod large;
 mod scene;
