@@ -60,6 +60,10 @@ pub const SHOW_EVERY_PER_SLOT: Duration = Duration::from_micros(20);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
 
+/// Names a note to whoever asked for it. Counted apart from [`RequestId`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NoteId(pub u64);
+
 /// How an activation ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Activation {
@@ -105,7 +109,7 @@ pub enum Command {
     /// Answer whoever gave an order about slots.
     Obeyed { request: RequestId, obeyed: Obeyed },
     /// Tell whoever asked for a note whether the journal has it.
-    Noted { request: RequestId, durable: bool },
+    Noted { note: NoteId, durable: bool },
 }
 
 /// What follows a commit.
@@ -121,7 +125,7 @@ enum Consequence {
     StatesHeard(ConnectionId),
     Settle(ConnectionId),
     Obey(RequestId, Obeyed),
-    Noted(RequestId),
+    Noted(NoteId),
 }
 
 /// Who this master is.
@@ -397,10 +401,10 @@ impl Coordinator {
     }
 
     /// A writer was overrun: that goes into the journal, and whoever asks is told when it is there.
-    pub fn handle_writer_gap(&mut self, request: RequestId, gap: WriterGap, at: Timestamp) {
+    pub fn handle_writer_gap(&mut self, note: NoteId, gap: WriterGap, at: Timestamp) {
         tracing::error!(writer = gap.writer, lane = gap.lane, first = %gap.first, last = %gap.last, reason = gap.reason, "rows were removed before this writer had sent them");
         self.add(Entry::WriterGap(gap), Outcomes::default(), &[], None, at);
-        self.follow(Consequence::Noted(request));
+        self.follow(Consequence::Noted(note));
     }
 
     /// The record asked for last is durable.
@@ -457,7 +461,7 @@ impl Coordinator {
                 Consequence::Obey(request, _) => {
                     self.commands.push_back(Command::Obeyed { request, obeyed: Obeyed::NotCommitted });
                 }
-                Consequence::Noted(request) => self.commands.push_back(Command::Noted { request, durable: false }),
+                Consequence::Noted(note) => self.commands.push_back(Command::Noted { note, durable: false }),
                 Consequence::Free(id, charge) => self.pool.free(id, charge),
                 Consequence::Acknowledge(..)
                 | Consequence::Greet(_)
@@ -584,7 +588,7 @@ impl Coordinator {
                 self.commands.push_back(Command::Answer { request, activation })
             }
             Consequence::Obey(request, obeyed) => self.commands.push_back(Command::Obeyed { request, obeyed }),
-            Consequence::Noted(request) => self.commands.push_back(Command::Noted { request, durable: true }),
+            Consequence::Noted(note) => self.commands.push_back(Command::Noted { note, durable: true }),
             Consequence::Greet(id) => self.greet(id),
             Consequence::StatesHeard(id) => self.say(id, &[ToSatellite::StatesHeard]),
             Consequence::Settle(id) => self.settle(id),

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::figure::as_value;
 use crate::api::{self, Applied, Figure, Request};
-use crate::coordinator::{Activation, Command, Coordinator, Cut, Identity, Obeyed, RequestId};
+use crate::coordinator::{Activation, Command, Coordinator, Cut, Identity, NoteId, Obeyed, RequestId};
 use crate::entry::Row;
 use crate::history::History;
 use crate::link::{self, CloseReason, LinkEvent, Links};
@@ -164,7 +164,8 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
     }
 
     let mut notes = 0_u64;
-    let mut noting: BTreeMap<RequestId, oneshot::Sender<()>> = BTreeMap::new();
+    let mut noting: BTreeMap<NoteId, oneshot::Sender<()>> = BTreeMap::new();
+    let mut trimming: Option<tokio::task::JoinHandle<()>> = None;
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
     let mut checkpointed = clock.now();
     // When the oldest batch of the commit under way arrived.
@@ -192,8 +193,8 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
                     }
                 }
                 // Untold, the writer asks again.
-                Command::Noted { request, durable } => {
-                    if let Some(recorded) = noting.remove(&request).filter(|_| durable) {
+                Command::Noted { note, durable } => {
+                    if let Some(recorded) = noting.remove(&note).filter(|_| durable) {
                         let _ = recorded.send(());
                     }
                 }
@@ -254,14 +255,16 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
             },
             Some(overrun) = gaps.recv() => {
                 notes += 1;
-                noting.insert(RequestId(notes), overrun.recorded);
+                noting.insert(NoteId(notes), overrun.recorded);
                 let gap = writers::entry(&overrun.gap, store.overran_by());
-                coordinator.handle_writer_gap(RequestId(notes), gap, wall());
+                coordinator.handle_writer_gap(NoteId(notes), gap, wall());
             }
             _ = housekeeping.tick() => {
-                // Looks at the cursors' files.
-                let trimmed = store.clone();
-                tokio::task::spawn_blocking(move || trimmed.trim(wall()));
+                // Looks at the cursors' files: a disk that hangs keeps one thread waiting, not one more every time.
+                if trimming.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+                    let trimmed = store.clone();
+                    trimming = Some(tokio::task::spawn_blocking(move || trimmed.trim(wall())));
+                }
                 if store.checkpoint_due(clock.now().since(checkpointed)) {
                     checkpointed = clock.now();
                     store.checkpoint(Arc::clone(coordinator.published()));

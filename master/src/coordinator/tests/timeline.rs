@@ -153,7 +153,7 @@ fn a_writers_gap_is_told_durable_when_it_is_and_asked_for_again_when_it_is_not()
         last: JournalIndex(last),
         reason: "journal-bytes".into(),
     };
-    bench.coordinator.handle_writer_gap(RequestId(1), gap(7), AT);
+    bench.coordinator.handle_writer_gap(NoteId(1), gap(7), AT);
     bench.drain();
     assert!(bench.noted.is_empty(), "not before it is on disk");
     bench.coordinator.handle_commit_failed(seconds(1));
@@ -161,7 +161,7 @@ fn a_writers_gap_is_told_durable_when_it_is_and_asked_for_again_when_it_is_not()
     bench.settle();
     assert_eq!(bench.noted, [false]);
     assert!(bench.coordinator.published().lineage().writer_gaps.is_empty());
-    bench.coordinator.handle_writer_gap(RequestId(2), gap(9), AT);
+    bench.coordinator.handle_writer_gap(NoteId(2), gap(9), AT);
     bench.settle();
     assert_eq!(bench.noted, [false, true]);
     let seen = &bench.coordinator.published().lineage().writer_gaps;
@@ -174,7 +174,7 @@ fn a_writers_gap_is_told_durable_when_it_is_and_asked_for_again_when_it_is_not()
 fn readers_are_told_that_nothing_can_be_written_until_something_is() {
     let (mut bench, _, _) = with_one_slot();
     bench.coordinator.handle_writer_gap(
-        RequestId(1),
+        NoteId(1),
         crate::entry::WriterGap {
             writer: "graphite".into(),
             lane: "metrics".into(),
