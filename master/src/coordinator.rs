@@ -32,7 +32,7 @@ use shared::time::{Monotonic, Timestamp};
 
 use crate::config::Catalog;
 use crate::entry::{Activate, Batch, Entry, Genesis, Named, Outcomes, Row, WriterGap};
-use crate::fleet::{ConnectionId, LEASE};
+use crate::fleet::{ConnectionId, LEASE, Placement};
 use crate::ingest::{self, Reception};
 use crate::status::Status;
 
@@ -169,8 +169,8 @@ pub struct Coordinator {
     /// Readers see something that is no longer so.
     dirty: bool,
     show_due: Monotonic,
-    /// Which checks each slot owns by the published state; made when first asked for.
-    owned: Option<BTreeMap<Slot, Vec<CheckId>>>,
+    /// Made when the working copy's ownership was last judged as a whole; nothing but slots has changed it since.
+    placement: Option<Placement>,
     /// The newest wall time given in.
     at: Timestamp,
     commands: VecDeque<Command>,
@@ -202,7 +202,7 @@ impl Coordinator {
             future: 0,
             dirty: true,
             show_due: now,
-            owned: None,
+            placement: None,
             at,
             commands: VecDeque::new(),
         };
@@ -420,9 +420,6 @@ impl Coordinator {
         self.blocked_until = None;
         self.unwritable = false;
         self.dirty = true;
-        if group.reassigns {
-            self.owned = None;
-        }
         let rows = Arc::new(group.rows);
         if self.has(Defect::PublishedTwice) {
             self.commands.push_back(Command::Published(Arc::clone(&rows)));
@@ -442,9 +439,7 @@ impl Coordinator {
         for ((id, _), position) in positions {
             self.act(Consequence::Acknowledge(id, position));
         }
-        if group.reassigns {
-            self.push_assignments();
-        }
+        self.push_assignments(&group.reassigned);
     }
 
     /// The record asked for last could not be made durable.
@@ -453,6 +448,7 @@ impl Coordinator {
         if !self.has(Defect::WorkingKept) {
             self.working = self.published.as_ref().clone();
         }
+        self.placement = None;
         for consequence in std::mem::take(&mut self.groups).into_iter().flat_map(|group| group.consequences) {
             match consequence {
                 Consequence::Answer(request, _) => {

@@ -2,6 +2,8 @@
 //! over; one that was fenced gets it back only when nobody lives there; only a slot's in and out move hosts. Knows no connection's
 //! bytes and no clock; `coordinator` asks and journals.
 
+mod placement;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
@@ -14,6 +16,8 @@ use shared::name::{CheckId, Grant, HostName, InstanceId, RegionName, Slot, SlotN
 use crate::assign;
 use crate::config::Catalog;
 use crate::status::{Object, Status};
+
+pub use placement::{Placement, renewed};
 
 /// A holder not heard of for this long has lost its lease: a process that was fenced may have the slot back.
 pub const LEASE: Duration = Duration::from_secs(15);
@@ -54,13 +58,12 @@ pub fn claim(status: &Status, slot: &Slot, instance: InstanceId, alive: bool) ->
     }
 }
 
-/// The slots of each region that may own checks.
-fn present(status: &Status) -> BTreeMap<RegionName, BTreeSet<SlotNumber>> {
-    let mut regions: BTreeMap<RegionName, BTreeSet<SlotNumber>> = BTreeMap::new();
-    for (slot, _) in status.slots().iter().filter(|(_, state)| state.present) {
-        regions.entry(slot.region.clone()).or_default().insert(slot.number);
-    }
-    regions
+/// The slots of a region that may own checks.
+fn present(status: &Status, region: &RegionName) -> BTreeSet<SlotNumber> {
+    let Some(number) = SlotNumber::new(1) else { return BTreeSet::new() };
+    let first = Slot { region: region.clone(), number };
+    let of_region = status.slots().range(first..).take_while(|(slot, _)| slot.region == *region);
+    of_region.filter(|(_, state)| state.present).map(|(slot, _)| slot.number).collect()
 }
 
 /// Every change of ownership that the catalog and the slots now ask for. `renew` names a slot whose grants all end even where it
@@ -69,7 +72,7 @@ fn present(status: &Status) -> BTreeMap<RegionName, BTreeSet<SlotNumber>> {
 /// Where a region has no slot that may own checks, ownership stays as it is, and the returning slot is current at once.
 #[must_use]
 pub fn ownership(status: &Status, catalog: &Catalog, renew: Option<&Slot>) -> Vec<(CheckId, Option<Slot>)> {
-    let present = present(status);
+    let mut regions: BTreeMap<&RegionName, BTreeSet<SlotNumber>> = BTreeMap::new();
     let mut owners: BTreeMap<&HostName, Option<Slot>> = BTreeMap::new();
     let mut changes = Vec::new();
     for object in status.objects() {
@@ -81,8 +84,8 @@ pub fn ownership(status: &Status, catalog: &Catalog, renew: Option<&Slot>) -> Ve
             continue;
         };
         let wanted = owners.entry(&object.name.host).or_insert_with(|| {
-            let slots = present.get(&definition.region)?;
-            let number = assign::owner(&definition.region, slots, &object.name.host)?;
+            let slots = regions.entry(&definition.region).or_insert_with(|| present(status, &definition.region));
+            let number = assign::owner(&definition.region, &*slots, &object.name.host)?;
             Some(Slot { region: definition.region.clone(), number })
         });
         // A host whose region has nobody keeps its owner, unless that owner is of a region it has left.
@@ -94,43 +97,29 @@ pub fn ownership(status: &Status, catalog: &Catalog, renew: Option<&Slot>) -> Ve
     changes
 }
 
-/// Which checks each slot owns: once for all slots, because each asks for its own and all objects are many.
+/// Everything a slot owns, as it is to be told.
 #[must_use]
-pub fn owned(status: &Status) -> BTreeMap<Slot, Vec<CheckId>> {
-    let mut owned: BTreeMap<Slot, Vec<CheckId>> = BTreeMap::new();
-    for object in status.objects() {
-        let told = status.defects.has(Defect::EndedGrantTold).then(|| object.ended.last().map(|ended| &ended.slot));
-        for slot in object.owner.as_ref().map(|owner| &owner.slot).into_iter().chain(told.flatten()) {
-            match owned.get_mut(slot) {
-                Some(checks) => checks.push(object.id),
-                None => drop(owned.insert(slot.clone(), vec![object.id])),
-            }
-        }
-    }
-    owned
-}
-
-/// Everything a slot owns, as it is to be told; `checks` are what [`owned`] has for it.
-#[must_use]
-pub fn assignment(status: &Status, catalog: &Catalog, slot: &Slot, checks: &[CheckId]) -> Assignment {
-    let checks = checks
-        .iter()
-        .filter_map(|id| {
-            let object = status.object(*id)?;
-            let grant = told_grant(status, object, slot)?;
-            let definition = catalog.objects.get(&object.name)?;
-            let carried = object.last.is_some().then_some(Carried { state: object.state, key: object.key });
-            let check = AssignedCheck {
-                id: object.id,
-                object: object.name.clone(),
-                check: Some(definition.check.clone()),
-                policy: definition.policy,
-                grant,
-                carried,
-            };
-            Some((object.id, check))
-        })
-        .collect();
+pub fn assignment(status: &Status, catalog: &Catalog, slot: &Slot) -> Assignment {
+    let told = |id: CheckId| {
+        let object = status.object(id)?;
+        let grant = told_grant(status, object, slot)?;
+        let definition = catalog.objects.get(&object.name)?;
+        let carried = object.last.is_some().then_some(Carried { state: object.state, key: object.key });
+        let check = AssignedCheck {
+            id: object.id,
+            object: object.name.clone(),
+            check: Some(definition.check.clone()),
+            policy: definition.policy,
+            grant,
+            carried,
+        };
+        Some((object.id, check))
+    };
+    let checks = if status.defects.has(Defect::EndedGrantTold) {
+        status.objects().filter_map(|object| told(object.id)).collect()
+    } else {
+        status.owned(slot).filter_map(told).collect()
+    };
     Assignment { generation: status.generation, checks }
 }
 

@@ -7,6 +7,7 @@
 pub mod attention;
 mod frozen;
 mod lineage;
+mod owned;
 mod result;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use shared::time::Timestamp;
 use crate::config::Catalog;
 use crate::entry::{Entry, Gap, Row};
 use attention::Attention;
+use owned::Owned;
 
 pub use lineage::{Lineage, Restoration, WriterGapSeen};
 
@@ -248,6 +250,7 @@ pub struct Status {
     pub defects: Defects,
     chunks: Vec<Arc<Vec<Option<Arc<Object>>>>>,
     names: Arc<BTreeMap<ObjectName, CheckId>>,
+    owned: Owned,
     slots: BTreeMap<Slot, Arc<SlotState>>,
     gaps: Arc<Vec<GapSeen>>,
     attention: Arc<Attention>,
@@ -278,6 +281,7 @@ impl Status {
             defects: Defects::default(),
             chunks: Vec::new(),
             names: Arc::default(),
+            owned: Owned::default(),
             slots: BTreeMap::new(),
             gaps: Arc::default(),
             attention: Arc::default(),
@@ -343,6 +347,9 @@ impl Status {
             self.chunks.get_mut(place / CHUNK).and_then(|chunk| Arc::make_mut(chunk).get_mut(place % CHUNK))
         {
             Arc::make_mut(&mut self.names).insert(object.name.clone(), object.id);
+            if let Some(owner) = &object.owner {
+                self.owned.give(&owner.slot, object.id);
+            }
             *cell = Some(object);
         }
     }
@@ -452,15 +459,22 @@ impl Status {
         for granted in &row.outcomes.granted {
             for id in &granted.checks {
                 let Some(object) = self.object_mut(*id) else { continue };
-                if let Some(old) = object.owner.take() {
+                let old = object.owner.take();
+                if let Some(old) = &old {
                     object.ended.retain(|ended| row.at.since(ended.at) < REMEMBER);
                     if object.ended.len() >= ENDED_GRANTS_MAX {
                         object.ended.remove(0);
                     }
-                    object.ended.push(Ended { grant: old.grant, slot: old.slot, at: row.at });
+                    object.ended.push(Ended { grant: old.grant, slot: old.slot.clone(), at: row.at });
                 }
                 object.owner = granted.slot.clone().map(|slot| Ownership { grant: row.grant(), slot });
                 object.version = row.index;
+                if let Some(old) = old {
+                    self.owned.take(&old.slot, *id);
+                }
+                if let Some(slot) = &granted.slot {
+                    self.owned.give(slot, *id);
+                }
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Group commit: rows are folded into the working copy at once and gather until the commit before them has ended. A group on its way
 //! to disk takes nothing more, and what follows from its rows waits with it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use shared::defect::Defect;
@@ -11,7 +12,7 @@ use shared::time::{Monotonic, Timestamp};
 use super::{Command, Consequence, Coordinator};
 use crate::config::Catalog;
 use crate::entry::{self, Entry, Outcomes, Row};
-use crate::fleet;
+use crate::fleet::{self, Placement};
 use crate::status::Status;
 
 /// Rows that become durable together.
@@ -22,10 +23,44 @@ pub(super) struct Group {
     /// When the oldest batch in it arrived.
     pub(super) since: Option<Monotonic>,
     pub(super) consequences: Vec<Consequence>,
-    /// Ownership or a catalog changed: owners must be told.
-    pub(super) reassigns: bool,
+    /// Who must be told anew what it owns.
+    pub(super) reassigned: Reassigned,
     /// The state after the last row; set when the group goes to disk.
     pub(super) status: Option<Status>,
+}
+
+/// Whose assignment rows have changed.
+#[derive(Debug)]
+pub(super) enum Reassigned {
+    /// Ownership of theirs came or went.
+    Slots(BTreeSet<Slot>),
+    /// The catalog is another.
+    All,
+}
+
+impl Default for Reassigned {
+    fn default() -> Self {
+        Self::Slots(BTreeSet::new())
+    }
+}
+
+impl Reassigned {
+    /// Takes a row in. `before` is the state that it is not folded into yet.
+    fn note(&mut self, row: &Row, before: &Status) {
+        if matches!(row.entry, Entry::Activate(_)) {
+            *self = Self::All;
+        }
+        let Self::Slots(slots) = self else { return };
+        for granted in &row.outcomes.granted {
+            slots.extend(granted.slot.clone());
+            for id in &granted.checks {
+                let owner = before.object(*id).and_then(|object| object.owner.as_ref()).map(|owner| &owner.slot);
+                if let Some(slot) = owner.filter(|slot| !slots.contains(*slot)) {
+                    slots.insert(slot.clone());
+                }
+            }
+        }
+    }
 }
 
 impl Coordinator {
@@ -67,16 +102,42 @@ impl Coordinator {
             }
             self.groups.push_back(Group::default());
         }
+        if let Some(group) = self.groups.back_mut() {
+            group.reassigned.note(&row, &self.working);
+        }
         self.working.fold(&row, items, catalog);
         if let Some(group) = self.groups.back_mut() {
-            group.reassigns |= !row.outcomes.granted.is_empty() || matches!(row.entry, Entry::Activate(_));
             group.bytes += bytes;
             group.rows.push(row);
         }
     }
 
-    /// Adds a row whose entry may change ownership. What ownership follows is judged on the state that the entry leads to.
+    /// Adds a row whose entry may change ownership. What ownership follows is judged on the state that the entry leads to: of the slot
+    /// alone that it is about, where everything else is known to be as it should be.
     pub(super) fn add_with_grants(
+        &mut self,
+        entry: Entry,
+        mut outcomes: Outcomes,
+        catalog: Option<&Arc<Catalog>>,
+        renew: Option<&Slot>,
+        at: Timestamp,
+    ) {
+        let changes = match (&self.placement, &entry) {
+            (Some(_), Entry::Claim(_) | Entry::Continued(_)) => {
+                renew.map(|slot| fleet::renewed(&self.working, slot)).unwrap_or_default()
+            }
+            (Some(placement), Entry::Presence(presence)) => {
+                placement.moved(&self.working, &presence.slot, presence.present)
+            }
+            (Some(_) | None, _) => return self.add_with_all_grants(entry, outcomes, catalog, renew, at),
+        };
+        outcomes.granted = entry::group_grants(changes);
+        self.add(entry, outcomes, &[], catalog, at);
+    }
+
+    /// The same by a look at all checks: what a new catalog needs, and the first that may change ownership since nobody knows whether
+    /// it is as it should be.
+    fn add_with_all_grants(
         &mut self,
         entry: Entry,
         mut outcomes: Outcomes,
@@ -92,6 +153,7 @@ impl Coordinator {
             outcomes.granted = entry::group_grants(fleet::ownership(&after, &catalog, renew));
         }
         self.add(probe.entry, outcomes, &[], catalog, at);
+        self.placement = Placement::new(&self.working);
     }
 
     /// Lets something happen once everything known to the working copy is durable; at once if it is.

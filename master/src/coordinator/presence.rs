@@ -85,7 +85,6 @@ impl Coordinator {
                 slot: slot.clone(),
                 present: state.present,
                 drained: attention.drained.contains_key(slot),
-                // Who is there or is asked for needs no count of what it owns.
                 needed: self.expects(slot) || link.is_some() || self.owned(slot) > 0,
                 connected: link.is_some(),
                 stable: link.is_some_and(|link| now.since(link.since) >= STABLE_AFTER),
@@ -105,8 +104,6 @@ impl Coordinator {
 
     /// How many checks a slot owns.
     pub(super) fn owned(&self, slot: &Slot) -> u64 {
-        let owns =
-            |object: &&Arc<crate::status::Object>| object.owner.as_ref().is_some_and(|owner| owner.slot == *slot);
-        u64::try_from(self.working.objects().filter(owns).count()).unwrap_or(u64::MAX)
+        u64::try_from(self.working.owned(slot).len()).unwrap_or(u64::MAX)
     }
 }

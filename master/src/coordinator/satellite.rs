@@ -7,6 +7,8 @@ use shared::message::{self, AssignmentBegin, Hello, RunPosition, ToSatellite, We
 use shared::name::RunId;
 use shared::time::{Monotonic, Timestamp};
 
+use super::connection::Connection;
+use super::group::Reassigned;
 use super::timeline::{self, Seen};
 use super::{Consequence, Coordinator, Cut};
 use crate::entry::{Claim, Drained, Entry, Outcomes};
@@ -50,11 +52,10 @@ impl Coordinator {
                 if first && !self.working.attention().drained.contains_key(&slot) {
                     self.change_presence(&slot, true, "joined", at);
                 }
-                let losers = self
-                    .connections
-                    .iter()
-                    .filter(|(_, link)| fences && link.slot == slot && fenced.is_some() && link.instance() == fenced);
-                for other in losers.map(|(other, _)| *other).collect::<Vec<_>>() {
+                let voices = self.voices.get(&slot).into_iter().flatten();
+                let instance = |id: &ConnectionId| self.connections.get(id).and_then(Connection::instance);
+                let losers = voices.filter(|id| fences && fenced.is_some() && instance(id) == fenced);
+                for other in losers.copied().collect::<Vec<_>>() {
                     self.follow(Consequence::Fence(slot.clone(), other));
                 }
             }
@@ -95,9 +96,17 @@ impl Coordinator {
         self.dirty = true;
     }
 
-    pub(super) fn push_assignments(&mut self) {
-        let told: Vec<_> = self.connections.iter().filter(|(_, link)| link.told.is_some()).map(|(id, _)| *id).collect();
-        for id in told {
+    /// Tells those whose assignment a group has changed. Of the others nothing differs, and they may be thousands.
+    pub(super) fn push_assignments(&mut self, reassigned: &Reassigned) {
+        let mut links: Vec<ConnectionId> = match reassigned {
+            Reassigned::Slots(slots) => {
+                slots.iter().filter_map(|slot| self.voices.get(slot)).flatten().copied().collect()
+            }
+            Reassigned::All => self.connections.keys().copied().collect(),
+        };
+        links.retain(|id| self.connections.get(id).is_some_and(|link| link.told.is_some()));
+        links.sort_unstable();
+        for id in links {
             self.push_assignment(id, false);
         }
     }
@@ -105,10 +114,8 @@ impl Coordinator {
     /// Tells a holder what it owns: all of it once, then what changed.
     pub(super) fn push_assignment(&mut self, id: ConnectionId, whole: bool) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        let owned = self.owned.get_or_insert_with(|| fleet::owned(&self.published));
-        let owned = owned.get(&connection.slot).map_or(&[][..], Vec::as_slice);
         let next = match &self.published.catalog {
-            Some(catalog) => fleet::assignment(&self.published, catalog, &connection.slot, owned),
+            Some(catalog) => fleet::assignment(&self.published, catalog, &connection.slot),
             None => Assignment::default(),
         };
         let known = connection.told.take().unwrap_or_default();
