@@ -6,8 +6,9 @@
 
 mod connection;
 pub mod tls;
+mod waiting;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,25 +17,26 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use aws_lc_rs::hmac;
 use bytes::Bytes;
-use quinn::{Endpoint, EndpointConfig, TokioRuntime, VarInt};
+use quinn::{Endpoint, EndpointConfig, Incoming, TokioRuntime, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
 use rustls::server::StoresServerSessions;
 pub use shared::frame::Lane;
 use shared::frame::{CLOSE_FAULT, CLOSE_NOT_COMMITTED, CLOSE_REFUSED, CLOSE_STOPPED, CLOSE_VACANT, frame_head};
-use shared::identity::SlotSession;
+use shared::identity::{Identity, SlotSession};
 use shared::refusal::{Refusal, Refusals};
 use shared::time::{Monotonic, Timestamp};
 use socket2::SockRef;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub use waiting::{HANDSHAKES_MAX, WAITING_DEADLINE, WAITING_MAX};
+use waiting::{Turn, Waiting};
 
 pub use crate::fleet::ConnectionId;
 use crate::trust::Trust;
 
 /// From this many open handshakes on, a peer must prove its address first (QUIC retry).
 pub const HANDSHAKES_BEFORE_RETRY: usize = 100;
-/// Open handshakes; further attempts are refused and come again.
-pub const HANDSHAKES_MAX: usize = 1_024;
 /// Open connections; further attempts are refused and come again.
 pub const CONNECTIONS_MAX: usize = 16_384;
 /// Connections of one identity: the old process and the new one during a take-over. One more takes the place of the one silent for
@@ -57,6 +59,9 @@ pub const CONTROL_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 /// Asked of the system for datagrams that have come and are not read yet: some thousand satellites that say hello at once. What does
 /// not fit is lost and sent again by QUIC. The system gives no more than its own bound (`net.core.rmem_max`).
 pub const SOCKET_BYTES: usize = 8 * 1024 * 1024;
+/// Links of a master that is no more are reset at most so often. Each reset is smaller than the packet it answers; after a restart
+/// all satellites are to know within seconds, and are told in about the order in which handshakes can be done.
+pub const RESET_EVERY: Duration = Duration::from_millis(1);
 /// How often certificate ends are looked for.
 const ENDS_EVERY: Duration = Duration::from_secs(1);
 /// How often the master's leaf and the list of accepted CAs are looked at.
@@ -133,6 +138,8 @@ struct Link {
     began: Instant,
     registry: Mutex<Registry>,
     handshakes: AtomicUsize,
+    /// A handshake is over.
+    through: Notify,
     events: mpsc::Sender<LinkEvent>,
     live_bytes: Arc<Semaphore>,
     backlog_bytes: Arc<Semaphore>,
@@ -143,6 +150,30 @@ struct Link {
 struct Registry {
     last: u64,
     open: BTreeMap<ConnectionId, Entry>,
+    /// The same by identity.
+    same: BTreeMap<Identity, BTreeSet<ConnectionId>>,
+}
+
+impl Registry {
+    fn insert(&mut self, entry: Entry) -> ConnectionId {
+        self.last += 1;
+        let id = ConnectionId(self.last);
+        self.same.entry(entry.session.leaf().identity.clone()).or_default().insert(id);
+        self.open.insert(id, entry);
+        id
+    }
+
+    fn remove(&mut self, id: ConnectionId) -> Option<Entry> {
+        let entry = self.open.remove(&id)?;
+        let identity = &entry.session.leaf().identity;
+        if let Some(same) = self.same.get_mut(identity) {
+            same.remove(&id);
+            if same.is_empty() {
+                self.same.remove(identity);
+            }
+        }
+        Some(entry)
+    }
 }
 
 struct Entry {
@@ -187,6 +218,7 @@ pub async fn listen(settings: Settings) -> Result<(Links, mpsc::Receiver<LinkEve
     let secret = trust.reset_secret()?;
     let mut endpoint_config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &secret.reset)));
     let ids = secret.ids;
+    endpoint_config.min_reset_interval(RESET_EVERY);
     endpoint_config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
     let endpoint = Endpoint::new(endpoint_config, Some(config), socket, Arc::new(TokioRuntime))
         .with_context(|| format!("cannot run QUIC on {address}"))?;
@@ -200,6 +232,7 @@ pub async fn listen(settings: Settings) -> Result<(Links, mpsc::Receiver<LinkEve
         began,
         registry: Mutex::default(),
         handshakes: AtomicUsize::new(0),
+        through: Notify::new(),
         events,
         live_bytes: Arc::new(Semaphore::new(LIVE_BYTES)),
         backlog_bytes: Arc::new(Semaphore::new(BACKLOG_BYTES)),
@@ -267,7 +300,7 @@ impl Links {
     /// How many handshakes are under way.
     #[must_use]
     pub fn handshakes(&self) -> usize {
-        self.link.handshakes.load(Ordering::Relaxed)
+        self.link.handshakes()
     }
 
     /// Stops listening, closes all connections and waits a moment for the peers to take notice.
@@ -327,25 +360,49 @@ impl Link {
     }
 
     async fn accept(self: Arc<Self>) {
+        let mut waiting = Waiting::new();
         loop {
+            self.admit(&mut waiting);
             let incoming = tokio::select! {
                 () = self.stop.cancelled() => break,
+                () = self.through.notified(), if !waiting.is_empty() => continue,
                 incoming = self.endpoint.accept() => incoming,
             };
             let Some(incoming) = incoming else { break };
-            let handshakes = self.handshakes.load(Ordering::Relaxed);
-            let remote = incoming.remote_address();
-            if handshakes >= HANDSHAKES_MAX || self.registry().open.len() >= CONNECTIONS_MAX {
-                self.refuse(Refusal::Busy, remote, None, "");
-                incoming.refuse();
-            } else if handshakes >= HANDSHAKES_BEFORE_RETRY && !incoming.remote_address_validated() {
+            if self.registry().open.len() >= CONNECTIONS_MAX {
+                self.turn_away(incoming);
+            } else if self.handshakes() >= HANDSHAKES_BEFORE_RETRY && !incoming.remote_address_validated() {
                 // An address not yet proven may always be asked to prove itself.
                 drop(incoming.retry());
-            } else {
-                tokio::spawn(connection::serve(self.clone(), incoming));
+            } else if let Err(incoming) = waiting.push(incoming, self.now()) {
+                self.turn_away(incoming);
             }
         }
         self.endpoint.close(VarInt::from_u32(CLOSE_STOPPED), b"stopped");
+    }
+
+    fn turn_away(&self, incoming: Incoming) {
+        self.refuse(Refusal::Busy, incoming.remote_address(), None, "");
+        incoming.refuse();
+    }
+
+    fn admit(self: &Arc<Self>, waiting: &mut Waiting<Incoming>) {
+        while let Some(turn) = waiting.next(self.handshakes(), self.now()) {
+            match turn {
+                Turn::Begin(incoming) => {
+                    let handshake = connection::Handshake::begin(self.clone());
+                    tokio::spawn(connection::serve(self.clone(), handshake, incoming));
+                }
+                Turn::Late(incoming) => {
+                    self.refuse(Refusal::Busy, incoming.remote_address(), None, "waited in vain");
+                    incoming.ignore();
+                }
+            }
+        }
+    }
+
+    fn handshakes(&self) -> usize {
+        self.handshakes.load(Ordering::Relaxed)
     }
 
     /// A certificate is checked only in the handshake; the connection would outlive it.

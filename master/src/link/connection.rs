@@ -40,11 +40,19 @@ enum End {
 }
 
 /// An open handshake, counted while it lives.
-struct Handshake<'a>(&'a AtomicUsize);
+pub(super) struct Handshake(Arc<Link>);
 
-impl Drop for Handshake<'_> {
+impl Handshake {
+    pub(super) fn begin(link: Arc<Link>) -> Self {
+        link.handshakes.fetch_add(1, Ordering::Relaxed);
+        Self(link)
+    }
+}
+
+impl Drop for Handshake {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
+        self.0.through.notify_one();
     }
 }
 
@@ -56,9 +64,11 @@ struct Peer {
     queue: mpsc::Receiver<[Bytes; 2]>,
 }
 
-pub(super) async fn serve(link: Arc<Link>, incoming: Incoming) {
+pub(super) async fn serve(link: Arc<Link>, handshake: Handshake, incoming: Incoming) {
     let remote = incoming.remote_address();
-    let Some((connection, session)) = shake_hands(&link, incoming).await else { return };
+    let shaken = shake_hands(&link, incoming).await;
+    drop(handshake);
+    let Some((connection, session)) = shaken else { return };
     let peer = register(&link, &connection, session.clone());
     let id = peer.id;
     let (end, greeted) = converse(&link, &connection, session, peer).await;
@@ -68,7 +78,7 @@ pub(super) async fn serve(link: Arc<Link>, incoming: Incoming) {
         }
         link.close(id, CloseReason::Refused(*refusal));
     }
-    let entry = link.registry().open.remove(&id);
+    let entry = link.registry().remove(id);
     let reason = match (entry.and_then(|entry| entry.closed), end) {
         (Some(CloseReason::Refused(refusal)), _) | (_, End::Refused(refusal, _)) => format!("refused: {refusal}"),
         (Some(CloseReason::NotCommitted), _) => "closed because a commit failed".to_owned(),
@@ -87,8 +97,6 @@ pub(super) async fn serve(link: Arc<Link>, incoming: Incoming) {
 /// The handshake and who the peer is; what fails is refused here.
 async fn shake_hands(link: &Link, incoming: Incoming) -> Option<(Connection, SlotSession)> {
     let remote = incoming.remote_address();
-    link.handshakes.fetch_add(1, Ordering::Relaxed);
-    let _open = Handshake(&link.handshakes);
     let shaken = async { incoming.accept()?.await };
     let connection = match tokio::time::timeout(HANDSHAKE_DEADLINE, shaken).await {
         Ok(Ok(connection)) => connection,
@@ -128,16 +136,12 @@ fn register(link: &Link, connection: &Connection, session: SlotSession) -> Peer 
     let (heard, waiting) = (Arc::new(AtomicU64::new(link.now().0)), Arc::new(AtomicUsize::new(0)));
     let (id, superseded) = {
         let mut registry = link.registry();
-        let same = registry
-            .open
-            .iter()
-            .filter(|(_, entry)| entry.closed.is_none() && entry.session.leaf().identity == session.leaf().identity);
+        let same = registry.same.get(&session.leaf().identity).into_iter().flatten();
+        let same = same.filter_map(|id| Some((id, registry.open.get(id)?))).filter(|(_, entry)| entry.closed.is_none());
         let mut same: Vec<(u64, ConnectionId)> =
             same.map(|(id, entry)| (entry.heard.load(Ordering::Relaxed), *id)).collect();
         same.sort_unstable();
         same.truncate((same.len() + 1).saturating_sub(CONNECTIONS_PER_IDENTITY));
-        registry.last += 1;
-        let id = ConnectionId(registry.last);
         let entry = Entry {
             session,
             remote: connection.remote_address(),
@@ -147,8 +151,7 @@ fn register(link: &Link, connection: &Connection, session: SlotSession) -> Peer 
             heard: heard.clone(),
             closed: None,
         };
-        registry.open.insert(id, entry);
-        (id, same)
+        (registry.insert(entry), same)
     };
     for (_, silent) in superseded {
         link.close(silent, CloseReason::Refused(Refusal::Superseded));
