@@ -345,6 +345,13 @@ fn figures(
             ("perigee_journal_bytes_max", "Bound at which writers are overrun", store.bytes_max()),
         ];
         figures.extend(journal.map(|(name, help, value)| gauge(name, help, value)));
+        figures.push(Figure {
+            name: "perigee_journal_write_worst_seconds",
+            help: "The longest that the disk took for one commit since start",
+            counter: false,
+            labels: Vec::new(),
+            value: store.slowest_write().as_secs_f64(),
+        });
         figures.push(gauge("perigee_link_connections", "Open links", u64::try_from(links.open()).unwrap_or(u64::MAX)));
         figures.extend(commits.figures());
         figures.extend(writers.read());

@@ -207,6 +207,8 @@ struct Progress {
     covered: AtomicU64,
     /// A trim waits or runs.
     trimming: AtomicBool,
+    /// The longest that writing one commit and making it durable took, in microseconds.
+    slowest_us: AtomicU64,
     /// The last removal of rows that a cursor still wanted was for their age, not for the journal's size.
     for_age: AtomicBool,
 }
@@ -402,6 +404,12 @@ impl Store {
         match projection {
             Projection::History => self.inner.history.store(index.0, Ordering::Release),
         }
+    }
+
+    /// The longest that the disk took for one commit since start. What commits waited beyond it is this program's doing.
+    #[must_use]
+    pub fn slowest_write(&self) -> Duration {
+        Duration::from_micros(self.inner.progress.slowest_us.load(Ordering::Relaxed))
     }
 
     /// Whether segments are still being removed: one at a time, and commits go first.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Instant;
 
 use seglog::{Bounds, Damage, Item, Log, Recovery};
 use shared::name::JournalIndex;
@@ -199,7 +200,10 @@ impl Writer {
 
     fn append(&mut self, commit: &Commit) {
         let last = commit.last;
+        let began = Instant::now();
         let committed = self.log.append(last.0, &commit.record).and_then(|()| self.log.sync());
+        let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.progress.slowest_us.fetch_max(took, Ordering::Relaxed);
         if let Err(error) = committed {
             tracing::error!(%error, %last, "the journal cannot be written; nothing is accepted until it can");
             // Nobody waits for it when the process is about to end.
