@@ -39,6 +39,8 @@ const AT_ONCE: usize = 50;
 pub struct Counts {
     /// Welcomed and not ended since.
     pub connected: AtomicUsize,
+    /// Welcomed, ever.
+    pub welcomes: AtomicUsize,
     /// Heartbeats sent.
     pub beats: AtomicUsize,
     /// Their answers.

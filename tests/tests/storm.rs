@@ -38,11 +38,13 @@ fn a_crowd_is_back_after_the_master_was_killed_and_an_idle_link_costs_little() {
         20,
         &format!(
             "{identities} identities joined in {:.0} s, {} heartbeats, 0 lost; {} KiB of memory an idle link, {} MiB in all; after kill -9 \
-             all back in {:.1} s",
+             half back in {:.1} s, 99 of 100 in {:.1} s, all in {:.1} s",
             idle.joined.as_secs_f64(),
             idle.beats,
             idle.bytes_a_link / 1024,
             idle.resident / (1024 * 1024),
+            idle.half.as_secs_f64(),
+            idle.most.as_secs_f64(),
             idle.back.as_secs_f64()
         ),
     );
@@ -109,7 +111,7 @@ fn no_commit_waits_for_checkpoints_or_trimming() {
         20,
         &format!(
             "{} checks, {} MiB in {} commits within {:.0} s ({:.1} s of CPU), {} checkpoints, {} rows trimmed: longest wait for a commit \
-             {:.0} ms",
+             {:.0} ms, longest write of one {:.0} ms",
             stall.checks,
             stall.bytes / MIB,
             stall.commits,
@@ -117,7 +119,8 @@ fn no_commit_waits_for_checkpoints_or_trimming() {
             stall.cpu.as_secs_f64(),
             stall.checkpoints,
             stall.trimmed,
-            stall.worst * 1000.0
+            stall.worst * 1000.0,
+            stall.disk * 1000.0
         ),
     );
 }

@@ -2,6 +2,7 @@
 //! commits while a large state is checkpointed and the journal trimmed. Measures; the bounds are the caller's.
 #![expect(clippy::disallowed_methods, reason = "a scene takes real time")]
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -48,8 +49,14 @@ pub struct Idle {
     pub beats_lost: usize,
     /// Links that had ended until then.
     pub ends: usize,
-    /// From the new master's first answer until the last was welcomed by it.
+    /// From the new master's first answer until half of them were welcomed by it, 99 of 100, and the last.
+    pub half: Duration,
+    /// See `half`.
+    pub most: Duration,
+    /// See `half`.
     pub back: Duration,
+    /// Why links had ended and attempts had failed by then.
+    pub reasons: BTreeMap<String, usize>,
     /// The master's memory with all of them.
     pub resident: u64,
 }
@@ -73,6 +80,8 @@ pub struct Flood {
     pub waiting: f64,
     /// Links that ended meanwhile.
     pub ends: usize,
+    /// Why links have ended and attempts have failed, those of the joining included.
+    pub reasons: BTreeMap<String, usize>,
     /// Results that the master counts.
     pub accepted: f64,
 }
@@ -88,6 +97,8 @@ pub struct Stall {
     pub beyond: f64,
     /// The longest of them, in seconds.
     pub worst: f64,
+    /// The longest that the disk alone took for one, in seconds.
+    pub disk: f64,
     /// Checkpoints written meanwhile.
     pub checkpoints: usize,
     /// Rows trimmed meanwhile.
@@ -156,12 +167,21 @@ pub fn idle(directory: &Path, size: Size) -> Result<Idle> {
     let (beats, beats_lost, ends) = (counted(&counts.beats), counted(&counts.beats_lost), counted(&counts.ends));
     let more = u64::try_from(size.identities - first)?.max(1);
     fleet.master.kill()?;
+    let welcomes = counted(&counts.welcomes);
     fleet.master.start()?;
     let began = Instant::now();
+    // Links of the old master count as connected until they are missed: what counts is who was welcomed since.
+    let back = |storm: &Storm| counted(&storm.counts().welcomes) - welcomes;
+    storm.until(PATIENCE, |storm| back(storm) >= size.identities / 2)?;
+    let half = began.elapsed();
+    storm.until(PATIENCE, |storm| back(storm) >= size.identities - size.identities / 100)?;
+    let most = began.elapsed();
     let all = format!("{}", size.identities);
     storm.until(PATIENCE, |storm| {
-        let open = page(&fleet).ok().and_then(|page| sample(&page, "perigee_link_connections"));
-        storm.connected() == size.identities && open.is_some_and(|open| open.to_string() == all)
+        let open = || page(&fleet).ok().and_then(|page| sample(&page, "perigee_link_connections"));
+        back(storm) >= size.identities
+            && storm.connected() == size.identities
+            && open().is_some_and(|open| open.to_string() == all)
     })?;
     Ok(Idle {
         joined,
@@ -169,7 +189,10 @@ pub fn idle(directory: &Path, size: Size) -> Result<Idle> {
         beats,
         beats_lost,
         ends,
+        half,
+        most,
         back: began.elapsed(),
+        reasons: storm.reasons(),
         resident,
     })
 }
@@ -221,6 +244,7 @@ pub fn flood(directory: &Path, size: Size, batches: usize) -> Result<Flood> {
         pool,
         waiting,
         ends: counts.ends.load(Ordering::Relaxed) - ends,
+        reasons: storm.reasons(),
         accepted,
     })
 }
@@ -260,6 +284,7 @@ pub fn stall(directory: &Path, size: Size, bytes: usize, rate: usize) -> Result<
         commits,
         beyond: commits - within,
         worst: value(&after, "perigee_commit_worst_seconds")?,
+        disk: value(&after, "perigee_journal_write_worst_seconds")?,
         checkpoints: checkpoints.len(),
         trimmed: more("perigee_journal_first_index")?,
         bytes: storm.counts().offered_bytes.load(Ordering::Relaxed),

@@ -2,6 +2,7 @@
 //! satellite's own back-off. Has no checks, no disk and no brain.
 #![expect(clippy::disallowed_methods, reason = "a shell room: it speaks over real sockets in real time")]
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
@@ -9,8 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::{Bytes, BytesMut};
-use quinn::{Connection, Endpoint, RecvStream, SendStream};
-use satellite::link::{CONNECT_DEADLINE, backoff};
+use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
+use satellite::link::CONNECT_DEADLINE;
+use satellite::link::backoff::{self, Road};
 use satellite::scheduler::HEARTBEAT_EVERY;
 use shared::frame::{Lane, frame_head, split_frame};
 use shared::message::{self, Heartbeat, Hello, LaneBytes, PROTOCOL, ToMaster, ToSatellite};
@@ -45,6 +47,18 @@ pub(super) struct Voice {
     memory: Mutex<Memory>,
 }
 
+/// Nothing came back at all.
+#[derive(Debug)]
+struct Silent;
+
+impl fmt::Display for Silent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no answer in time")
+    }
+}
+
+impl std::error::Error for Silent {}
+
 /// What the reading half tells the writing ones.
 struct Told {
     backlog_credit: watch::Sender<u64>,
@@ -63,17 +77,24 @@ impl Voice {
 
     /// Keeps a link for ever.
     pub(super) async fn live(self, crowd: &Crowd, endpoint: &Endpoint) {
-        let mut failures = 0_u32;
+        let (mut failures, mut linked_before) = (0_u32, false);
         loop {
             let mut welcomed = false;
             let end = self.attempt(crowd, endpoint, &mut welcomed).await;
             if welcomed {
                 crowd.counts.connected.fetch_sub(1, Ordering::Relaxed);
                 failures = 0;
+                linked_before = true;
             }
             failures = failures.saturating_add(1);
+            let silent = end.as_ref().is_err_and(|error| error.is::<Silent>());
+            let road = match (silent, linked_before) {
+                (false, _) => Road::Answering,
+                (true, false) => Road::Silent,
+                (true, true) => Road::Cut,
+            };
             crowd.ended(&end.map_or_else(|error| format!("{error:#}"), |()| "it ended by itself".to_owned()));
-            tokio::time::sleep(backoff::wait(backoff::longest(failures), rand::random())).await;
+            tokio::time::sleep(backoff::pause(road, failures, rand::random())).await;
         }
     }
 
@@ -81,7 +102,10 @@ impl Voice {
         let config = crowd.authority.config(&self.slot)?;
         let master: SocketAddr = crowd.master;
         let connecting = endpoint.connect_with(config, master, &crowd.authority.master_name())?;
-        let connection = tokio::time::timeout(CONNECT_DEADLINE, connecting).await.context("no answer in time")??;
+        let connection = match tokio::time::timeout(CONNECT_DEADLINE, connecting).await {
+            Err(_) | Ok(Err(ConnectionError::TimedOut)) => bail!(Silent),
+            Ok(connected) => connected?,
+        };
         let (control, reading) = connection.open_bi().await?;
         // As a satellite: both lanes are opened at once.
         let mut lanes = Vec::with_capacity(2);
@@ -149,6 +173,7 @@ impl Voice {
                 memory.position = known.map_or(memory.position, |at| at.position);
                 *welcomed = true;
                 crowd.counts.connected.fetch_add(1, Ordering::Relaxed);
+                crowd.counts.welcomes.fetch_add(1, Ordering::Relaxed);
             }
             ToSatellite::AssignmentUpsert(check) => memory.owned = Some(Owned::of(&check)),
             ToSatellite::AssignmentEnd(generation) => {
