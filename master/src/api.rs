@@ -17,6 +17,7 @@ mod object;
 mod order;
 mod page;
 mod parameter;
+mod request;
 pub(crate) mod route;
 mod selection;
 mod stream;

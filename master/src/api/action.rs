@@ -1,29 +1,30 @@
-//! What clients ask the master to do: hands a request to the loop, waits, and says how it ended. Decides nothing. The surprise: a
-//! client that goes away does not take its request back; the log and the journal say how it ended.
+//! What clients ask the master to do as a whole: activate the configuration, back itself up. Says how it ended; decides nothing.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 
 use crate::api::error::ApiError;
 use crate::api::guard::Caller;
 use crate::api::parameter::Parameters;
+use crate::api::request::{Body, Patience, ask, bytes, read};
 use crate::api::{Api, Applied, Inputs, Mistakes, Request};
 use crate::backup::{self, Source, Wanted};
 use crate::config::Severity;
 
-/// A client waits this long for an activation; then it is told to look at the generation later.
-const APPLY_MAX: Duration = Duration::from_secs(300);
+/// A large configuration takes seconds; longer than this only a disk that hangs takes.
+const ACTIVATION: Patience = Patience {
+    most: Duration::from_secs(300),
+    late: "the activation takes long: `status` shows the generation when it is done",
+    stopping: "the master is stopping; nothing was activated",
+};
 
 /// The body of an action that takes nothing.
 #[derive(Deserialize)]
@@ -35,22 +36,17 @@ pub(crate) async fn apply(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     parameters: Parameters,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Result<Json<Value>, ApiError> {
     parameters.known(&[])?;
-    let body = body.map_err(|refused| ApiError::body(refused.status(), refused.body_text()))?;
+    let body = bytes(body)?;
     if !body.trim_ascii().is_empty() && serde_json::from_slice::<NoArguments>(&body).is_err() {
         return Err(ApiError::body(StatusCode::BAD_REQUEST, "this action takes no arguments: send no body, or {}"));
     }
     let (reply, answer) = oneshot::channel();
     tracing::info!(author = caller.author, "an apply is asked for");
     let request = Request::Apply { author: caller.author, reply };
-    if api.inputs.requests.try_send(request).is_err() {
-        return Err(ApiError::unavailable("too many requests wait already: try again in a moment"));
-    }
-    let late = |_| ApiError::unavailable("the activation takes long: `status` shows the generation when it is done");
-    let applied = timeout(APPLY_MAX, answer).await.map_err(late)?;
-    shown(applied.map_err(|_| ApiError::unavailable("the master is stopping; nothing was activated"))?).map(Json)
+    shown(ask(&api, request, answer, ACTIVATION).await?).map(Json)
 }
 
 /// The body of a backup.
@@ -76,13 +72,10 @@ pub(crate) async fn backup(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     parameters: Parameters,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Result<Json<Value>, ApiError> {
     parameters.known(&[])?;
-    let body = body.map_err(|refused| ApiError::body(refused.status(), refused.body_text()))?;
-    let arguments: BackupArguments = serde_json::from_slice(&body).map_err(|error| {
-        ApiError::body(StatusCode::BAD_REQUEST, format!("a backup is asked for as {{\"to\": \"/DIRECTORY\"}}: {error}"))
-    })?;
+    let arguments: BackupArguments = read(body, "a backup is asked for as {\"to\": \"/DIRECTORY\"}")?;
     tracing::info!(author = caller.author, to = %arguments.to.display(), keys = arguments.keys, "a backup is asked for");
     let Inputs { store, history, data, .. } = api.inputs.clone();
     let source = Source { store, history, data };

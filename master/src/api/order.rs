@@ -3,25 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
-use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::name::{RegionName, Slot, SlotNumber};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 
 use crate::api::error::ApiError;
 use crate::api::guard::Caller;
 use crate::api::parameter::Parameters;
+use crate::api::request::{Body, Patience, ask, read};
 use crate::api::{Api, Request};
 use crate::coordinator::{Obeyed, Order};
 
 /// An order is a row of the journal: longer than this only a disk that hangs takes.
-const ORDER_MAX: Duration = Duration::from_secs(30);
+const JOURNALED: Patience = Patience {
+    most: Duration::from_secs(30),
+    late: "the journal takes long: the slots and events show when it is done",
+    stopping: "the master is stopping; nothing was done",
+};
 
 /// Which slot.
 #[derive(Debug, Deserialize)]
@@ -31,14 +32,8 @@ struct Which {
     slot: u32,
 }
 
-type Body = Result<Bytes, BytesRejection>;
-
 fn slot(body: Body) -> Result<Slot, ApiError> {
-    let body = body.map_err(|refused| ApiError::body(refused.status(), refused.body_text()))?;
-    let which: Which = serde_json::from_slice(&body).map_err(|error| {
-        let usage = "send a body like {\"region\": \"eu\", \"slot\": 1}";
-        ApiError::body(StatusCode::BAD_REQUEST, format!("{usage} ({error})"))
-    })?;
+    let which: Which = read(body, "send a body like {\"region\": \"eu\", \"slot\": 1}")?;
     let region: RegionName =
         which.region.parse().map_err(|error| ApiError::parameter("region", format!("no name of a region: {error}")))?;
     let number = SlotNumber::new(which.slot).ok_or_else(|| ApiError::parameter("slot", "slots are numbered from 1"))?;
@@ -91,13 +86,7 @@ async fn give(api: &Api, caller: Caller, order: Order) -> Result<Json<Value>, Ap
     let (reply, answer) = oneshot::channel();
     tracing::info!(author = caller.author, ?order, "an operator orders");
     let request = Request::Order { order: order.clone(), author: caller.author, reply };
-    if api.inputs.requests.try_send(request).is_err() {
-        return Err(ApiError::unavailable("too many requests wait already: try again in a moment"));
-    }
-    let late = |_| ApiError::unavailable("the journal takes long: the slots and events show when it is done");
-    let obeyed = timeout(ORDER_MAX, answer).await.map_err(late)?;
-    let obeyed = obeyed.map_err(|_| ApiError::unavailable("the master is stopping; nothing was done"))?;
-    shown(&order, obeyed).map(Json)
+    shown(&order, ask(api, request, answer, JOURNALED).await?).map(Json)
 }
 
 fn shown(order: &Order, obeyed: Obeyed) -> Result<Value, ApiError> {
@@ -139,6 +128,8 @@ fn words(order: &Order, obeyed: Obeyed) -> String {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Bytes;
+
     use super::*;
 
     #[test]
