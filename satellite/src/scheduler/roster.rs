@@ -357,9 +357,13 @@ impl Roster {
     }
 
     /// The state after a current execution that [`Roster::end`] gave; the check gets its next place.
+    ///
+    /// Where more is known already, from a process of this slot that had a newer grant, the execution stays an observation.
     pub fn settle(&mut self, now: Timestamp, id: CheckId, after: Carried, said: Said) {
-        self.states.insert(id, after);
-        self.said.insert(id, said);
+        if self.states.get(&id).is_none_or(|known| known.key < after.key) {
+            self.states.insert(id, after);
+            self.said.insert(id, said);
+        }
         if let Some(duty) = self.duties.get_mut(&id) {
             duty.flight = None;
         }

@@ -131,6 +131,21 @@ fn what_a_neighbour_leaves_behind_is_told_when_it_is_found() {
 }
 
 #[test]
+fn what_is_asked_under_an_older_grant_is_no_newer_than_an_adopted_state() {
+    let mut world = World::assigned(&[check(1)]);
+    world.run_for(minutes(2), |_| State::Ok);
+    let own = world.state(1);
+    let newer = Carried { key: Key { grant: Grant(own.key.grant.0 + 1), ..Key::default() }, ..own };
+    let mut states = KeptStates { timeline: super::world::TIMELINE, ..KeptStates::default() };
+    states.take(CheckId(1), newer, None);
+    world.brain.handle_neighbours(world.now, false, Some(Adopted { runs: Vec::new(), states }));
+    world.started.clear();
+    world.run_for(minutes(2), |_| State::Critical);
+    assert!(!world.started.is_empty());
+    assert_eq!(world.state(1), newer);
+}
+
+#[test]
 fn a_check_that_comes_later_is_told_alone() {
     let mut world = World::assigned(&[check(1), check(2)]);
     world.run_for(minutes(4), |_| State::Critical);
