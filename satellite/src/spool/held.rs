@@ -336,12 +336,13 @@ impl RunLog {
         (from, to.filter(|to| from.is_none_or(|from| from <= *to)))
     }
 
-    /// Deletes what is named lost and still there.
+    /// Deletes what is named lost and still there. An end that cannot be read and has no name yet is not deleted: what lies in its
+    /// segment is all that tells of it.
     fn delete_lost(&mut self) -> Result<()> {
-        let last = self.lost.last().0;
-        if last > 0 && last < self.log.published() {
-            self.log.trim(last)?;
-        } else if last > 0 && self.log.segments() > 0 {
+        let lost = self.lost.last();
+        if lost.0 > 0 && lost < self.last() {
+            self.log.trim(lost.0)?;
+        } else if lost.0 > 0 && self.log.segments() > 0 {
             self.reader = None;
             self.end = None;
             self.log.erase()?;

@@ -434,6 +434,37 @@ fn an_end_that_cannot_be_read_is_a_gap_of_unknown_length() {
 }
 
 #[test]
+fn an_end_that_cannot_be_read_is_not_forgotten_when_all_before_it_was_given_up() {
+    let data = tempfile::tempdir().unwrap();
+    let (mut spool, beginning) = open_small(data.path());
+    let run = beginning.open;
+    fill(&mut spool, &run, 1..=20);
+    let ends = pieces(&mut spool, run.run);
+    let whole = ends[ends.len() - 2];
+    let dir = spool.own.runs[&run.run].path().to_owned();
+    drop(spool);
+    let files = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
+    let newest = files.filter(|path| path.extension().is_some_and(|e| e == "seg")).max().unwrap();
+    let mut bytes = fs::read(&newest).unwrap();
+    assert!(bytes.len() > 2048, "{}", bytes.len());
+    bytes[1024..].iter_mut().step_by(512).for_each(|byte| *byte ^= 1);
+    fs::write(&newest, bytes).unwrap();
+    let (mut spool, _) = open_small(data.path());
+    give_up(&mut spool, run.run, 1, whole, "spool-full");
+    drop(spool);
+    for _ in 0..2 {
+        let (mut spool, _) = open_small(data.path());
+        let found = read(&mut spool, run.run, 1);
+        let named = lost(&found);
+        assert_eq!(named[0], (1, whole, "spool-full"));
+        assert!(
+            matches!(named[1], (first, last, "spool-end-unknown") if first == whole + 1 && last >= first),
+            "{named:?}"
+        );
+    }
+}
+
+#[test]
 fn a_segment_of_another_run_is_left_alone() {
     let data = tempfile::tempdir().unwrap();
     let (mut spool, beginning) = open(data.path());

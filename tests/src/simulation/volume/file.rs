@@ -215,6 +215,13 @@ impl RunFile {
         Sequence(self.published)
     }
 
+    /// What was written is called durable and is not: a planted defect.
+    pub(super) fn pretend(&mut self) -> Sequence {
+        let newest = self.segments.back().and_then(|newest| newest.records.back());
+        self.published = newest.map_or(self.published, |record| record.last);
+        Sequence(self.published)
+    }
+
     /// Writing or syncing has failed: the file is left, with what it shows.
     pub(super) fn fail(&mut self) {
         self.given_up = !self.segments.is_empty();
@@ -331,7 +338,7 @@ impl RunFile {
 
     fn delete_lost(&mut self) {
         let last = self.lost_last();
-        if last > 0 && last < self.published {
+        if last > 0 && last < self.last() {
             self.trim_segments(last);
         } else if last > 0 && !self.segments.is_empty() {
             self.segments.clear();
