@@ -331,6 +331,9 @@ impl Coordinator {
             Ok(charge) => charge,
             Err(overdrawn) => return self.cut(id, Cut::Overdrawn(overdrawn)),
         };
+        if self.has(Defect::CreditTwice) {
+            self.pool.forget(lane);
+        }
         if self.blocked_until.is_some_and(|until| now < until) {
             self.pool.free(id, charge);
             return self.cut(id, Cut::NotCommitted);

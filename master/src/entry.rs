@@ -34,9 +34,6 @@ pub const RECORD_BYTES: usize = 2 * 1024 * 1024;
 
 const ITEM_ROW: u16 = 1;
 
-/// Reason of a gap: what a store that is no more had taken in, or what nobody can tell the object of since.
-pub const LOST_BY_RESTORE: &str = shared::delivery::LOST_BY_RESTORE;
-
 /// One row: an entry with its place, its time, and its outcomes.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct Row {

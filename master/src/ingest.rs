@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use shared::check::State;
 use shared::defect::Defect;
-use shared::delivery::{self, Admission, BatchError, BatchHeader, BatchItem, GapRecord, Key};
+use shared::delivery::{self, Admission, BatchError, BatchHeader, BatchItem, GapRecord, Key, reason};
 use shared::message::RunPosition;
 use shared::name::{CheckId, RunCounter, Sequence, Slot};
 use shared::result::CheckResult;
@@ -13,7 +13,7 @@ use shared::snapshot::StateTold;
 use shared::state::CheckState;
 use shared::time::Timestamp;
 
-use crate::entry::{Change, Effect, Gap, LOST_BY_RESTORE, Moved, Outcomes, Verdict};
+use crate::entry::{Change, Effect, Gap, Moved, Outcomes, Verdict};
 use crate::status::{Object, Status};
 
 /// What to do with a batch.
@@ -65,18 +65,18 @@ pub fn judge(status: &Status, slot: &Slot, bytes: &[u8]) -> Reception {
         moved: Some(Moved { run: header.run, counter: header.counter, position: header.last }),
         ..Outcomes::default()
     };
-    let mut gap = |first, last, reason: &str, explained| {
+    let mut gap = |first, last, why: &str, explained| {
         outcomes.gaps.push(Gap {
             slot: slot.clone(),
             run: header.run,
-            record: GapRecord { first, last, reason: reason.to_owned(), from: None, to: None },
+            record: GapRecord { first, last, reason: why.to_owned(), from: None, to: None },
             explained,
         });
     };
     if let Some((first, last)) = missing.filter(|_| !status.defects.has(Defect::GapForgotten)) {
         // What another timeline held of it is gone with that timeline.
         let restored = header.timeline != status.timeline;
-        gap(first, last, if restored { LOST_BY_RESTORE } else { "missing" }, restored);
+        gap(first, last, if restored { reason::LOST_BY_RESTORE } else { "missing" }, restored);
     }
     let items = match delivery::decode_items(&header, body) {
         Ok(items) => items,
@@ -162,7 +162,7 @@ fn judge_foreign(status: &Status, slot: &Slot, result: &CheckResult, counter: Ru
 fn name_lost(slot: &Slot, header: &BatchHeader, at: Sequence, result: &CheckResult, gaps: &mut Vec<Gap>) {
     let time = result.started;
     if let Some(last) = gaps.last_mut()
-        && last.record.reason == LOST_BY_RESTORE
+        && last.record.reason == reason::LOST_BY_RESTORE
         && last.record.last.0.saturating_add(1) == at.0
         && last.record.from.is_some()
     {
@@ -172,7 +172,7 @@ fn name_lost(slot: &Slot, header: &BatchHeader, at: Sequence, result: &CheckResu
         return;
     }
     let record =
-        GapRecord { first: at, last: at, reason: LOST_BY_RESTORE.to_owned(), from: Some(time), to: Some(time) };
+        GapRecord { first: at, last: at, reason: reason::LOST_BY_RESTORE.to_owned(), from: Some(time), to: Some(time) };
     gaps.push(Gap { slot: slot.clone(), run: header.run, record, explained: true });
 }
 

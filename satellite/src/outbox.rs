@@ -71,6 +71,8 @@ pub struct Outbox {
     read_retry: Option<Monotonic>,
     reads: u64,
     bounds: Bounds,
+    /// See [`WINDOW_BATCHES`].
+    window_batches: usize,
     commands: VecDeque<Command>,
     defects: Defects,
 }
@@ -92,12 +94,18 @@ impl Outbox {
             read_retry: None,
             reads: 0,
             bounds: Bounds::default(),
+            window_batches: WINDOW_BATCHES,
             commands: VecDeque::new(),
             defects: Defects::default(),
         };
         outbox.runs.insert(outbox.open, Run::new(open));
         outbox.adopt(earlier);
         outbox
+    }
+
+    /// With another window than [`WINDOW_BATCHES`]: one that a few results fill.
+    pub(crate) fn set_window(&mut self, batches: usize) {
+        self.window_batches = batches;
     }
 
     pub(crate) fn set_defects(&mut self, defects: Defects) {
@@ -367,6 +375,9 @@ impl Outbox {
 
     /// Bytes and batches that may still be taken to hand before an acknowledgement.
     fn room(&self, lane: Lane) -> (usize, usize) {
+        if self.defects.has(Defect::WindowIgnored) {
+            return (usize::MAX, usize::MAX);
+        }
         let live = lane == Lane::Live;
         let (mut bytes, mut batches) = (0_usize, 0_usize);
         for (_, run) in self.runs.iter().filter(|(place, _)| (**place == self.open) == live) {
@@ -374,7 +385,7 @@ impl Outbox {
             batches += run.in_flight.len();
         }
         let most = if live { LIVE_WINDOW_BYTES } else { BACKLOG_WINDOW_BYTES };
-        (most.saturating_sub(bytes), WINDOW_BATCHES.saturating_sub(batches))
+        (most.saturating_sub(bytes), self.window_batches.saturating_sub(batches))
     }
 
     fn has_room(&self, lane: Lane) -> bool {

@@ -138,6 +138,13 @@ impl Scheduler {
         scheduler
     }
 
+    /// The same with other windows than [`crate::outbox::WINDOW_BATCHES`]: such as a few results fill.
+    #[must_use]
+    pub fn with_window(mut self, batches: usize) -> Self {
+        self.outbox.set_window(batches);
+        self
+    }
+
     /// The same with defects planted (see [`shared::defect`]); for the simulator alone.
     #[must_use]
     pub fn with_defects(mut self, defects: Defects) -> Self {

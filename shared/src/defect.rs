@@ -41,6 +41,10 @@ pub enum Defect {
     PublishedNever,
     /// Master, I8: a late result makes a change of state, as if somebody were to hear of it.
     LateChanges,
+    /// Master, I9: credit that was given is forgotten with every batch, and given once more.
+    CreditTwice,
+    /// Satellite, I9: the windows of the lanes bound nothing.
+    WindowIgnored,
     /// Satellite, I9: every reconnect opens another run, however many are undelivered.
     RunsUnbounded,
     /// Satellite, I10: older runs are never sent.
@@ -61,7 +65,7 @@ pub enum Defect {
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::AcknowledgedEarly,
         Self::DrainedIsDeaf,
         Self::ClosedEarly,
@@ -79,6 +83,8 @@ impl Defect {
         Self::PublishedTwice,
         Self::PublishedNever,
         Self::LateChanges,
+        Self::CreditTwice,
+        Self::WindowIgnored,
         Self::RunsUnbounded,
         Self::BacklogUnsent,
         Self::ForeignAccepted,

@@ -26,10 +26,6 @@ pub const BATCH_INFLATED_MAX: usize = 1024 * 1024;
 /// Undelivered runs of one process; at this many it goes on in the last one instead of opening another.
 pub const RUNS_UNDELIVERED_MAX: usize = 64;
 
-/// Reason of a gap record: the master acknowledged it once, was restored from a backup that does not have it, and the volume has it no
-/// more.
-pub const LOST_BY_RESTORE: &str = "lost-by-restore";
-
 const ITEM_RESULT: u16 = 1;
 const ITEM_GAP: u16 = 2;
 /// Fast enough not to matter beside a check, and a third of the bytes (measured; facts in docs/decisions).
@@ -82,6 +78,8 @@ pub mod reason {
     pub const SPOOL_DAMAGED: &str = "spool-damaged";
     /// The end of a run is unfinished or damaged: from the first sequence on, nobody knows how many.
     pub const SPOOL_END: &str = "spool-end-unknown";
+    /// The master acknowledged them once, was restored from a backup that does not have them, and no volume has them any more.
+    pub const LOST_BY_RESTORE: &str = "lost-by-restore";
 }
 
 /// Results that are gone for good, and why: occupies their sequences.

@@ -306,6 +306,11 @@ impl Pool {
         self.serve(lane);
     }
 
+    /// Forgets what is given, so that it is given once more: only for [`shared::defect::Defect::CreditTwice`].
+    pub(super) fn forget(&mut self, lane: Lane) {
+        self.half(lane).held = 0;
+    }
+
     fn give_back(&mut self, id: ConnectionId, lane: Lane, bytes: u64) {
         let half = self.half(lane);
         half.held = half.held.saturating_sub(bytes);

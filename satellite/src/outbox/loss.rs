@@ -2,7 +2,7 @@
 //! restored since. Decides only which sequences and which reason; knows no disk.
 
 use shared::defect::Defect;
-use shared::delivery::{GapRecord, LOST_BY_RESTORE};
+use shared::delivery::{GapRecord, reason};
 use shared::frame::Lane;
 use shared::name::Sequence;
 
@@ -42,7 +42,7 @@ impl Outbox {
             return false;
         }
         let first = Sequence(sent.0.saturating_add(1));
-        let gap = GapRecord { first, last, reason: LOST_BY_RESTORE.to_owned(), from: None, to: None };
+        let gap = GapRecord { first, last, reason: reason::LOST_BY_RESTORE.to_owned(), from: None, to: None };
         let payload = self.gathering.gap(place, &gap);
         self.send(lane, place, last, payload);
         true

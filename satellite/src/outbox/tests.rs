@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shared::check::{Exit, State};
-use shared::delivery::{BatchBuilder, BatchHeader, BatchItem, GapRecord, decode_header, decode_items};
+use shared::delivery::{BatchBuilder, BatchHeader, BatchItem, GapRecord, decode_header, decode_items, reason};
 use shared::name::{CheckId, Grant};
 use shared::result::CheckResult;
 use shared::state::CheckState;
@@ -398,7 +398,7 @@ fn what_was_acknowledged_and_trimmed_is_named_to_a_master_that_does_not_have_it(
     let (header, body) = decode_header(&sent[0]).unwrap();
     let items = decode_items(&header, body).unwrap();
     assert!(
-        matches!(&items[..], [BatchItem::Gap(gap)] if gap.first.0 == 3 && gap.last.0 == 8 && gap.reason == shared::delivery::LOST_BY_RESTORE)
+        matches!(&items[..], [BatchItem::Gap(gap)] if gap.first.0 == 3 && gap.last.0 == 8 && gap.reason == reason::LOST_BY_RESTORE)
     );
     assert_eq!(decode_header(&sent[1]).unwrap().0.first, Sequence(9));
 }

@@ -151,19 +151,6 @@ impl Road {
 mod tests {
     use super::*;
 
-    const GOOD: Profile = Profile {
-        delay: Duration::ZERO,
-        jitter: Duration::ZERO,
-        loss: 0.0,
-        burst: None,
-        reorder: 0.0,
-        duplicate: 0.0,
-        corrupt: 0.0,
-        rate: None,
-        largest: None,
-        cut: false,
-    };
-
     fn arrivals(profile: &Profile, count: u64) -> (Vec<(u64, Duration)>, Counts) {
         let mut road = Road::new(42);
         let mut arrivals = Vec::new();
@@ -180,22 +167,23 @@ mod tests {
 
     #[test]
     fn a_good_road_delivers_at_once_and_in_order() {
-        let (arrived, counts) = arrivals(&GOOD, 100);
+        let (arrived, counts) = arrivals(&Profile::default(), 100);
         assert!(arrived.iter().all(|(number, at)| *at == Duration::from_millis(*number)));
         assert_eq!((arrived.len(), counts.came, counts.bytes), (100, 100, 100_000));
     }
 
     #[test]
     fn a_seed_decides_alike_for_ever() {
-        let bad = Profile { loss: 0.3, jitter: Duration::from_millis(100), duplicate: 0.25, ..GOOD };
+        let bad = Profile { loss: 0.3, jitter: Duration::from_millis(100), duplicate: 0.25, ..Profile::default() };
         assert_eq!(arrivals(&bad, 1000), arrivals(&bad, 1000));
     }
 
     #[test]
     fn chances_come_as_often_as_they_should() {
-        let (_, counts) = arrivals(&Profile { loss: 0.1, ..GOOD }, 20_000);
+        let (_, counts) = arrivals(&Profile { loss: 0.1, ..Profile::default() }, 20_000);
         assert!((0.09..0.11).contains(&share(counts.lost, 20_000)), "{counts:?}");
-        let (arrived, counts) = arrivals(&Profile { duplicate: 0.25, reorder: 0.25, corrupt: 0.01, ..GOOD }, 20_000);
+        let (arrived, counts) =
+            arrivals(&Profile { duplicate: 0.25, reorder: 0.25, corrupt: 0.01, ..Profile::default() }, 20_000);
         for (part, wanted) in [(counts.doubled, 0.25), (counts.held, 0.25), (counts.damaged, 0.01)] {
             assert!((share(part, 20_000) - wanted).abs() < 0.01, "{counts:?}");
         }
@@ -207,7 +195,7 @@ mod tests {
     #[test]
     fn bursts_lose_neighbours() {
         let burst = Some(Burst { begins: 0.02, ends: 0.2 });
-        let (arrived, counts) = arrivals(&Profile { burst, ..GOOD }, 20_000);
+        let (arrived, counts) = arrivals(&Profile { burst, ..Profile::default() }, 20_000);
         assert!((0.06..0.13).contains(&share(counts.lost, 20_000)), "{counts:?}");
         let holes = arrived.windows(2).filter(|pair| pair[1].0 > pair[0].0 + 1).count();
         assert!(share(counts.lost, u64::try_from(holes).unwrap()) > 3.0, "{holes} holes, {counts:?}");
@@ -216,7 +204,7 @@ mod tests {
     #[test]
     fn a_slow_road_spreads_what_comes_and_loses_what_is_too_much() {
         // A thousand bytes a millisecond come, a hundred leave.
-        let (arrived, counts) = arrivals(&Profile { rate: Some(100_000), ..GOOD }, 1000);
+        let (arrived, counts) = arrivals(&Profile { rate: Some(100_000), ..Profile::default() }, 1000);
         assert!(arrived.windows(2).all(|pair| pair[1].1 - pair[0].1 >= Duration::from_millis(10)));
         assert_eq!(counts.overrun + u64::try_from(arrived.len()).unwrap(), 1000);
         assert!(counts.overrun > 800, "{counts:?}");
@@ -224,11 +212,11 @@ mod tests {
 
     #[test]
     fn what_is_too_large_vanishes_and_a_cut_road_takes_all() {
-        let (arrived, counts) = arrivals(&Profile { largest: Some(999), ..GOOD }, 10);
+        let (arrived, counts) = arrivals(&Profile { largest: Some(999), ..Profile::default() }, 10);
         assert_eq!((arrived.len(), counts.too_large), (0, 10));
-        let (arrived, _) = arrivals(&Profile { largest: Some(1000), ..GOOD }, 10);
+        let (arrived, _) = arrivals(&Profile { largest: Some(1000), ..Profile::default() }, 10);
         assert_eq!(arrived.len(), 10);
-        let (arrived, counts) = arrivals(&Profile { cut: true, ..GOOD }, 10);
+        let (arrived, counts) = arrivals(&Profile { cut: true, ..Profile::default() }, 10);
         assert_eq!((arrived.len(), counts.cut), (0, 10));
     }
 
@@ -236,7 +224,7 @@ mod tests {
     fn damage_turns_over_one_bit() {
         let mut road = Road::new(7);
         let mut datagram = [0_u8; 100];
-        road.pass(&Profile { corrupt: 1.0, ..GOOD }, Duration::ZERO, &mut datagram);
+        road.pass(&Profile { corrupt: 1.0, ..Profile::default() }, Duration::ZERO, &mut datagram);
         assert_eq!(datagram.iter().map(|byte| byte.count_ones()).sum::<u32>(), 1);
     }
 }

@@ -12,6 +12,8 @@ pub enum Hand {
     FailureIgnored,
     /// A commit that was called done is not there after a restart.
     CommitForgotten,
+    /// A satellite's disk calls durable what a power loss still takes.
+    SyncSkipped,
     /// A new process takes up the run of the one before under its old name.
     RunReused,
     /// A satellite deletes a run as soon as it has been written.
@@ -34,10 +36,11 @@ pub enum Planted {
 }
 
 impl Hand {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::ToldBeforeCommit,
         Self::FailureIgnored,
         Self::CommitForgotten,
+        Self::SyncSkipped,
         Self::RunReused,
         Self::DeletedEarly,
         Self::LockIgnored,
@@ -73,7 +76,7 @@ impl Planted {
                 Hand::ToldBeforeCommit | Hand::FailureIgnored => "I1",
                 Hand::RunReused => "I3",
                 Hand::ReplayEmits => "I7",
-                Hand::CursorAhead => "I10",
+                Hand::SyncSkipped | Hand::CursorAhead => "I10",
                 Hand::DeletedEarly | Hand::LockIgnored => "I12",
                 Hand::CommitForgotten => "I14",
             },
@@ -89,7 +92,7 @@ impl Planted {
                 Defect::TermFalls | Defect::TimeFalls => "I6",
                 Defect::PublishedTwice | Defect::PublishedNever => "I7",
                 Defect::LateChanges => "I8",
-                Defect::RunsUnbounded => "I9",
+                Defect::CreditTwice | Defect::WindowIgnored | Defect::RunsUnbounded => "I9",
                 Defect::BacklogUnsent => "I10",
                 Defect::ForeignAccepted => "I11",
                 Defect::TrimmedEarly => "I12",

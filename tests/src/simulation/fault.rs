@@ -332,6 +332,7 @@ impl World {
         for roads in self.roads.values_mut() {
             *roads = super::network::Roads::default();
         }
+        self.hurry();
         self.sites.values_mut().for_each(|site| site.paused_until = site.paused_until.min(self.now));
         (self.store_slow_until, self.volume_slow_until) = (0, 0);
         (self.store_full_until, self.volume_unreadable_until) = (0, 0);

@@ -89,6 +89,7 @@ pub const LANDMARKS: &[(&str, &str)] = &[
     ("a snapshot brings a state", "a state came before its result"),
     ("a start from disk", "a process began with the assignment that an earlier one had kept"),
     ("a state became hard out of the master's sight", "a problem was confirmed behind a cut"),
+    ("a window is full", "as many batches were under way as may be without an acknowledgement"),
     ("an activation was not committed", "the operator's change met a disk that refused it"),
     ("an answer comes after the fence", "a daemon answered a process that had lost its slot meanwhile"),
     ("an answer is good for nothing", "a daemon answered a question that is another by now"),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use master::coordinator::credit::Sizes;
 use satellite::command::Limits;
+use satellite::outbox::WINDOW_BATCHES;
 
 use super::chance::Chance;
 
@@ -189,16 +190,22 @@ pub(super) struct Plan {
     pub(super) drift_ppm: u64,
     /// A region is cut off for so long.
     pub(super) long_cut: Option<Duration>,
+    /// Batches of one lane that may be unacknowledged: the real bound, or one that a few results fill.
+    pub(super) window: usize,
     /// What a spool may use.
     pub(super) limits: Limits,
     /// The master's byte pool: the real one, or one so small that satellites wait for their turns.
     pub(super) pool: Sizes,
 }
 
+fn small_window(chance: &mut Chance) -> usize {
+    usize::try_from(chance.log_between(2, 32)).unwrap_or(WINDOW_BATCHES)
+}
+
 /// A pool that a few satellites exhaust. A turn is not less than the largest batch that a world makes.
 fn small_pool(chance: &mut Chance) -> Sizes {
     let live_first = chance.log_between(64, 512);
-    let turn = chance.log_between(24 * 1024, 64 * 1024);
+    let turn = chance.log_between(4 * 1024, 64 * 1024);
     let connections = 12;
     let half = turn * chance.log_between(1, 4) + connections * live_first;
     let window = turn * chance.log_between(1, 8);
@@ -228,6 +235,7 @@ impl Plan {
             drift_ppm: if chance.one_in(2) { chance.log_between(1, 500) } else { 0 },
             pool: if chance.one_in(2) { small_pool(chance) } else { Sizes::default() },
             long_cut: None,
+            window: if chance.one_in(2) { small_window(chance) } else { WINDOW_BATCHES },
             limits: Self::limits(chance),
         };
         if chance.one_in(12) {
@@ -239,6 +247,13 @@ impl Plan {
             plan.long_cut = Some(chance.time(seconds(3660), seconds(3900)));
             plan.faulty = seconds(4300);
             // And is there to be sent.
+            plan.limits = Limits::DEFAULT;
+        }
+        if plan.long_cut.is_none() && chance.one_in(24) {
+            // One link that breaks behind every few results, until no more runs may be opened.
+            (plan.regions, plan.slots, plan.hosts, plan.services) = (1, 1, plan.hosts.clamp(2, 4), 4);
+            (plan.interval, plan.retry, plan.faulty) = (seconds(15), seconds(12), seconds(600));
+            plan.faults = vec![Fault::LinkFlaps];
             plan.limits = Limits::DEFAULT;
         }
         while plan.events() > EVENTS && plan.long_cut.is_none() {
@@ -264,16 +279,17 @@ impl Plan {
     pub(super) fn busy(&self) -> u64 {
         const LEAST: u64 = 4000;
         let quiet = self.events_within(super::world::QUIET);
-        super::world::EVENTS_MAX.saturating_sub(quiet + quiet / 4).max(LEAST)
+        super::world::EVENTS_MAX.saturating_sub(quiet + quiet / 2).max(LEAST)
     }
 
     fn events_within(&self, time: Duration) -> u64 {
         const MASTER: u64 = 130;
         const PROCESS: u64 = 165;
-        const CHECK: u64 = 850;
+        // Asked, spooled, sent, committed, acknowledged; where credit is scarce, also wanted, told and given back.
+        let each = if self.pool.pool < Sizes::default().pool { 1300 } else { 850 };
         let seconds = time.as_secs();
         let checks = self.regions * self.hosts * (2 + self.services) / 2;
-        let a_second = MASTER + PROCESS * self.regions * self.slots + CHECK * checks / self.interval.as_secs().max(1);
+        let a_second = MASTER + PROCESS * self.regions * self.slots + each * checks / self.interval.as_secs().max(1);
         seconds * a_second / 100
     }
 

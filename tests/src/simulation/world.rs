@@ -310,6 +310,7 @@ impl World {
     pub(super) fn empty_volume(&self) -> Volume {
         let mut volume = Volume::default();
         volume.limits = self.plan.limits;
+        volume.sync_skipped = self.has(Hand::SyncSkipped);
         volume.locks_ignored = self.has(Hand::LockIgnored);
         volume
     }

@@ -26,18 +26,10 @@ const ARRIVES: Duration = Duration::from_secs(300);
 /// A check that is asked so rarely that its next result is no help.
 const RARELY: Duration = Duration::from_secs(40);
 
-const CUT: Profile = Profile {
-    delay: Duration::ZERO,
-    jitter: Duration::ZERO,
-    loss: 0.0,
-    burst: None,
-    reorder: 0.0,
-    duplicate: 0.0,
-    corrupt: 0.0,
-    rate: None,
-    largest: None,
-    cut: true,
-};
+/// Nothing passes.
+fn cut() -> Profile {
+    Profile { cut: true, ..Profile::default() }
+}
 
 fn rare_answers(scene: &Scene) -> usize {
     tests::process::text(&scene.audit.ledger).lines().filter(|line| line.contains(" h00 slow ")).count()
@@ -48,7 +40,7 @@ fn a_peer_that_vanished_is_noticed_on_both_sides_within_fifteen_seconds() {
     let (mut scene, relay) = Scene::relayed(Load::TWO_HUNDRED, 1, &[]);
     scene.start();
     let (before, from) = (scene.said("was not heard for"), relay.now());
-    relay.both(CUT);
+    relay.both(cut());
     let (mut by_satellite, mut by_master) = (None, None);
     let api = scene.fleet.master.api();
     until(2 * NOTICED, || {
@@ -83,7 +75,7 @@ fn state_is_right_ten_seconds_after_a_cut_whatever_the_backlog() {
     let load = Load { hosts: 50, services: 20, interval: Duration::from_secs(2), slow };
     let (mut scene, relay) = Scene::relayed(load, 1, &[]);
     scene.start();
-    relay.both(CUT);
+    relay.both(cut());
     scene.fakes.say("h00", "slow", "2 broken").unwrap();
     scene.fakes.say("h01", "c0", "2 broken").unwrap();
     let waiting = |scene: &Scene| scene.position(Said::Durable).saturating_sub(scene.position(Said::Acknowledged));

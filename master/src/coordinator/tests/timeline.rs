@@ -1,8 +1,9 @@
 //! After a restore: numbers go on above those of the lost timeline, and what is left of it is history or named as lost.
 
+use shared::delivery::reason;
+
 use super::*;
 use crate::coordinator::timeline::{AHEAD_CHECKS_MAX, AHEAD_ROWS_MAX, restored};
-use crate::entry::LOST_BY_RESTORE;
 
 const NEW: Timeline = Timeline(43);
 
@@ -101,7 +102,7 @@ fn what_is_left_of_another_timeline_is_history_or_named_as_lost() {
     assert_eq!(effects, [Effect::Late, Effect::Lost, Effect::Lost, Effect::Late]);
     let gaps: Vec<_> = row.outcomes.gaps.iter().map(|gap| (gap.record.first.0, gap.record.last.0)).collect();
     assert_eq!(gaps, [(2, 4), (6, 7)], "what did not come, and what cannot be told");
-    assert!(row.outcomes.gaps.iter().all(|gap| gap.explained && gap.record.reason == LOST_BY_RESTORE));
+    assert!(row.outcomes.gaps.iter().all(|gap| gap.explained && gap.record.reason == reason::LOST_BY_RESTORE));
     assert_eq!(back.acknowledged(), [(1, 8)]);
     assert_eq!(back.object("host1!load").state.state, State::Ok, "no state comes from another timeline");
 

@@ -50,10 +50,14 @@ impl World {
         if beginning.neighbour {
             self.witness.reach("a neighbour on the volume");
         }
+        let runs: Vec<String> =
+            beginning.earlier.iter().map(|found| format!(", {} {}..={}", found.run, found.first, found.last)).collect();
         let now = satellite::clock::Now { monotonic: Monotonic(self.now), wall: clock.at(self.now) };
-        let scheduler =
-            Scheduler::new(identity, beginning, now).with_limits(self.plan.limits).with_defects(self.defects());
-        self.line(|| format!("{slot} {} starts on volume {volume}", short(instance)));
+        let scheduler = Scheduler::new(identity, beginning, now)
+            .with_limits(self.plan.limits)
+            .with_window(self.plan.window)
+            .with_defects(self.defects());
+        self.line(|| format!("{slot} {} starts on volume {volume}{}", short(instance), runs.concat()));
         self.sites.insert(
             instance,
             Site {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use master::fleet::ConnectionId;
 use satellite::link::{LANE_QUEUE_FRAMES, backoff};
-use satellite::outbox;
 use shared::delivery::{Key, decode_header};
 use shared::frame::Lane;
 use shared::message::{self, FRAME_BYTES_MAX, ToMaster, ToSatellite};
@@ -165,9 +164,11 @@ impl World {
         let sent = site.unacknowledged.entry(lane).or_default();
         sent.retain(|(run, last)| told.get(run).is_none_or(|told| told < last));
         sent.push((header.run, header.last.0));
-        let (count, most) = (sent.len(), outbox::WINDOW_BATCHES);
+        let (count, most) = (sent.len(), self.plan.window);
         if count > most {
             self.witness.violated("I9", format!("{count} batches of one lane are unacknowledged, at most {most}"));
+        } else if count == most {
+            self.witness.reach("a window is full");
         }
     }
 
@@ -297,6 +298,19 @@ impl World {
     }
 
     /// A way was cut so long ago that whoever listens at its end gives up.
+    /// What a fault holds back on its way is sent once more, and comes as from a healthy road.
+    pub(in crate::simulation) fn hurry(&mut self) {
+        let soon = self.now + nanos(self.plan.delay);
+        for (arrival, _) in self.links.values_mut().flat_map(|link| link.lanes.values_mut()).flatten() {
+            *arrival = soon.min(*arrival);
+        }
+        let behind = self.events.split_off(&(soon, u64::MAX));
+        for ((at, order), event) in behind {
+            let at = if matches!(event, Event::Arrive(..)) { soon } else { at };
+            self.events.insert((at, order), event);
+        }
+    }
+
     pub(in crate::simulation) fn silence(&mut self, number: u64, way: Way) {
         let Some(link) = self.links.get(&number) else { return };
         let volume = self.sites.get(&link.instance).map_or(usize::MAX, |site| site.volume);
