@@ -251,7 +251,7 @@ impl Plan {
         }
         if plan.long_cut.is_none() && chance.one_in(24) {
             // One link that breaks behind every few results, until no more runs may be opened.
-            (plan.regions, plan.slots, plan.hosts, plan.services) = (1, 1, plan.hosts.clamp(2, 4), 4);
+            (plan.regions, plan.slots, plan.hosts, plan.services) = (1, 1, plan.hosts.clamp(2, 3), 3);
             (plan.interval, plan.retry, plan.faulty) = (seconds(15), seconds(12), seconds(600));
             plan.faults = vec![Fault::LinkFlaps];
             plan.limits = Limits::DEFAULT;
