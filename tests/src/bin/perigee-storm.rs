@@ -60,7 +60,7 @@ fn main() -> Result<ExitCode> {
             scenes::idle(directory.path(), size).map(|idle| format!("{idle:#?}"))
         }
         Scene::Flood { slots, batches } => {
-            let size = Size { identities: slots, regions: slots.div_ceil(4), hosts: 24, services: 1 };
+            let size = Size { identities: slots, regions: slots.div_ceil(4), hosts: 60, services: 1 };
             scenes::flood(directory.path(), size, batches).map(|flood| format!("{flood:#?}"))
         }
         Scene::Stall { thousands, mebibytes, rate } => {
