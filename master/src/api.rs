@@ -6,6 +6,7 @@ pub(crate) mod error;
 pub mod figure;
 mod event;
 mod action;
+mod command;
 mod document;
 pub(crate) mod fleet;
 mod incident;
@@ -32,7 +33,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use anyhow::Result;
-use shared::name::Generation;
+use shared::command::What;
+use shared::name::{CheckId, Generation};
 use shared::time::Timestamp;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -40,7 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backup;
 use crate::config::{Diagnostic, Severity};
-use crate::coordinator::{Obeyed, Order, View};
+use crate::coordinator::{Commanding, Obeyed, Order, View};
 use crate::entry::Row;
 use crate::history::HistoryReader;
 use crate::store::Store;
@@ -109,6 +111,17 @@ pub enum Request {
         author: String,
         /// How it ended.
         reply: oneshot::Sender<Obeyed>,
+    },
+    /// Ask something of the owner of a check.
+    Command {
+        /// Which check.
+        check: CheckId,
+        /// What.
+        what: What,
+        /// Who asks, for the journal.
+        author: String,
+        /// How it was taken.
+        reply: oneshot::Sender<Commanding>,
     },
 }
 

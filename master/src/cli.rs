@@ -5,6 +5,7 @@
 
 mod backup;
 mod client;
+mod command;
 mod order;
 mod show;
 mod table;
@@ -24,6 +25,7 @@ use crate::config::check_config;
 use crate::trust::{self, GivenCa, SLOT_DAYS};
 
 use client::{Client, Failure};
+use command::OwnerCommand;
 use order::{MovesCommand, SlotPath};
 use show::Look;
 
@@ -154,6 +156,8 @@ Example:
         #[command(flatten)]
         reach: Reach,
     },
+    #[command(flatten)]
+    Owner(OwnerCommand),
     /// Take a slot out of service: others of its region take over its hosts at once
     #[command(after_help = format!("\
 For work on a satellite's machine. The slot owns nothing from then on, is no loss when it falls silent, and goes on only with what no
@@ -409,6 +413,7 @@ fn perform(command: Command, look: &Look, out: &mut Vec<u8>) -> Result<u8, Failu
             }
             Ok(GOOD)
         }
+        Command::Owner(command) => command::ask(&command, out),
         Command::Drain { slot, reach } => order::drain(&slot, true, &reach, out),
         Command::Undrain { slot, reach } => order::drain(&slot, false, &reach, out),
         Command::Moves(command) => order::moves(&command, out),

@@ -6,6 +6,7 @@
 //! it: the working copy goes back to the last published state, and satellites are cut off so that they send again.
 
 pub mod clock;
+mod command;
 mod connection;
 pub mod credit;
 mod group;
@@ -31,7 +32,7 @@ use shared::step::StepWatch;
 use shared::time::{Monotonic, Timestamp};
 
 use crate::config::Catalog;
-use crate::entry::{Activate, Batch, Entry, Genesis, Named, Outcomes, Row, WriterGap};
+use crate::entry::{Activate, Batch, Entry, Named, Outcomes, Row, WriterGap};
 use crate::fleet::{ConnectionId, LEASE, Placement};
 use crate::ingest::{self, Reception};
 use crate::status::Status;
@@ -41,6 +42,7 @@ use credit::{Charge, Overdrawn, Pool, Sizes};
 use group::Group;
 use watch::Watch;
 
+pub use command::{COMMANDS_BYTES_MAX, COMMANDS_IN_ALL_MAX, Commanding, TELL_AGAIN_EVERY, Told};
 pub use slots::{Obeyed, Order};
 pub use view::{SlotLink, View};
 
@@ -110,6 +112,8 @@ pub enum Command {
     Obeyed { request: RequestId, obeyed: Obeyed },
     /// Tell whoever asked for a note whether the journal has it.
     Noted { note: NoteId, durable: bool },
+    /// Answer whoever gave a command.
+    Commanded { request: RequestId, commanding: Commanding },
 }
 
 /// What follows a commit.
@@ -126,6 +130,7 @@ enum Consequence {
     Settle(ConnectionId),
     Obey(RequestId, Obeyed),
     Noted(NoteId),
+    Commanded(RequestId, JournalIndex, CheckId),
 }
 
 /// Who this master is.
@@ -160,6 +165,7 @@ pub struct Coordinator {
     /// Slots whose holder has told its newest states since it was last silent for a lease, or since this master began.
     settled: BTreeSet<Slot>,
     next_tick: Monotonic,
+    tell_again_due: Monotonic,
     watch: Watch,
     own_clock: StepWatch,
     /// Results refused since start, by reason.
@@ -196,6 +202,7 @@ impl Coordinator {
             heard,
             settled: BTreeSet::new(),
             next_tick: now.plus(PRESENCE_TICK),
+            tell_again_due: now,
             watch: Watch::new(now),
             own_clock: StepWatch::default(),
             refused: BTreeMap::new(),
@@ -210,13 +217,6 @@ impl Coordinator {
             coordinator.found(at);
         }
         coordinator
-    }
-
-    /// The first row of a store.
-    fn found(&mut self, at: Timestamp) {
-        let installation = self.identity.installation.clone();
-        let genesis = Genesis { installation, timeline: self.fresh_timeline, first_check: CheckId(1) };
-        self.add(Entry::Genesis(genesis), Outcomes::default(), &[], None, at);
     }
 
     /// The same with another byte pool, before the first connection.
@@ -461,6 +461,7 @@ impl Coordinator {
                     self.commands.push_back(Command::Obeyed { request, obeyed: Obeyed::NotCommitted });
                 }
                 Consequence::Noted(note) => self.commands.push_back(Command::Noted { note, durable: false }),
+                Consequence::Commanded(request, ..) => self.lose_command(request),
                 Consequence::Free(id, charge) => self.pool.free(id, charge),
                 Consequence::Acknowledge(..)
                 | Consequence::Greet(_)
@@ -490,6 +491,7 @@ impl Coordinator {
         self.look_at_own_clock(now, at);
         self.look_at_presence(now, at);
         self.call_waiting(now);
+        self.tell_commands_again(now);
         for id in self.pool.handle_time(now) {
             self.cut(id, Cut::Hoarding);
         }
@@ -591,6 +593,7 @@ impl Coordinator {
             Consequence::Greet(id) => self.greet(id),
             Consequence::StatesHeard(id) => self.say(id, &[ToSatellite::StatesHeard]),
             Consequence::Settle(id) => self.settle(id),
+            Consequence::Commanded(request, index, check) => self.tell_command(request, index, check),
         }
     }
 }

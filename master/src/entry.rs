@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
 use shared::check::State;
+use shared::command::What;
 use shared::delivery::{self, BatchItem, GapRecord};
 use shared::item::{self, Items};
 use shared::message::{self, ToMaster};
@@ -96,6 +97,9 @@ pub enum Entry {
     /// A wall clock was set.
     #[n(12)]
     ClockStep(#[n(0)] ClockStep),
+    /// Somebody asks something of the owner of a check. The row's index names the command.
+    #[n(13)]
+    Asked(#[n(0)] Asked),
 }
 
 /// See [`Entry::Genesis`].
@@ -174,6 +178,20 @@ pub struct Snapshot {
     /// The control frame as received (see `shared::message`); items of it that are no states mean nothing here.
     #[cbor(n(1), with = "minicbor::bytes")]
     pub bytes: Vec<u8>,
+}
+
+/// See [`Entry::Asked`].
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Asked {
+    /// Of which check.
+    #[n(0)]
+    pub check: CheckId,
+    /// What.
+    #[n(1)]
+    pub what: What,
+    /// Who asked.
+    #[n(2)]
+    pub author: String,
 }
 
 /// What was made of an entry. Empty parts are left empty; a row has the parts that its entry can have.
@@ -281,6 +299,13 @@ pub enum Effect {
     /// Of another timeline, about a check whose number may mean another object by now: named as a gap.
     #[n(8)]
     Lost,
+    /// A second result of one command: the newest known about its check, and its change is noted; but it is
+    /// no result of history or metrics.
+    #[n(9)]
+    RepeatedCurrent,
+    /// A second result of one command, and something newer is known or its grant has ended: nothing.
+    #[n(10)]
+    Repeated,
 }
 
 impl Effect {
@@ -290,6 +315,12 @@ impl Effect {
         matches!(self, Effect::Current | Effect::Late | Effect::Observed)
     }
 
+    /// Whether the result is the newest known about its check.
+    #[must_use]
+    pub fn is_current(self) -> bool {
+        matches!(self, Effect::Current | Effect::RepeatedCurrent)
+    }
+
     /// Stable name of the refusal, for logs and metrics.
     #[must_use]
     pub fn refusal(self) -> Option<&'static str> {
@@ -297,7 +328,14 @@ impl Effect {
             Effect::RefusedUnknown => Some("unknown-check"),
             Effect::RefusedForeign => Some("foreign-check"),
             Effect::RefusedMalformed => Some("malformed"),
-            Effect::Known | Effect::Current | Effect::Late | Effect::Gap | Effect::Observed | Effect::Lost => None,
+            Effect::Known
+            | Effect::Current
+            | Effect::Late
+            | Effect::Gap
+            | Effect::Observed
+            | Effect::Lost
+            | Effect::RepeatedCurrent
+            | Effect::Repeated => None,
         }
     }
 }
@@ -426,7 +464,8 @@ impl Row {
             | Entry::WriterGap(_)
             | Entry::Incident(_)
             | Entry::Moves(_)
-            | Entry::ClockStep(_) => Vec::new(),
+            | Entry::ClockStep(_)
+            | Entry::Asked(_) => Vec::new(),
         }
     }
 

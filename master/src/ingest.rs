@@ -1,13 +1,13 @@
 //! A batch or states from a slot → what is new, what it does to state, and what is refused. Judges only: reads the state, changes
 //! nothing (`status` folds). Two guards: the run's position for log effect, the key for state effect. Knows no connection.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shared::check::State;
 use shared::defect::Defect;
 use shared::delivery::{self, Admission, BatchError, BatchHeader, BatchItem, GapRecord, Key, reason};
 use shared::message::RunPosition;
-use shared::name::{CheckId, RunCounter, Sequence, Slot};
+use shared::name::{CheckId, JournalIndex, RunCounter, Sequence, Slot};
 use shared::result::CheckResult;
 use shared::snapshot::StateTold;
 use shared::state::CheckState;
@@ -105,6 +105,7 @@ fn judge_items(
     let foreign = header.timeline != status.timeline;
     // Two results of one check in one batch: the second is judged against the first.
     let mut newest: BTreeMap<CheckId, (Key, CheckState)> = BTreeMap::new();
+    let mut answered: BTreeSet<JournalIndex> = BTreeSet::new();
     for item in items {
         let verdict = match item {
             // What of it had come before it was given up is no loss.
@@ -128,8 +129,10 @@ fn judge_items(
             }
             BatchItem::Result(sequence, result) => {
                 let key = Key { grant: result.grant, counter: header.counter, sequence: *sequence };
-                let verdict = judge_result(status, slot, key, result, newest.get(&result.check));
-                if verdict.effect == Effect::Current {
+                let twice = result.command.is_some_and(|command| answered.contains(&command));
+                let verdict = judge_result(status, slot, key, result, newest.get(&result.check), twice);
+                answered.extend(result.command.filter(|_| verdict.effect.is_logged()));
+                if verdict.effect.is_current() {
                     newest.insert(result.check, (key, result.after));
                 }
                 verdict
@@ -182,6 +185,7 @@ fn judge_result(
     key: Key,
     result: &CheckResult,
     newest: Option<&(Key, CheckState)>,
+    twice: bool,
 ) -> Verdict {
     let unchanged = |effect| Verdict { effect, change: None };
     let Some(object) = status.object(result.check) else { return unchanged(Effect::RefusedUnknown) };
@@ -198,10 +202,14 @@ fn judge_result(
     let older = key <= known && !status.defects.has(Defect::LateKeyApplies);
     let late = ended || older;
     let elsewhere = object.owner.as_ref().is_none_or(|owner| owner.slot != *slot);
-    let effect = match (late, elsewhere) {
-        (true, true) => Effect::Observed,
-        (true, false) => Effect::Late,
-        (false, _) => Effect::Current,
+    // Whoever owned the check before may have answered too: of one command history has one result.
+    let repeated = result.command.is_some_and(|command| twice || status.is_repeated(result.check, command));
+    let effect = match (late, repeated, elsewhere) {
+        (true, true, _) => Effect::Repeated,
+        (true, false, true) => Effect::Observed,
+        (true, false, false) => Effect::Late,
+        (false, true, _) => Effect::RepeatedCurrent,
+        (false, false, _) => Effect::Current,
     };
     if late && !status.defects.has(Defect::LateChanges) {
         return unchanged(effect);

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::figure::as_value;
 use crate::api::{self, Applied, Figure, Request};
-use crate::coordinator::{Activation, Command, Coordinator, Cut, Identity, NoteId, Obeyed, RequestId};
+use crate::coordinator::{Activation, Command, Commanding, Coordinator, Cut, Identity, NoteId, Obeyed, RequestId};
 use crate::entry::Row;
 use crate::history::History;
 use crate::link::{self, CloseReason, LinkEvent, Links};
@@ -74,6 +74,8 @@ enum Asker {
     Operator { compiled: Box<Compiled>, reply: Option<oneshot::Sender<Applied>> },
     /// Whoever ordered something about slots.
     Order(oneshot::Sender<Obeyed>),
+    /// Whoever gave a command.
+    Command(oneshot::Sender<Commanding>),
 }
 
 /// Runs the master until `shutdown`; `reload` asks for the configuration to be read again (SIGHUP).
@@ -198,6 +200,12 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
                         let _ = recorded.send(());
                     }
                 }
+                Command::Commanded { request, commanding } => {
+                    if let Some(Asker::Command(reply)) = asked.remove(&request) {
+                        // Whoever has gone away finds the command in history.
+                        let _ = reply.send(commanding);
+                    }
+                }
                 other => hands.act(other),
             }
         }
@@ -235,6 +243,10 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
                 Request::Order { order, author, reply } => {
                     let request = ask(&mut asked, Asker::Order(reply));
                     coordinator.handle_order(request, &order, &author, clock.now(), wall());
+                }
+                Request::Command { check, what, author, reply } => {
+                    let request = ask(&mut asked, Asker::Command(reply));
+                    coordinator.handle_command(request, check, what, &author, clock.now(), wall());
                 }
             },
             Some(()) = reload.recv() => {
@@ -305,7 +317,7 @@ fn hear(coordinator: &mut Coordinator, event: LinkEvent, clock: Clock) {
 
 fn answer(asker: Option<Asker>, activation: Activation, differs: &watch::Sender<Option<bool>>) {
     match asker {
-        None | Some(Asker::Order(_)) => {}
+        None | Some(Asker::Order(_) | Asker::Command(_)) => {}
         Some(Asker::Start) => tracing::info!(?activation, "the first configuration"),
         Some(Asker::Operator { compiled, reply }) => {
             differs.send_replace(Some(activation == Activation::NotCommitted));
@@ -395,7 +407,8 @@ impl Hands<'_> {
             | Command::Commit { .. }
             | Command::Answer { .. }
             | Command::Obeyed { .. }
-            | Command::Noted { .. } => {}
+            | Command::Noted { .. }
+            | Command::Commanded { .. } => {}
         }
     }
 }

@@ -5,12 +5,13 @@
 //! it was while the working copy goes on.
 
 pub mod attention;
+pub mod command;
 mod frozen;
 mod lineage;
 mod owned;
 mod result;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ use shared::time::Timestamp;
 use crate::config::Catalog;
 use crate::entry::{Entry, Gap, Row};
 use attention::Attention;
+use command::Errand;
 use owned::Owned;
 
 pub use lineage::{Lineage, Restoration, WriterGapSeen};
@@ -255,6 +257,8 @@ pub struct Status {
     gaps: Arc<Vec<GapSeen>>,
     attention: Arc<Attention>,
     lineage: Arc<Lineage>,
+    /// Commands of which something is still to come.
+    commands: Arc<BTreeMap<JournalIndex, Arc<Errand>>>,
 }
 
 impl Default for Status {
@@ -286,6 +290,7 @@ impl Status {
             gaps: Arc::default(),
             attention: Arc::default(),
             lineage: Arc::default(),
+            commands: Arc::default(),
         }
     }
 
@@ -401,6 +406,7 @@ impl Status {
             Entry::Presence(presence) => self.slot_mut(&presence.slot).present = presence.present,
             Entry::Batch(batch) => self.fold_batch(row, &batch.slot, items),
             Entry::Snapshot(snapshot) => self.fold_snapshot(row, &snapshot.slot),
+            Entry::Asked(asked) => self.fold_asked(row, asked),
             Entry::Drained(drained) => {
                 let slot = self.slot_mut(&drained.slot);
                 if let Some(run) = slot.runs.get_mut(&drained.run) {
@@ -435,6 +441,10 @@ impl Status {
                 seen: BTreeMap::new(),
                 version: row.index,
             }));
+        }
+        if !row.outcomes.removed.is_empty() && !self.commands.is_empty() {
+            let removed: BTreeSet<CheckId> = row.outcomes.removed.iter().copied().collect();
+            self.put_aside(|_, errand| removed.contains(&errand.check));
         }
         for id in &row.outcomes.removed {
             if let Some(object) = self.object_mut(*id) {

@@ -10,7 +10,7 @@ use shared::assignment::{AssignedCheck, Assignment, Carried};
 use shared::delivery::{GapRecord, Key};
 use shared::frame::Lane;
 use shared::name::{
-    CheckId, Generation, Grant, InstallationId, InstanceId, RunCounter, RunId, Sequence, Slot, Timeline,
+    CheckId, Generation, Grant, InstallationId, InstanceId, JournalIndex, RunCounter, RunId, Sequence, Slot, Timeline,
 };
 use shared::result::CheckResult;
 use shared::snapshot::Said;
@@ -201,6 +201,10 @@ pub struct KeptStates {
     #[n(3)]
     #[cbor(default)]
     pub said: BTreeMap<CheckId, Said>,
+    /// The highest command to each check that was applied here.
+    #[n(4)]
+    #[cbor(default)]
+    pub applied: BTreeMap<CheckId, JournalIndex>,
 }
 
 impl KeptStates {
@@ -220,6 +224,9 @@ impl KeptStates {
     pub fn take_result(&mut self, counter: RunCounter, sequence: Sequence, result: &CheckResult) {
         let key = Key { grant: result.grant, counter, sequence };
         self.take(result.check, Carried { state: result.after, key }, Some(&Said::of(result)));
+        if let Some(index) = result.command {
+            self.take_applied(result.check, index);
+        }
     }
 
     /// Takes in all that other states contain, where it is greater.
@@ -227,6 +234,12 @@ impl KeptStates {
         for (id, carried) in &other.states {
             self.take(*id, *carried, other.said.get(id));
         }
+        other.applied.iter().for_each(|(id, index)| self.take_applied(*id, *index));
+    }
+
+    fn take_applied(&mut self, id: CheckId, index: JournalIndex) {
+        let known = self.applied.entry(id).or_default();
+        *known = index.max(*known);
     }
 }
 

@@ -2,6 +2,7 @@
 //! makes, what is told to the master, and whether this process may check at all. Knows no clock, disk, socket or chance.
 //! The surprise: nothing has happened until its answer came back as an input; see [`Command`].
 
+mod commands;
 mod condition;
 pub mod daemons;
 mod heartbeat;
@@ -9,7 +10,7 @@ pub mod roster;
 pub mod snapshot;
 mod volume;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -88,6 +89,10 @@ pub struct Scheduler {
     adoptions: u64,
     results: u64,
     room: Room,
+    /// Commands of operators that wait for their turn.
+    waiting: commands::Waiting,
+    /// Checks whose state is told to the master though it knows it, because it does not know that a command was applied.
+    owed: BTreeSet<CheckId>,
     commands: VecDeque<Command>,
     defects: Defects,
 }
@@ -130,6 +135,8 @@ impl Scheduler {
             adoptions,
             results: 0,
             room: Room::default(),
+            waiting: commands::Waiting::new(),
+            owed: BTreeSet::new(),
             commands: VecDeque::new(),
             defects: Defects::default(),
         };
@@ -180,6 +187,7 @@ impl Scheduler {
             self.to_confirm = Some(assignment.generation);
             self.keep_due = Some(now.monotonic);
         }
+        self.forget_commands(timeline, &assignment);
         self.roster.assign(self.clock.axis(now.monotonic), timeline, first_check, assignment);
         self.states_changed = true;
         self.advance(now);
@@ -212,7 +220,8 @@ impl Scheduler {
             metrics: outcome.metrics,
             authenticated: outcome.authenticated,
             after: before,
-            command: None,
+            // What is an observation and nothing more answers nobody: whoever owns the check now is asked too.
+            command: flight.command.filter(|_| current),
             offset_ms: self.clock.offset_ms(now).map(|offset| offset.saturating_add(set)),
         };
         if self.defects.has(Defect::QuestionTold) {
@@ -230,6 +239,11 @@ impl Scheduler {
                 self.roster.hear(place, &check, exit);
             }
             self.states_changed = true;
+            if let Some(index) = flight.command {
+                self.roster.apply_command(flight.check, index);
+                self.answered(flight.check, index);
+                self.go_on(now, flight.check);
+            }
         }
     }
 
@@ -317,6 +331,7 @@ impl Scheduler {
     /// The master is there and is who it should be.
     pub fn handle_connected(&mut self, now: Now) {
         self.outbox.handle_disconnected();
+        self.owed.clear();
         self.connection = Some(Connection {
             hello_at: now.monotonic,
             welcome: None,
@@ -375,6 +390,7 @@ impl Scheduler {
             ToSatellite::CloseRun(run) => self.outbox.handle_close(now.monotonic, run),
             ToSatellite::StatesHeard => connection.telling.heard(),
             ToSatellite::Credit(credit) => self.outbox.handle_credit(now.monotonic, credit),
+            ToSatellite::Command(command) => self.handle_command(now, *command),
         }
         self.advance(now);
     }
@@ -404,6 +420,8 @@ impl Scheduler {
         self.fenced = true;
         self.holder = false;
         self.update_running(now.monotonic);
+        self.waiting.clear();
+        self.owed.clear();
         self.roster.depart_all(self.clock.axis(now.monotonic));
     }
 
@@ -542,6 +560,7 @@ impl Scheduler {
                 covered,
                 adoptions: self.adoptions,
                 said: self.roster.all_said().clone(),
+                applied: self.roster.all_applied().clone(),
             })));
         }
     }

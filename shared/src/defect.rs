@@ -23,6 +23,8 @@ pub enum Defect {
     SequenceReused,
     /// Master, I3: the run's position is ignored, and a batch has its effect each time it comes.
     PositionIgnored,
+    /// Satellite, I3: a command that is told again is applied again.
+    CommandTwice,
     /// Master, I4: an older key replaces a newer one.
     LateKeyApplies,
     /// Master, I4: a result under an ended grant still decides the state.
@@ -65,7 +67,7 @@ pub enum Defect {
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::AcknowledgedEarly,
         Self::DrainedIsDeaf,
         Self::ClosedEarly,
@@ -74,6 +76,7 @@ impl Defect {
         Self::SequenceReused,
         Self::SnapshotMovesPosition,
         Self::PositionIgnored,
+        Self::CommandTwice,
         Self::LateKeyApplies,
         Self::EndedGrantApplies,
         Self::WallClockDeadlines,

@@ -18,6 +18,7 @@ pub mod item;
 pub mod delivery;
 pub mod assignment;
 pub mod snapshot;
+pub mod command;
 pub mod message;
 pub mod frame;
 pub mod refusal;

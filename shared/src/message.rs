@@ -12,6 +12,7 @@
 use minicbor::{Decode, Encode};
 
 use crate::assignment::AssignedCheck;
+use crate::command::Commanded;
 pub use crate::frame::FRAME_BYTES_MAX;
 use crate::frame::Lane;
 use crate::item::{self, Items};
@@ -280,6 +281,8 @@ pub enum ToSatellite {
     /// Batches may be sent up to this byte of the lane, counted from the beginning of the connection. Being a place and not a
     /// number of bytes, a repeated one does no harm.
     Credit(LaneBytes),
+    /// Somebody asks something of a check that it owns; told again until a result or a state names it.
+    Command(Box<Commanded>),
 }
 
 /// Why a control frame cannot be read.
@@ -355,6 +358,7 @@ impl Message for ToSatellite {
             Self::CloseRun(run) => item::push(list, 109, run),
             Self::StatesHeard => item::push(list, 110, &()),
             Self::Credit(credit) => item::push(list, 111, credit),
+            Self::Command(command) => item::push(list, 112, command),
         }
     }
 
@@ -371,6 +375,7 @@ impl Message for ToSatellite {
             109 => Self::CloseRun(minicbor::decode(bytes)?),
             110 => Self::StatesHeard,
             111 => Self::Credit(minicbor::decode(bytes)?),
+            112 => Self::Command(minicbor::decode(bytes)?),
             _ => return Ok(None),
         }))
     }

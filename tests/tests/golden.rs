@@ -11,11 +11,13 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use master::entry::{
-    Activate, Batch, Change, Claim, ClockStep as StepRow, Continued, Drained, Effect, Entry, Gap, Genesis, Granted,
-    Incident, IncidentKind, Moved, Moves, Named, Outcomes, Presence, Restored, Row, Snapshot, Verdict, WriterGap,
+    Activate, Asked, Batch, Change, Claim, ClockStep as StepRow, Continued, Drained, Effect, Entry, Gap, Genesis,
+    Granted, Incident, IncidentKind, Moved, Moves, Named, Outcomes, Presence, Restored, Row, Snapshot, Verdict,
+    WriterGap,
 };
 use shared::assignment::{AssignedCheck, Carried, Policy};
 use shared::check::{Check, Exit, State, TcpCheck};
+use shared::command::{Commanded, Passive, What};
 use shared::delivery::{self, BatchBuilder, BatchHeader, BatchItem, GapRecord, Key};
 use shared::frame::Lane;
 use shared::message::{
@@ -152,6 +154,14 @@ fn to_master() -> Vec<(u8, &'static str, ToMaster)> {
     ]
 }
 
+fn passive() -> What {
+    What::Passive(Passive { state: State::Critical, text: "CRITICAL – from outside|a=1".into() })
+}
+
+fn command(what: What) -> ToSatellite {
+    ToSatellite::Command(Box::new(Commanded { index: JournalIndex(77), check: CheckId(300), at: AT, what }))
+}
+
 fn to_satellite() -> Vec<(u8, &'static str, ToSatellite)> {
     let welcome = Welcome {
         protocol: 1,
@@ -194,6 +204,9 @@ fn to_satellite() -> Vec<(u8, &'static str, ToSatellite)> {
         ),
         (1, "close-run", ToSatellite::CloseRun(RUN)),
         (2, "states-heard", ToSatellite::StatesHeard),
+        (2, "command-check-now", command(What::CheckNow)),
+        (2, "command-passive", command(passive())),
+        (2, "command-reset", command(What::Reset)),
     ]
 }
 
@@ -318,6 +331,9 @@ fn rows() -> Vec<(u8, &'static str, Row)> {
         ..incident.clone()
     };
     let step = StepRow { slot: Some(slot()), instance: Some(INSTANCE), number: 2, by_ms: -90_000, at: AT };
+    let asked = Asked { check: CheckId(300), what: passive(), author: "ann".into() };
+    let verdicts = [Effect::RepeatedCurrent, Effect::Repeated].map(|effect| Verdict { effect, change: None }).to_vec();
+    let repeated = Outcomes { verdicts, ..Outcomes::default() };
     let named = Outcomes {
         named: vec![Named { id: CheckId(300), object: "web01!port".parse().unwrap() }],
         removed: vec![CheckId(299)],
@@ -380,6 +396,8 @@ fn rows() -> Vec<(u8, &'static str, Row)> {
         (2, "incident-end", plain(Entry::Incident(cut))),
         (2, "moves", plain(Entry::Moves(Moves { held: true, author: "ann".into() }))),
         (2, "clock-step", plain(Entry::ClockStep(step.clone()))),
+        (2, "asked", plain(Entry::Asked(asked))),
+        (2, "batch-repeated", row(Entry::Batch(Batch { slot: slot(), bytes: vec![1, 2, 3] }), repeated)),
         (2, "clock-step-own", plain(Entry::ClockStep(StepRow { slot: None, instance: None, ..step }))),
     ]
 }

@@ -72,6 +72,8 @@ pub(crate) struct ShownSlot {
     pub(crate) last_result: Option<Timestamp>,
     /// Further processes connected for the same slot.
     others: usize,
+    /// Commands that it has not answered.
+    pub(crate) commands_waiting: usize,
 }
 
 /// A clock that was set.
@@ -148,6 +150,7 @@ pub(crate) fn slots_of(view: &View, now: Timestamp) -> Vec<ShownSlot> {
             refused: state.map_or(0, |state| state.refused),
             last_result,
             others: link.map_or(0, |link| link.others),
+            commands_waiting: status.waiting_for(Some(slot)).count(),
         }
     });
     shown.collect()
@@ -188,6 +191,7 @@ impl Fields for SlotFields {
         "last_result",
         "silent_seconds",
         "others",
+        "commands_waiting",
     ];
     const WORDS: &'static [&'static str] = &["region", "remote", "software"];
     const KEY: &'static [&'static str] = &["region", "slot"];

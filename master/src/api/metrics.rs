@@ -140,6 +140,8 @@ fn own(api: &Api) -> Vec<Figure> {
         let drained = flag(slot.drained.is_some());
         figures.push(gauge("perigee_slot_drained", "Whether an operator has drained the slot", labels(), drained));
         figures.push(gauge("perigee_slot_checks", "Checks the slot owns", labels(), size(slot.checks)));
+        let waiting = size(slot.commands_waiting);
+        figures.push(gauge("perigee_slot_commands_waiting", "Commands the slot has not answered", labels(), waiting));
         figures.push(count("perigee_slot_results_total", "Results accepted from the slot", labels(), slot.results));
         figures.push(count("perigee_slot_refused_total", "Results refused from the slot", labels(), slot.refused));
         let told = [

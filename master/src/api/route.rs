@@ -16,7 +16,7 @@ use axum::routing::{MethodRouter, get, post};
 use crate::api::error::ApiError;
 use crate::api::guard;
 use crate::api::token::Role;
-use crate::api::{Api, action, document, event, fleet, list, metrics, object, order, page, stream, summary};
+use crate::api::{Api, action, command, document, event, fleet, list, metrics, object, order, page, stream, summary};
 use crate::web;
 
 /// Largest body that is read, in bytes; a larger one is refused with 413.
@@ -70,6 +70,9 @@ pub(crate) fn table() -> Vec<Route> {
         operate("/actions/resume-moves", post(order::resume)),
         Route { method: "POST", path: "/actions/backup", role: Role::Admin, answer: post(action::backup) },
         Route { method: "POST", path: "/actions/apply", role: Role::Admin, answer: post(action::apply) },
+        operate("/actions/check-now", post(command::check_now)),
+        operate("/actions/passive-result", post(command::passive_result)),
+        operate("/actions/reset", post(command::reset)),
     ]
 }
 

@@ -316,7 +316,21 @@ pub(super) fn slots(out: &mut dyn Write, slots: &Value, look: &Look) -> io::Resu
     let (there, wanted) =
         expected.fold((0, 0), |(there, wanted), slot| (there + u64::from(slot["connected"] == true), wanted + 1));
     writeln!(out, "\n{there} of {} connected", plural(wanted, "expected slot", "expected slots"))?;
-    items(slots).iter().try_for_each(|slot| spool(out, slot))
+    items(slots).iter().try_for_each(|slot| {
+        spool(out, slot)?;
+        waiting(out, slot)
+    })
+}
+
+/// Commands that a slot has not answered, if there are any.
+fn waiting(out: &mut dyn Write, slot: &Value) -> io::Result<()> {
+    match count(&slot["commands_waiting"]) {
+        0 => Ok(()),
+        commands => {
+            let name = format!("{}/{}", text(&slot["region"]), text(&slot["slot"]));
+            writeln!(out, "{name}: {} for it", plural(commands, "command waits", "commands wait"))
+        }
+    }
 }
 
 /// What is wrong with a slot's spool, if anything is.

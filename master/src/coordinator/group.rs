@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use shared::defect::Defect;
 use shared::delivery::BatchItem;
-use shared::name::{JournalIndex, Slot, Term};
+use shared::name::{CheckId, JournalIndex, Slot, Term};
 use shared::time::{Monotonic, Timestamp};
 
 use super::{Command, Consequence, Coordinator};
 use crate::config::Catalog;
-use crate::entry::{self, Entry, Outcomes, Row};
+use crate::entry::{self, Entry, Genesis, Outcomes, Row};
 use crate::fleet::{self, Placement};
 use crate::status::Status;
 
@@ -64,6 +64,13 @@ impl Reassigned {
 }
 
 impl Coordinator {
+    /// The first row of a store.
+    pub(super) fn found(&mut self, at: Timestamp) {
+        let installation = self.identity.installation.clone();
+        let genesis = Genesis { installation, timeline: self.fresh_timeline, first_check: CheckId(1) };
+        self.add(Entry::Genesis(genesis), Outcomes::default(), &[], None, at);
+    }
+
     /// Folds a row into the working copy and puts it into the open group.
     pub(super) fn add(
         &mut self,
@@ -185,6 +192,7 @@ fn row_bytes(row: &Row) -> usize {
     let body = match &row.entry {
         Entry::Batch(batch) => batch.bytes.len(),
         Entry::Snapshot(snapshot) => snapshot.bytes.len(),
+        Entry::Asked(asked) => asked.what.bytes(),
         _ => 0,
     };
     ROUGHLY_A_ROW + grants + named + body

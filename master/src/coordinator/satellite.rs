@@ -132,6 +132,7 @@ impl Coordinator {
         messages.extend(difference.upserts.into_iter().map(|check| ToSatellite::AssignmentUpsert(Box::new(check))));
         messages.push(ToSatellite::AssignmentEnd(generation));
         self.say(id, &messages);
+        self.tell_commands(id);
     }
 
     /// Closes a run that its satellite adds nothing to, once everything of it is here.

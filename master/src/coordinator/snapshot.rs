@@ -1,6 +1,6 @@
 //! States that owners tell when they are back: from whom they are taken, and when a slot counts as settled because its marker came.
 //! State only: no position moves here, nothing is acknowledged as a result. The surprise: a frame of which nothing is newer makes no
-//! row, so saying the same again costs the journal nothing.
+//! row, and none answers a command, so saying the same again costs the journal nothing.
 
 use shared::defect::Defect;
 use shared::message::ToMaster;
@@ -51,7 +51,10 @@ impl Coordinator {
         }
         if let Some(slot) = self.decides(id) {
             let verdicts = ingest::judge_states(&self.working, &slot, states.iter().copied());
-            let news = verdicts.iter().any(|verdict| verdict.effect == Effect::Current);
+            // What is known already may name a command that nobody has answered.
+            let news = verdicts.iter().zip(&states).any(|(verdict, told)| {
+                verdict.effect == Effect::Current || self.working.answers(&slot, verdict.effect, told).is_some()
+            });
             let mut outcomes = Outcomes { verdicts, ..Outcomes::default() };
             if self.has(Defect::SnapshotMovesPosition) {
                 outcomes.moved = self.moved_by(&slot, &states);

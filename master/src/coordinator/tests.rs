@@ -1,5 +1,6 @@
 //! The brain as a protocol transcript: what goes in, what comes out, and never before it is durable.
 
+mod commands;
 mod holders;
 mod slots;
 mod states;
@@ -75,6 +76,7 @@ struct Bench {
     answers: Vec<Activation>,
     obeyed: Vec<Obeyed>,
     noted: Vec<bool>,
+    commanded: Vec<Commanding>,
     waiting: Option<Vec<u8>>,
 }
 
@@ -95,6 +97,7 @@ impl Bench {
             answers: Vec::new(),
             obeyed: Vec::new(),
             noted: Vec::new(),
+            commanded: Vec::new(),
             waiting: None,
         };
         bench.settle();
@@ -117,6 +120,7 @@ impl Bench {
                 Command::Answer { activation, .. } => self.answers.push(activation),
                 Command::Obeyed { obeyed, .. } => self.obeyed.push(obeyed),
                 Command::Noted { durable, .. } => self.noted.push(durable),
+                Command::Commanded { commanding, .. } => self.commanded.push(commanding),
                 Command::Published(rows) => {
                     assert!(rows.iter().all(|row| self.journal.contains(row)), "published before durable")
                 }

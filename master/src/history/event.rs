@@ -53,11 +53,13 @@ pub enum Kind {
     Continued,
     /// A writer was overrun.
     Overrun,
+    /// Somebody asked something of the owner of a check.
+    Command,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 18] = [
+    pub const ALL: [Kind; 19] = [
         Kind::Result,
         Kind::Transition,
         Kind::Gap,
@@ -76,6 +78,7 @@ impl Kind {
         Kind::Restored,
         Kind::Continued,
         Kind::Overrun,
+        Kind::Command,
     ];
 
     /// Its stable name.
@@ -100,6 +103,7 @@ impl Kind {
             Kind::Restored => "restored",
             Kind::Continued => "continued",
             Kind::Overrun => "overrun",
+            Kind::Command => "command",
         }
     }
 }
@@ -275,7 +279,8 @@ impl Source {
             | Kind::Clock
             | Kind::Restored
             | Kind::Continued
-            | Kind::Overrun => Source::Events,
+            | Kind::Overrun
+            | Kind::Command => Source::Events,
         }
     }
 

@@ -209,10 +209,10 @@ impl<'a> Writing<'a> {
                         if let Some(reason) = verdict.effect.refusal() {
                             events.refuse(origin, reason, &item)?;
                         } else if let BatchItem::Result(sequence, result) = &item
-                            && verdict.effect.is_logged()
+                            && (verdict.effect.is_logged() || verdict.effect.is_current())
                         {
                             log(&self.transaction, origin, place, sequence.0, result, verdict)?;
-                            self.results += 1;
+                            self.results += i64::from(verdict.effect.is_logged());
                         }
                     }
                 }
@@ -227,6 +227,10 @@ impl<'a> Writing<'a> {
                         transition.add(&self.transaction)?;
                     }
                 }
+            }
+            Entry::Asked(asked) => {
+                let detail = json!({ "author": asked.author, "what": asked.what.as_str(), "command": row.index });
+                events.add(Kind::Command, Some(asked.check), None, &detail)?;
             }
             Entry::Drained(drained) => {
                 events.add(Kind::Drained, None, Some(&drained.slot), &json!({ "run": drained.run }))?;
@@ -350,7 +354,7 @@ fn ended(row: &Row, result: &CheckResult) -> Timestamp {
     result.ended().min(row.at)
 }
 
-/// Adds a result and the transition it made.
+/// Adds a result and the transition it made; of a second result of one command the transition alone.
 fn log(
     transaction: &Transaction<'_>,
     origin: Origin<'_>,
@@ -359,7 +363,7 @@ fn log(
     result: &CheckResult,
     verdict: &Verdict,
 ) -> rusqlite::Result<()> {
-    let late = verdict.effect != Effect::Current;
+    let late = !verdict.effect.is_current();
     let told_late = verdict.effect == Effect::Late;
     let before = match verdict.change {
         Some(change) => Some((change.from.as_str().to_owned(), type_text(change.from_type).to_owned(), change.hard)),
@@ -369,7 +373,9 @@ fn log(
     if told_late {
         supersede(transaction, result, before.is_some())?;
     }
-    add_result(transaction, origin, place, sequence, result, late)?;
+    if verdict.effect.is_logged() {
+        add_result(transaction, origin, place, sequence, result, late)?;
+    }
     let Some((from, from_type, hard)) = before else { return Ok(()) };
     Changing {
         id: event_id(origin.row.index, TRANSITION_IDS + place),

@@ -9,6 +9,7 @@ use shared::name::{CheckId, Generation, InstallationId, JournalIndex, Slot, Term
 use shared::time::Timestamp;
 
 use super::attention::Attention;
+use super::command::Errand;
 use super::{GapSeen, Lineage, Object, SlotState, Status};
 
 /// What is shared in memory is written out in full.
@@ -61,6 +62,9 @@ struct Frozen {
     lineage: Option<Whole<Lineage>>,
     #[n(13)]
     attention: Option<Whole<Attention>>,
+    #[n(14)]
+    #[cbor(default)]
+    commands: BTreeMap<JournalIndex, Whole<Errand>>,
 }
 
 impl Status {
@@ -82,6 +86,7 @@ impl Status {
             gaps: self.gaps.as_ref().clone(),
             attention: Some(Whole(Arc::clone(&self.attention))),
             lineage: Some(Whole(Arc::clone(&self.lineage))),
+            commands: self.commands.iter().map(|(index, errand)| (*index, Whole(Arc::clone(errand)))).collect(),
         };
         let mut bytes = Vec::new();
         // Writing into a Vec cannot fail, and none of our types refuses to be encoded.
@@ -109,6 +114,7 @@ impl Status {
             gaps: Arc::new(frozen.gaps),
             attention: frozen.attention.map_or_else(Arc::default, |attention| attention.0),
             lineage: frozen.lineage.map(|lineage| lineage.0).unwrap_or_default(),
+            commands: Arc::new(frozen.commands.into_iter().map(|(index, errand)| (index, errand.0)).collect()),
             ..Self::new()
         };
         for object in frozen.objects {

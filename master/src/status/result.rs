@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use shared::delivery::{BatchItem, Key};
-use shared::name::{RunCounter, Sequence, Slot};
+use shared::delivery::{self, BatchItem, Key};
+use shared::name::{JournalIndex, RunCounter, Sequence, Slot};
 use shared::result::CheckResult;
 use shared::snapshot::StateTold;
 
 use super::{GAPS_SHOWN, GapSeen, LastResult, Object, Run, Status};
-use crate::entry::{Effect, Row};
+use crate::entry::{Batch, Effect, Entry, Row};
 
 impl Status {
     pub(super) fn fold_batch(&mut self, row: &Row, slot: &Slot, items: &[BatchItem]) {
@@ -18,7 +18,9 @@ impl Status {
         for (verdict, item) in row.outcomes.verdicts.iter().zip(items) {
             accepted += u64::from(verdict.effect.is_logged());
             refused += u64::from(verdict.effect.refusal().is_some());
-            if let (Effect::Current, BatchItem::Result(sequence, result)) = (verdict.effect, item) {
+            let BatchItem::Result(sequence, result) = item else { continue };
+            self.fold_command(row, slot, result, verdict.effect);
+            if verdict.effect.is_current() {
                 let counter = row.outcomes.moved.map_or(RunCounter(0), |moved| moved.counter);
                 let key = Key { grant: result.grant, counter, sequence: *sequence };
                 if let Some(object) = self.object_mut(result.check) {
@@ -41,6 +43,36 @@ impl Status {
         self.fold_moved(row, slot);
     }
 
+    /// What a result says of the command that it names. Only who owns the check answers: what a former owner saw is history, and the
+    /// next one is asked all the same.
+    fn fold_command(&mut self, row: &Row, slot: &Slot, result: &CheckResult, effect: Effect) {
+        let Some(index) = result.command.filter(|_| effect.refusal().is_none() && effect != Effect::Known) else {
+            return;
+        };
+        let of_this_timeline = |batch: &Batch| {
+            delivery::decode_header(&batch.bytes).is_ok_and(|(header, _)| header.timeline == self.timeline)
+        };
+        // An index of another timeline names another command.
+        if !matches!(&row.entry, Entry::Batch(batch) if of_this_timeline(batch)) {
+            return;
+        }
+        if effect.is_logged() {
+            self.fold_logged(result.check, index);
+        }
+        let owner = self.object(result.check).and_then(|object| object.owner.as_ref());
+        if owner.is_some_and(|owner| owner.slot == *slot) {
+            self.fold_answered(result.check, index);
+        }
+    }
+
+    /// The command that a told state answers, if one waits: told by whoever owns the check.
+    #[must_use]
+    pub fn answers(&self, slot: &Slot, effect: Effect, told: &StateTold) -> Option<JournalIndex> {
+        let index = told.command.filter(|_| effect.refusal().is_none())?;
+        let owner = self.object(told.check)?.owner.as_ref()?;
+        (owner.slot == *slot && owner.grant == told.key.grant && self.awaits(told.check, index)).then_some(index)
+    }
+
     fn fold_moved(&mut self, row: &Row, slot: &Slot) {
         let state = self.slot_mut(slot);
         if let Some(moved) = row.outcomes.moved {
@@ -61,6 +93,9 @@ impl Status {
         let mut refused = 0;
         for (verdict, told) in row.outcomes.verdicts.iter().zip(row.states()) {
             refused += u64::from(verdict.effect.refusal().is_some());
+            if let Some(index) = self.answers(slot, verdict.effect, &told) {
+                self.fold_answered(told.check, index);
+            }
             if verdict.effect == Effect::Current
                 && let Some(object) = self.object_mut(told.check)
             {
@@ -74,6 +109,12 @@ impl Status {
 
 fn fold_state(object: &mut Object, told: StateTold, slot: &Slot, row: &Row) {
     let at = told.at().min(row.at);
+    // A state that came with the grant, told for the command it names: what is known of it is more than its owner knows.
+    if told.said.is_none() && object.state == told.state && object.last.is_some() {
+        object.key = told.key;
+        object.version = row.index;
+        return;
+    }
     object.state = told.state;
     object.key = told.key;
     object.seen.insert(told.state.state, at);

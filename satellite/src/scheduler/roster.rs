@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use shared::assignment::{AssignedCheck, Assignment, Carried};
 use shared::check::Exit;
-use shared::name::{CheckId, Grant, Timeline};
+use shared::name::{CheckId, Grant, JournalIndex, Timeline};
 use shared::schedule::{first_due, next_due};
 use shared::snapshot::Said;
 use shared::state::CheckState;
@@ -19,6 +19,9 @@ use crate::scheduler::daemons::{Daemons, asks_daemon};
 
 /// Checks that run at the same time; further ones start late and are counted.
 pub const IN_FLIGHT_MAX: usize = 1024;
+/// Checks that are another's by now, of which the highest command applied is remembered; beyond, the oldest commands are forgotten. One
+/// that is told again after that is applied again, and its second result has no effect on history.
+const APPLIED_ELSEWHERE_MAX: usize = 1024;
 /// A start later than this after its due time counts as late.
 pub const LATE_AFTER: Duration = Duration::from_secs(1);
 
@@ -26,6 +29,8 @@ pub const LATE_AFTER: Duration = Duration::from_secs(1);
 struct Duty {
     due: Timestamp,
     flight: Option<ProbeId>,
+    /// The next execution answers this command.
+    forced: Option<JournalIndex>,
 }
 
 /// A check that is being executed.
@@ -37,6 +42,8 @@ pub struct Flight {
     pub grant: Grant,
     /// When it was due.
     pub due: Monotonic,
+    /// The command that it answers.
+    pub command: Option<JournalIndex>,
 }
 
 /// What an execution will be good for when it ends.
@@ -76,6 +83,8 @@ pub struct Roster {
     states: BTreeMap<CheckId, Carried>,
     /// What people read of the states that were made on this volume.
     said: BTreeMap<CheckId, Said>,
+    /// The highest command to each check that was applied.
+    applied: BTreeMap<CheckId, JournalIndex>,
     daemons: Daemons,
     running: bool,
     probes: u64,
@@ -86,7 +95,13 @@ impl Roster {
     /// States that the volume remembers, of this timeline; they count for checks yet to be assigned.
     #[must_use]
     pub fn new(timeline: Timeline, kept: KeptStates) -> Self {
-        Self { timeline: Some(timeline), states: kept.states, said: kept.said, ..Self::default() }
+        Self {
+            timeline: Some(timeline),
+            states: kept.states,
+            said: kept.said,
+            applied: kept.applied,
+            ..Self::default()
+        }
     }
 
     /// The checks owned.
@@ -113,6 +128,18 @@ impl Roster {
         self.said.get(&id)
     }
 
+    /// The highest command to a check that was applied.
+    #[must_use]
+    pub fn applied(&self, id: CheckId) -> Option<JournalIndex> {
+        self.applied.get(&id).copied()
+    }
+
+    /// All of them, by check.
+    #[must_use]
+    pub fn all_applied(&self) -> &BTreeMap<CheckId, JournalIndex> {
+        &self.applied
+    }
+
     /// All of it, by check.
     #[must_use]
     pub fn all_said(&self) -> &BTreeMap<CheckId, Said> {
@@ -128,9 +155,10 @@ impl Roster {
             |(id, other): &(&CheckId, &Carried)| self.states.get(id).is_none_or(|known| other.key > known.key);
         let greater: Vec<CheckId> = other.states.iter().filter(greater).map(|(id, _)| *id).collect();
         let (states, said) = (std::mem::take(&mut self.states), std::mem::take(&mut self.said));
-        let mut known = KeptStates { states, said, ..KeptStates::default() };
+        let applied = std::mem::take(&mut self.applied);
+        let mut known = KeptStates { states, said, applied, ..KeptStates::default() };
         known.take_all(other);
-        (self.states, self.said) = (known.states, known.said);
+        (self.states, self.said, self.applied) = (known.states, known.said, known.applied);
         greater
     }
 
@@ -142,6 +170,9 @@ impl Roster {
             // Grants and keys of another timeline mean nothing here; ids from the first new one on may mean other objects.
             self.states.retain(|id, _| *id < first_check);
             self.said.retain(|id, _| *id < first_check);
+            // Indexes of another timeline name other commands.
+            self.applied.clear();
+            self.duties.values_mut().for_each(|duty| duty.forced = None);
             self.states.values_mut().for_each(|known| known.key = Default::default());
             self.timeline = Some(timeline);
             self.assignment.checks.retain(|id, _| *id < first_check);
@@ -159,10 +190,22 @@ impl Roster {
             self.said.remove(&id);
             self.drop_duty(id);
         }
+        self.forget_applied();
         self.daemons.assign(&self.assignment.checks);
         let ids: Vec<CheckId> = self.assignment.checks.keys().copied().collect();
         for id in ids {
             self.take(now, id, old.checks.get(&id));
+        }
+    }
+
+    /// A check that has gone may come back while the master still waits for the answer of a command to it.
+    fn forget_applied(&mut self) {
+        let elsewhere = self.applied.iter().filter(|(id, _)| !self.assignment.checks.contains_key(id));
+        let mut elsewhere: Vec<(JournalIndex, CheckId)> = elsewhere.map(|(id, index)| (*index, *id)).collect();
+        let surplus = elsewhere.len().saturating_sub(APPLIED_ELSEWHERE_MAX);
+        elsewhere.sort_unstable();
+        for (_, id) in elsewhere.into_iter().take(surplus) {
+            self.applied.remove(&id);
         }
     }
 
@@ -181,7 +224,7 @@ impl Roster {
             };
             let own = self.assignment.checks.get(&flight.check);
             match own.filter(|own| next.checks.get(&flight.check).is_some_and(|next| next.check == own.check)) {
-                Some(own) => flight.grant = own.grant,
+                Some(own) => (flight.grant, flight.command) = (own.grant, None),
                 None => *flying = Flying::Void,
             }
         }
@@ -230,6 +273,9 @@ impl Roster {
     /// What is executed of this check is not its next state any more; it stays an observation under the old grant.
     fn depart(&mut self, id: CheckId, asked: Option<&AssignedCheck>) {
         let Some(asked) = asked else { return };
+        if let Some(duty) = self.duties.get_mut(&id) {
+            duty.forced = None;
+        }
         let known = self.states.get(&id);
         let before = known.map_or_else(|| CheckState::pending(asked.policy.max_attempts), |known| known.state);
         if let Some(probe) = self.duties.get_mut(&id).and_then(|duty| duty.flight.take())
@@ -257,7 +303,7 @@ impl Roster {
     }
 
     fn place(&mut self, id: CheckId, due: Timestamp) {
-        let duty = self.duties.entry(id).or_insert(Duty { due, flight: None });
+        let duty = self.duties.entry(id).or_insert(Duty { due, flight: None, forced: None });
         self.queue.remove(&(duty.due, id));
         duty.due = due;
         if duty.flight.is_none() {
@@ -286,6 +332,7 @@ impl Roster {
     pub fn depart_all(&mut self, now: Timestamp) {
         let flying: Vec<CheckId> =
             self.duties.iter().filter(|(_, duty)| duty.flight.is_some()).map(|(id, _)| *id).collect();
+        self.duties.values_mut().for_each(|duty| duty.forced = None);
         for id in flying {
             let asked = self.assignment.checks.get(&id).cloned();
             self.depart(id, asked.as_ref());
@@ -298,7 +345,9 @@ impl Roster {
         let waiting: Vec<CheckId> =
             self.duties.iter().filter(|(_, duty)| duty.flight.is_none()).map(|(id, _)| *id).collect();
         for id in waiting {
-            if self.is_first_question(id) {
+            if self.duties.get(&id).is_some_and(|duty| duty.forced.is_some()) {
+                self.place(id, now);
+            } else if self.is_first_question(id) {
                 self.place(id, now.minus(Duration::from_millis(1)));
             } else if self.states.contains_key(&id) {
                 self.place_next(id, now);
@@ -311,6 +360,9 @@ impl Roster {
 
     fn place_next(&mut self, id: CheckId, now: Timestamp) {
         let Some(check) = self.assignment.checks.get(&id) else { return };
+        if self.duties.get(&id).is_some_and(|duty| duty.forced.is_some()) {
+            return self.place(id, now);
+        }
         let interval = match self.states.get(&id) {
             Some(known) => check.policy.interval(&known.state),
             None => Duration::from_millis(check.policy.check_interval_ms),
@@ -334,7 +386,8 @@ impl Roster {
         self.probes += 1;
         let probe = ProbeId(self.probes);
         self.late += u64::from(place.since(due) > LATE_AFTER);
-        let flight = Flight { check: id, grant: check.grant, due: clock.moment(due) };
+        let command = self.duties.get_mut(&id).and_then(|duty| duty.forced.take());
+        let flight = Flight { check: id, grant: check.grant, due: clock.moment(due), command };
         self.flights.insert(probe, Flying::Due(flight));
         if let Some(duty) = self.duties.get_mut(&id) {
             duty.flight = Some(probe);
@@ -368,6 +421,37 @@ impl Roster {
             duty.flight = None;
         }
         self.place_next(id, now);
+    }
+
+    /// The state after a result that no execution brought; what is running, if anything is, goes on from it.
+    pub fn observe(&mut self, now: Timestamp, id: CheckId, after: Carried, said: Said, command: JournalIndex) {
+        if self.states.get(&id).is_none_or(|known| known.key < after.key) {
+            self.states.insert(id, after);
+            self.said.insert(id, said);
+        }
+        self.apply_command(id, command);
+        if self.duties.get(&id).is_some_and(|duty| duty.flight.is_none() && duty.forced.is_none()) {
+            self.place_next(id, now);
+        }
+    }
+
+    /// This command, and all before it, are applied.
+    pub fn apply_command(&mut self, id: CheckId, command: JournalIndex) {
+        let known = self.applied.entry(id).or_default();
+        *known = command.max(*known);
+    }
+
+    /// The check is run as soon as it can be, at once or when what is running has ended, and answers this command and all before it.
+    pub fn force(&mut self, now: Timestamp, id: CheckId, command: JournalIndex) {
+        let Some(duty) = self.duties.get_mut(&id) else { return };
+        let flying = duty.flight.and_then(|probe| self.flights.get(&probe));
+        if matches!(flying, Some(Flying::Due(flight)) if flight.command.is_some_and(|asked| asked >= command)) {
+            return;
+        }
+        duty.forced = Some(command.max(duty.forced.unwrap_or_default()));
+        if duty.flight.is_none() && duty.due > now {
+            self.place(id, now);
+        }
     }
 
     /// What the outcome of a check says about its daemon: if it does not fit, the daemon is asked for itself before its time.

@@ -24,18 +24,19 @@ fn key_under(check: &AssignedCheck, own: Key) -> Key {
 
 /// What is to be said of a check that is owned; `None` if the master knows it: the state came from there, or it has a greater one.
 ///
-/// What the grant carries is what the master holds now, so a state that is greater is one whose result is not delivered.
+/// What the grant carries is what the master holds now, so a state that is greater is one whose result is not delivered. One that is
+/// `owed` is told all the same: the master asks for a command that was applied, and a state names the last of them.
 #[must_use]
-pub fn told(roster: &Roster, id: CheckId) -> Option<StateTold> {
+pub fn told(roster: &Roster, id: CheckId, owed: bool) -> Option<StateTold> {
     let check = roster.assignment().checks.get(&id)?;
     let own = roster.states().get(&id)?;
-    let news = check.carried.is_none_or(|carried| own.key > carried.key);
+    let news = owed || check.carried.is_none_or(|carried| own.key > carried.key);
     (news && own.state.state != State::Pending).then(|| StateTold {
         check: id,
         key: key_under(check, own.key),
         state: own.state,
         said: roster.said(id).cloned(),
-        command: None,
+        command: roster.applied(id),
     })
 }
 
@@ -110,7 +111,8 @@ impl Scheduler {
     /// Sends what may be sent now.
     pub(super) fn tell_states(&mut self) {
         while let Some(connection) = self.connection.as_mut().filter(|_| self.holder)
-            && let Some((messages, states)) = connection.telling.next(|id| told(&self.roster, id))
+            && let Some((messages, states)) =
+                connection.telling.next(|id| told(&self.roster, id, self.owed.contains(&id)))
         {
             let payloads = message::encode(&messages);
             connection.telling.sent(if states { payloads.len() } else { 0 });

@@ -1,6 +1,7 @@
 //! The brain on inputs made by hand, step by step. Time is a number.
 
 mod clocks;
+mod commands;
 mod daemons;
 mod faults;
 mod states;

@@ -91,7 +91,8 @@ impl Master {
                 | Command::Show(_)
                 | Command::Answer { .. }
                 | Command::Obeyed { .. }
-                | Command::Noted { .. } => {}
+                | Command::Noted { .. }
+                | Command::Commanded { .. } => {}
             }
         }
         Ok(())

@@ -227,6 +227,7 @@ impl World {
                     self.resume();
                 }
             }
+            Fault::Commanded => self.command()?,
             Fault::MasterCutOff => {
                 let until = now + nanos(self.seconds(10, 240));
                 for id in self.sites.keys().copied().collect::<Vec<_>>() {

@@ -64,6 +64,8 @@ pub enum Fault {
     SlotDrained,
     /// The operator holds back the moves of hosts, or lets them go on.
     MovesHeld,
+    /// The operator asks something of the owner of a check.
+    Commanded,
     /// Nothing gets through between the master and anybody.
     MasterCutOff,
     /// A link carries what is small at once, and batches after up to a minute.
@@ -98,7 +100,7 @@ pub enum Fault {
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::SatelliteKilled,
         Self::SatellitePowerLost,
         Self::SatelliteEnded,
@@ -124,6 +126,7 @@ impl Fault {
         Self::Reconfigured,
         Self::SlotDrained,
         Self::MovesHeld,
+        Self::Commanded,
         Self::MasterCutOff,
         Self::LinkClogged,
         Self::LinkFlaps,
@@ -144,7 +147,12 @@ impl Fault {
     /// How often compared with the others; 0 for what is not drawn again and again.
     fn weight(self) -> u64 {
         match self {
-            Self::LinkReset | Self::SatelliteKilled | Self::UpCut | Self::DownCut | Self::OrderFailed => 4,
+            Self::Commanded
+            | Self::LinkReset
+            | Self::SatelliteKilled
+            | Self::UpCut
+            | Self::DownCut
+            | Self::OrderFailed => 4,
             Self::MasterKilled | Self::SatellitePowerLost | Self::CommitFailed | Self::LinkBad => 3,
             Self::LongCut | Self::ClockDrifting => 0,
             Self::LinkFlaps

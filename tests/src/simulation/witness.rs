@@ -4,8 +4,10 @@
 //! I7 is judged of what a commit hands out to be acted on, once and in order: whoever notifies will stand there. I9, I13 and I15 are
 //! judged where frames and orders pass (`world`).
 
+mod command;
 mod disk;
 mod restored;
+mod result;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -15,10 +17,11 @@ use shared::assignment::AssignedCheck;
 use shared::delivery::{BatchItem, Key, decode_header, decode_items, reason};
 use shared::name::{CheckId, Grant, InstanceId, JournalIndex, RunId, Slot, Term, Timeline};
 use shared::result::CheckResult;
-use shared::state::{CheckState, StateType};
+use shared::state::CheckState;
 use shared::time::Timestamp;
 
 use super::vigil::Vigil;
+use command::Commands;
 
 /// Something that must not be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +74,7 @@ pub(super) struct Witness {
     timeline: Timeline,
     /// First check id that the timeline gives.
     first_check: CheckId,
+    commands: Commands,
     /// What stores that are no more held of each run: it was acknowledged and may be deleted by whoever has not heard of the restore.
     promised: BTreeMap<(Slot, RunId), u64>,
     // What the satellites have.
@@ -286,8 +290,10 @@ impl Witness {
                 Entry::Genesis(genesis) => (self.timeline, self.first_check) = (genesis.timeline, genesis.first_check),
                 Entry::Restored(restored) => {
                     (self.timeline, self.first_check) = (restored.timeline, restored.first_check);
+                    self.commands = Commands::default();
                 }
                 Entry::Continued(_) => self.reach("numbers go on above a lost timeline's"),
+                Entry::Asked(asked) => self.asked(row, asked),
                 _ => {}
             }
             self.watch_over(row);
@@ -385,7 +391,7 @@ impl Witness {
 
     /// Nobody is told of what is not the newest.
     fn current(&mut self, row: &Row, verdict: &Verdict) {
-        if verdict.change.is_some_and(|change| verdict.effect != Effect::Current || !change.current) {
+        if verdict.change.is_some_and(|change| !verdict.effect.is_current() || !change.current) {
             self.violated("I8", format!("row {}: {verdict:?} changes a state", row.index));
         }
     }
@@ -402,6 +408,7 @@ impl Witness {
         }
         for (told, verdict) in states.iter().zip(&row.outcomes.verdicts) {
             self.current(row, verdict);
+            self.answered_by_state(&snapshot.slot, told);
             if verdict.effect != Effect::Current {
                 continue;
             }
@@ -485,63 +492,6 @@ impl Witness {
             }
         }
         self.reach("a minute after the heal every state is right");
-    }
-
-    fn result(&mut self, slot: &Slot, run: RunId, key: Key, result: &CheckResult, effect: Effect) {
-        let owner = self.owners.get(&result.check);
-        let living = owner.and_then(|owner| owner.living.as_ref());
-        let owns = living.is_some_and(|(grant, owner)| *grant == key.grant && owner == slot);
-        let owned = owns || owner.is_some_and(|owner| owner.past.get(&key.grant) == Some(slot));
-        let Some(number) = serial(result) else {
-            return self.violated("I3", format!("a result that nobody answered: {}", result.output));
-        };
-        if !effect.is_logged() {
-            self.reach("a result is refused");
-            if owned && !self.forged.contains(&run) {
-                self.violated("I1", format!("{slot} owned check {} and is refused: {effect:?}", result.check));
-            }
-            return;
-        }
-        if !owned {
-            self.violated("I11", format!("{slot} never owned check {} under {}", result.check, key.grant));
-        }
-        self.effect(number, slot, run, key);
-        const LEASE: u64 = 15_000_000_000;
-        let age = self.given.get(&number).map_or(0, |given| self.now.saturating_sub(*given));
-        if age > 240 * LEASE {
-            self.reach("a result comes an hour late");
-        }
-        if age > LEASE && result.after.state_type == StateType::Hard && result.after.hard_since == result.ended() {
-            self.reach("a state became hard out of the master's sight");
-        }
-        if effect == Effect::Observed {
-            return self.reach("a slot tells what it saw of a check that has moved");
-        }
-        if effect != Effect::Current {
-            if self.told.get(&result.check) == Some(&result.ended()) {
-                self.reach("a late result is the one whose state was told");
-            }
-            return self.reach("a late result");
-        }
-        if !owns {
-            self.violated("I4", format!("{slot} decides check {} under the ended {}", result.check, key.grant));
-        }
-        if self.makers.get(&run) != self.holders.get(slot) {
-            self.violated("I5", format!("run {run} decides for {slot}, whose holder is another process"));
-        }
-        let known = self.newest.insert(result.check, (key, result.after));
-        if known.is_some_and(|(known, _)| known >= key) {
-            self.violated("I4", format!("check {} goes back from {known:?} to {key:?}", result.check));
-        }
-    }
-
-    fn effect(&mut self, number: u64, slot: &Slot, run: RunId, key: Key) {
-        if let Some(other) = self.effects.insert(number, (slot.clone(), run, key.sequence.0)) {
-            self.violated(
-                "I3",
-                format!("answer {number} of {slot} {run} {} had its effect at {other:?}", key.sequence),
-            );
-        }
     }
 
     /// A master has come up with what its journal adds up to; `before` is what the one before it had published last.

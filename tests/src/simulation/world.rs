@@ -2,6 +2,7 @@
 //! frames between the two real brains as the shells do; everything that may go wrong is drawn from the seed (`fault`), everything
 //! that must hold is judged by the witness. Knows no invariant.
 
+mod errand;
 mod headquarters;
 mod impostor;
 mod satellites;
@@ -409,6 +410,7 @@ impl World {
         let status = master.coordinator.published().clone();
         let living = self.sites.values().map(|site| (site.volume, site.instance)).collect();
         self.witness.settled(&status, &living);
+        self.judge_commands(&status);
         let replayed = self.store.replay(self.defects());
         self.witness.replayed(&replayed, Some(&status));
         let missing = self.witness.due_at_stores().into_iter().filter(|number| !self.outlet.has(*number)).count();

@@ -273,7 +273,8 @@ impl Fleet {
                 | Command::Close { .. }
                 | Command::Answer { .. }
                 | Command::Obeyed { .. }
-                | Command::Noted { .. } => {}
+                | Command::Noted { .. }
+                | Command::Commanded { .. } => {}
             }
         }
         (None, published)

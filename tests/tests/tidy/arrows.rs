@@ -30,8 +30,9 @@ const SHARED: &Table = &[
     ("delivery", &["item", "name", "result", "time"]),
     ("assignment", &["check", "delivery", "name", "state"]),
     ("snapshot", &["check", "delivery", "name", "result", "state", "time"]),
+    ("command", &["check", "name", "time"]),
     ("frame", &[]),
-    ("message", &["assignment", "frame", "item", "name", "snapshot", "time"]),
+    ("message", &["assignment", "command", "frame", "item", "name", "snapshot", "time"]),
     ("refusal", &["time"]),
     ("identity", &["name", "refusal", "time"]),
 ];

@@ -40,6 +40,18 @@ pub(super) fn of_row(view: &View, row: &Row, all: bool) -> String {
     let events: Vec<String> = match &row.entry {
         Entry::Batch(_) => of_batch(view, row, all),
         Entry::Snapshot(_) => of_snapshot(view, row),
+        Entry::Asked(asked) => {
+            let name = view.status.object(asked.check).map(|object| &object.name);
+            let data = json!({
+                "index": row.index,
+                "at": row.at,
+                "host": name.map(|name| &name.host),
+                "service": name.and_then(|name| name.service.as_ref()),
+                "what": asked.what.as_str(),
+                "author": asked.author,
+            });
+            vec![event("command", &data)]
+        }
         Entry::Claim(claim) => {
             let mut data = of_slot(row, &claim.slot, "claim");
             add(
@@ -114,7 +126,7 @@ fn of_batch(view: &View, row: &Row, all: bool) -> Vec<String> {
     let mut changes = Vec::new();
     let mut results = Vec::new();
     for (verdict, item) in row.outcomes.verdicts.iter().zip(&items) {
-        let (Effect::Current, BatchItem::Result(_, result)) = (verdict.effect, item) else { continue };
+        let (true, BatchItem::Result(_, result)) = (verdict.effect.is_current(), item) else { continue };
         let Some(object) = view.status.object(result.check) else { continue };
         let shown = Shown::after(view, object, result, row.index);
         match verdict.change {

@@ -29,6 +29,7 @@ impl Witness {
         self.knew.clear();
         self.settled.clear();
         self.effects.clear();
+        self.commands = Default::default();
         self.drained.clear();
         self.vigil = Vigil::default();
         self.committed(rows);
@@ -55,7 +56,12 @@ impl Witness {
         if effect.is_logged()
             && let Some(number) = serial(result)
         {
-            self.effect(number, slot, run, key);
+            // An index of a lost timeline names nothing any more: that two owners took the same result from outside, nobody can know.
+            if result.passive && result.command.is_some() {
+                self.effects.entry(number).or_insert((slot.clone(), run, key.sequence.0));
+            } else {
+                self.effect(number, slot, run, key);
+            }
         }
     }
 }

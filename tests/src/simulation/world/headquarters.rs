@@ -287,6 +287,7 @@ impl World {
                     self.operate_again(self.now + nanos(Duration::from_secs(5)));
                 }
                 Order::Obeyed { .. } => {}
+                Order::Commanded { commanding, .. } => self.told(&commanding),
             }
         }
         let Some(master) = &mut self.master else { return };
@@ -326,6 +327,7 @@ impl World {
                     }
                 }
                 ToSatellite::AssignmentUpsert(check) => self.witness.assigned(&slot, &check),
+                ToSatellite::Command(command) => self.witness.commanded(&slot, &command),
                 ToSatellite::CloseRun(run) => {
                     if let Some(site) = self.sites.get(&id) {
                         self.witness.closed(site.volume, &slot, run);

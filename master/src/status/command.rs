@@ -1,0 +1,120 @@
+//! Commands that wait for their answer, and what is still to come of those that were answered. Folds; decides nothing. The surprise: an
+//! owner may tell a state that names a command long before its result comes, so an answered command is remembered until its result
+//! stands in history; a result of a command that is not remembered is a second one.
+
+use std::sync::Arc;
+
+use minicbor::{Decode, Encode};
+use shared::command::{Commanded, What};
+use shared::name::{CheckId, JournalIndex, Slot};
+use shared::time::Timestamp;
+
+use super::{REMEMBER, Status};
+use crate::entry::{Asked, Row};
+
+/// Commands remembered in all, told and untold. Beyond it the oldest answered one is forgotten: a result of it that should still come
+/// has no effect on history.
+pub const COMMANDS_REMEMBERED_MAX: usize = 16 * 1024;
+
+/// A command and what is still to come of it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Errand {
+    /// Of which check.
+    #[n(0)]
+    pub check: CheckId,
+    /// When it was given.
+    #[n(1)]
+    pub at: Timestamp,
+    /// Who gave it.
+    #[n(2)]
+    pub author: String,
+    /// What its owner is told; `None` once it was answered, or nobody runs the check any more.
+    #[n(3)]
+    pub what: Option<What>,
+    /// A result of it stands in history. One that comes from another owner changes the state and nothing else.
+    #[n(4)]
+    pub logged: bool,
+}
+
+impl Errand {
+    /// As its owner is told, under its index; `None` if it need not be told any more.
+    #[must_use]
+    pub fn told(&self, index: JournalIndex) -> Option<Commanded> {
+        Some(Commanded { index, check: self.check, at: self.at, what: self.what.clone()? })
+    }
+}
+
+impl Status {
+    /// Commands of which something is still to come, by index.
+    pub fn errands(&self) -> impl Iterator<Item = (JournalIndex, &Errand)> {
+        self.commands.iter().map(|(index, errand)| (*index, errand.as_ref()))
+    }
+
+    /// Commands that wait for whoever owns their check, oldest first; `None`: for a slot that will own it.
+    pub fn waiting_for<'a>(&'a self, slot: Option<&'a Slot>) -> impl Iterator<Item = (JournalIndex, &'a Errand)> {
+        self.errands().filter(move |(_, errand)| {
+            let owner = self.object(errand.check).and_then(|object| object.owner.as_ref());
+            errand.what.is_some() && owner.map(|owner| &owner.slot) == slot
+        })
+    }
+
+    /// Whether a command to this check, up to this one, waits for its answer.
+    #[must_use]
+    pub fn awaits(&self, check: CheckId, index: JournalIndex) -> bool {
+        self.commands.range(..=index).any(|(_, errand)| errand.check == check && errand.what.is_some())
+    }
+
+    /// Whether history has a result of this command already.
+    #[must_use]
+    pub fn is_repeated(&self, check: CheckId, index: JournalIndex) -> bool {
+        // What is older than the timeline names a command of another one.
+        index > self.lineage.began
+            && self.commands.get(&index).is_none_or(|errand| errand.logged || errand.check != check)
+    }
+
+    pub(super) fn fold_asked(&mut self, row: &Row, asked: &Asked) {
+        let commands = Arc::make_mut(&mut self.commands);
+        commands.retain(|_, errand| row.at.since(errand.at) < REMEMBER);
+        while commands.len() >= COMMANDS_REMEMBERED_MAX {
+            let answered = commands.iter().find(|(_, errand)| errand.what.is_none()).map(|(index, _)| *index);
+            match answered {
+                Some(index) => drop(commands.remove(&index)),
+                None => drop(commands.pop_first()),
+            }
+        }
+        let Asked { check, what, author } = asked.clone();
+        let errand = Errand { check, at: row.at, author, what: Some(what), logged: false };
+        commands.insert(row.index, Arc::new(errand));
+    }
+
+    /// A result that names this command stands in history now.
+    pub(super) fn fold_logged(&mut self, check: CheckId, index: JournalIndex) {
+        let Some(errand) = self.commands.get(&index).filter(|errand| errand.check == check && !errand.logged) else {
+            return;
+        };
+        let answered = errand.what.is_none();
+        let commands = Arc::make_mut(&mut self.commands);
+        if answered {
+            commands.remove(&index);
+        } else if let Some(errand) = commands.get_mut(&index) {
+            Arc::make_mut(errand).logged = true;
+        }
+    }
+
+    /// Who owns the check has named this command: it and all before it are answered.
+    pub(super) fn fold_answered(&mut self, check: CheckId, index: JournalIndex) {
+        if self.awaits(check, index) {
+            self.put_aside(|other, errand| other <= index && errand.check == check);
+        }
+    }
+
+    /// Nobody is told of these any more.
+    pub(super) fn put_aside(&mut self, which: impl Fn(JournalIndex, &Errand) -> bool) {
+        let commands = Arc::make_mut(&mut self.commands);
+        for (_, errand) in commands.iter_mut().filter(|(index, errand)| errand.what.is_some() && which(**index, errand))
+        {
+            Arc::make_mut(errand).what = None;
+        }
+        commands.retain(|_, errand| errand.what.is_some() || !errand.logged);
+    }
+}
