@@ -55,7 +55,7 @@ impl Client {
         Self { address, token: None }
     }
 
-    fn open(&self, method: &str, path: &str, more: &str) -> Result<TcpStream> {
+    fn open(&self, method: &str, path: &str, more: &str, body: &str) -> Result<TcpStream> {
         let stream = TcpStream::connect_timeout(&self.address, PATIENCE);
         let mut stream = stream.with_context(|| format!("the API does not answer on {}", self.address))?;
         stream.set_nodelay(true)?;
@@ -65,7 +65,8 @@ impl Client {
         let address = self.address;
         write!(
             stream,
-            "{method} {path} HTTP/1.0\r\nHost: {address}\r\n{authorization}{more}Content-Length: 0\r\n\r\n"
+            "{method} {path} HTTP/1.0\r\nHost: {address}\r\n{authorization}{more}Content-Length: {}\r\n\r\n{body}",
+            body.len()
         )?;
         Ok(stream)
     }
@@ -75,7 +76,20 @@ impl Client {
     /// # Errors
     /// No answer, or none that is HTTP.
     pub fn ask(&self, method: &str, path: &str) -> Result<(u16, String)> {
-        let stream = self.open(method, path, "Connection: close\r\n")?;
+        self.exchange(method, path, "")
+    }
+
+    /// Status and JSON of the answer to a POST below `/api/v1`.
+    ///
+    /// # Errors
+    /// No answer, or none that is HTTP with JSON in it.
+    pub fn post(&self, path: &str, body: &Value) -> Result<(u16, Value)> {
+        let (status, answer) = self.exchange("POST", &format!("/api/v1/{path}"), &body.to_string())?;
+        Ok((status, serde_json::from_str(&answer).with_context(|| format!("{path}: no JSON"))?))
+    }
+
+    fn exchange(&self, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
+        let stream = self.open(method, path, "Connection: close\r\n", body)?;
         let mut answer = Vec::new();
         stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).with_context(|| path.to_owned())?;
         let answer = String::from_utf8_lossy(&answer).into_owned();
@@ -142,7 +156,7 @@ impl Client {
     pub fn stream(&self, query: &str, since: Option<&str>) -> Result<Stream> {
         let since = since.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
         let path = format!("/api/v1/stream?{query}");
-        let stream = self.open("GET", &path, &format!("Accept: text/event-stream\r\n{since}"))?;
+        let stream = self.open("GET", &path, &format!("Accept: text/event-stream\r\n{since}"), "")?;
         let mut stream = Stream { last_id: None, reader: BufReader::new(stream), line: Vec::new(), lines: Vec::new() };
         let mut head = String::new();
         loop {
