@@ -287,7 +287,7 @@ impl Plan {
     pub(super) fn busy(&self) -> u64 {
         const LEAST: u64 = 4000;
         let quiet = self.events_within(super::world::QUIET);
-        super::world::EVENTS_MAX.saturating_sub(quiet + quiet / 2).max(LEAST)
+        super::world::EVENTS_MAX.saturating_sub(2 * quiet).max(LEAST)
     }
 
     fn events_within(&self, time: Duration) -> u64 {
