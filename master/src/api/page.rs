@@ -30,7 +30,7 @@ const STYLE: &str = "\
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #8884; vertical-align: top; }
-td.output { overflow-wrap: anywhere; }
+td.output { overflow-wrap: break-word; min-width: 14rem; }
 b.CRITICAL, b.DOWN { color: light-dark(#a3001b, #ff8b96); }
 b.WARNING { color: light-dark(#7a4a00, #ffc46b); }
 b.UNKNOWN { color: light-dark(#5b2a8c, #cba6f7); }
@@ -171,6 +171,7 @@ fn slot(body: &mut String, shown: &ShownSlot) {
     };
     let drained = if shown.drained.is_some() { ", drained" } else { "" };
     let clock = match (shown.clock, shown.clock_offset_ms) {
+        (Some("OK"), Some(ms)) => format!("{ms:+} ms"),
         (Some(state), Some(ms)) => format!("<b class=\"{state}\">{ms:+} ms</b>"),
         _ => "–".to_owned(),
     };

@@ -19,7 +19,7 @@ const INPUT_BYTES_MAX: u64 = 1024 * 1024;
 pub enum OwnerCommand {
     /// Run checks now, whatever their place in time
     #[command(after_help = "\
-The slot that owns the check runs it at once, or again when one is running already; its result comes as every other does. While that
+The slot that owns the check runs it at once, or again when one is running already; its result comes as every other does. While that \
 slot is silent the command waits for it, or for the next owner: 256 for a slot at most. A filter is written as for `problems`.
 
 Examples:
@@ -36,7 +36,7 @@ Exit status: 0 the owners were told, 1 a command waits, 2 wrong use, or no such 
     },
     /// Give a check a result from outside, as if its plugin had said so
     #[command(after_help = "\
-The owner of the check takes it as the result of an execution at this moment: it counts as an attempt, it goes into history and
+The owner of the check takes it as the result of an execution at this moment: it counts as an attempt, it goes into history and \
 metrics, and the next execution replaces it. Behind a bar stands performance data; with `-` the text is read from standard input.
 
 Examples:
@@ -60,7 +60,7 @@ Exit status: 0 the owner was told, 1 the result waits, 2 wrong use, or no such o
     },
     /// Forget the state of checks: good, hard, and never flapped
     #[command(after_help = "\
-For a check whose past says nothing any more, as after a repair. The owner sets it to OK (a host to UP) and tells that as a result;
+For a check whose past says nothing any more, as after a repair. The owner sets it to OK (a host to UP) and tells that as a result; \
 what is wrong still, the next execution finds, as a first attempt. A filter is written as for `problems`.
 
 Examples:
