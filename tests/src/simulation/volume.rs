@@ -289,6 +289,12 @@ impl Volume {
         None
     }
 
+    /// Runs that a process has to deliver: a living neighbour delivers its own.
+    pub(super) fn runs(&self, seat: &Seat) -> BTreeSet<RunId> {
+        let directories = Self::places(seat).filter_map(|id| self.directories.get(&id));
+        directories.flat_map(|directory| directory.runs.keys().copied()).collect()
+    }
+
     /// Runs whose end was damaged, and where they end now.
     pub(super) fn bitten(&self, seat: &Seat) -> Vec<(RunId, u64)> {
         let runs = Self::places(seat).filter_map(|id| self.directories.get(&id)).flat_map(|directory| &directory.runs);

@@ -193,11 +193,11 @@ impl Witness {
         self.forged.insert(run);
     }
 
-    /// Runs of a volume of which more is durable than the process was told to be at the master.
-    pub(super) fn undelivered_runs(&self, volume: usize, told: &BTreeMap<RunId, u64>) -> usize {
+    /// Runs of a process, these of its volume, of which more is durable than it was told to be at the master.
+    pub(super) fn undelivered_runs(&self, volume: usize, its: &BTreeSet<RunId>, told: &BTreeMap<RunId, u64>) -> usize {
         let behind = |run: &RunId, made: u64| told.get(run).copied().unwrap_or(0) < made;
         let held = self.durable.iter().filter(|(place, _)| place.0 == volume && !self.forgotten.contains(place));
-        held.filter(|((_, run), (_, made))| behind(run, *made)).count()
+        held.filter(|((_, run), (_, made))| its.contains(run) && behind(run, *made)).count()
     }
 
     // ---- the master --------------------------------------------------------------------------------------------------------------

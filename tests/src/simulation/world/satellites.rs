@@ -154,7 +154,8 @@ impl World {
             self.witness.violated("I15", format!("what a check was asked with is spooled by {id}"));
         }
         if let (Command::OpenRun, Some(site)) = (order, self.sites.get(&id)) {
-            let undelivered = self.witness.undelivered_runs(site.volume, &site.told);
+            let its = self.volumes.get(site.volume).map(|volume| volume.runs(&site.seat)).unwrap_or_default();
+            let undelivered = self.witness.undelivered_runs(site.volume, &its, &site.told);
             if undelivered + 1 == RUNS_UNDELIVERED_MAX {
                 self.witness.reach("the sixty-fourth run");
             }
