@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 
 use crate::api::error::ApiError;
 use crate::api::guard::Caller;
-use crate::api::parameter::Parameters;
-use crate::api::request::{Body, Patience, ask, bytes, read};
+use crate::api::parameter::NoParameters;
+use crate::api::request::{Arguments, Body, Given, Patience, ask, bytes};
 use crate::api::{Api, Applied, Inputs, Mistakes, Request};
 use crate::backup::{self, Source, Wanted};
 use crate::config::Severity;
@@ -35,10 +35,9 @@ struct NoArguments {}
 pub(crate) async fn apply(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
-    parameters: Parameters,
+    _: NoParameters,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    parameters.known(&[])?;
     let body = bytes(body)?;
     if !body.trim_ascii().is_empty() && serde_json::from_slice::<NoArguments>(&body).is_err() {
         return Err(ApiError::body(StatusCode::BAD_REQUEST, "this action takes no arguments: send no body, or {}"));
@@ -52,7 +51,7 @@ pub(crate) async fn apply(
 /// The body of a backup.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct BackupArguments {
+pub(crate) struct BackupArguments {
     /// Directory on the master's machine.
     to: PathBuf,
     /// With the keys that speak for the installation.
@@ -63,6 +62,10 @@ struct BackupArguments {
     history: bool,
 }
 
+impl Arguments for BackupArguments {
+    const USAGE: &'static str = "a backup is asked for as {\"to\": \"/DIRECTORY\"}";
+}
+
 fn yes() -> bool {
     true
 }
@@ -71,11 +74,8 @@ fn yes() -> bool {
 pub(crate) async fn backup(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
-    parameters: Parameters,
-    body: Body,
+    Given(arguments): Given<BackupArguments>,
 ) -> Result<Json<Value>, ApiError> {
-    parameters.known(&[])?;
-    let arguments: BackupArguments = read(body, "a backup is asked for as {\"to\": \"/DIRECTORY\"}")?;
     tracing::info!(author = caller.author, to = %arguments.to.display(), keys = arguments.keys, "a backup is asked for");
     let Inputs { store, history, data, .. } = api.inputs.clone();
     let source = Source { store, history, data };

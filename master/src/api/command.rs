@@ -16,8 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::api::error::ApiError;
 use crate::api::guard::Caller;
-use crate::api::parameter::Parameters;
-use crate::api::request::{self, Body, Patience};
+use crate::api::request::{self, Arguments, Given, Patience};
 use crate::api::{Api, Request};
 use crate::coordinator::{Commanding, Told};
 
@@ -31,7 +30,7 @@ const PATIENCE: Patience = Patience {
 /// The body of a command that is about a check and nothing else.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct About {
+pub(crate) struct About {
     host: String,
     service: Option<String>,
 }
@@ -39,65 +38,66 @@ struct About {
 /// The body of a result from outside.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Submitted {
+pub(crate) struct Submitted {
     host: String,
     service: Option<String>,
     state: String,
     output: String,
 }
 
+impl Arguments for About {
+    const USAGE: &'static str =
+        "send a body like {\"host\": \"web01\", \"service\": \"load\"}; no service for the host";
+}
+
+impl About {
+    fn name(&self) -> Result<ObjectName, ApiError> {
+        named(&self.host, self.service.as_deref())
+    }
+}
+
+impl Arguments for Submitted {
+    const USAGE: &'static str = "send a body like {\"host\": \"web01\", \"service\": \"backup\", \"state\": \"OK\", \
+                                 \"output\": \"done|files=9\"}";
+}
+
+impl Submitted {
+    fn result(self) -> Result<(ObjectName, Passive), ApiError> {
+        let name = named(&self.host, self.service.as_deref())?;
+        let state = observed(&self.state, name.is_host())?;
+        if self.output.trim().is_empty() || self.output.len() > TEXT_BYTES_MAX {
+            return Err(ApiError::parameter("output", format!("write a text of at most {TEXT_BYTES_MAX} bytes")));
+        }
+        Ok((name, Passive { state, text: self.output }))
+    }
+}
+
 /// `POST /actions/check-now`: the check is run at once, whatever its place.
 pub(crate) async fn check_now(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
-    parameters: Parameters,
-    body: Body,
+    Given(about): Given<About>,
 ) -> Result<Json<Value>, ApiError> {
-    parameters.known(&[])?;
-    let name = about(body)?;
-    give(&api, caller, &name, What::CheckNow).await
+    give(&api, caller, &about.name()?, What::CheckNow).await
 }
 
 /// `POST /actions/reset`: the state of the check is forgotten.
 pub(crate) async fn reset(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
-    parameters: Parameters,
-    body: Body,
+    Given(about): Given<About>,
 ) -> Result<Json<Value>, ApiError> {
-    parameters.known(&[])?;
-    let name = about(body)?;
-    give(&api, caller, &name, What::Reset).await
+    give(&api, caller, &about.name()?, What::Reset).await
 }
 
 /// `POST /actions/passive-result`: a result from outside.
 pub(crate) async fn passive_result(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
-    parameters: Parameters,
-    body: Body,
+    Given(submitted): Given<Submitted>,
 ) -> Result<Json<Value>, ApiError> {
-    parameters.known(&[])?;
-    let (name, passive) = submitted(body)?;
+    let (name, passive) = submitted.result()?;
     give(&api, caller, &name, What::Passive(passive)).await
-}
-
-fn about(body: Body) -> Result<ObjectName, ApiError> {
-    let About { host, service } =
-        request::read(body, "send a body like {\"host\": \"web01\", \"service\": \"load\"}; no service for the host")?;
-    named(&host, service.as_deref())
-}
-
-fn submitted(body: Body) -> Result<(ObjectName, Passive), ApiError> {
-    let usage = "send a body like {\"host\": \"web01\", \"service\": \"backup\", \"state\": \"OK\", \
-                 \"output\": \"done|files=9\"}";
-    let Submitted { host, service, state, output } = request::read(body, usage)?;
-    let name = named(&host, service.as_deref())?;
-    let state = observed(&state, name.is_host())?;
-    if output.trim().is_empty() || output.len() > TEXT_BYTES_MAX {
-        return Err(ApiError::parameter("output", format!("write a text of at most {TEXT_BYTES_MAX} bytes")));
-    }
-    Ok((name, Passive { state, text: output }))
 }
 
 fn named(host: &str, service: Option<&str>) -> Result<ObjectName, ApiError> {
@@ -190,9 +190,18 @@ mod tests {
     use shared::name::JournalIndex;
 
     use super::*;
+    use crate::api::request::Body;
 
     fn body(text: &str) -> Body {
         Ok(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    fn about(text: &str) -> Result<ObjectName, ApiError> {
+        About::read(body(text))?.name()
+    }
+
+    fn submitted(text: &str) -> Result<(ObjectName, Passive), ApiError> {
+        Submitted::read(body(text))?.result()
     }
 
     #[test]
@@ -215,9 +224,8 @@ mod tests {
 
     #[test]
     fn a_body_names_an_object_and_a_result_or_is_told_how() {
-        assert_eq!(about(body(r#"{"host":"web01"}"#)).unwrap().to_string(), "web01");
-        let (name, passive) =
-            submitted(body(r#"{"host":"web01","service":"load","state":"2","output":"bad|a=1"}"#)).unwrap();
+        assert_eq!(about(r#"{"host":"web01"}"#).unwrap().to_string(), "web01");
+        let (name, passive) = submitted(r#"{"host":"web01","service":"load","state":"2","output":"bad|a=1"}"#).unwrap();
         assert_eq!((name.to_string().as_str(), passive.state), ("web01!load", Observed::Critical));
         let long = format!(r#"{{"host":"a","state":"UP","output":"{}"}}"#, "x".repeat(TEXT_BYTES_MAX + 1));
         for (text, part) in [
@@ -228,10 +236,10 @@ mod tests {
             (r#"{"host":"web01","service":"s","state":"UP","output":"x"}"#, "CRITICAL"),
             (r#"{"host":"","state":"UP","output":"x"}"#, "host"),
         ] {
-            let error = submitted(body(text)).unwrap_err().body_value().to_string();
+            let error = submitted(text).unwrap_err().body_value().to_string();
             assert!(error.contains(part), "{text}: {error}");
         }
-        assert!(about(body(r#"{"host":"web01","more":1}"#)).is_err());
+        assert!(about(r#"{"host":"web01","more":1}"#).is_err());
     }
 
     #[test]

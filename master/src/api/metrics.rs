@@ -13,15 +13,14 @@ use axum::response::{IntoResponse, Response};
 use crate::api::error::ApiError;
 use crate::api::figure::{Figure, as_value};
 use crate::api::fleet::slots_of;
-use crate::api::parameter::Parameters;
+use crate::api::parameter::NoParameters;
 use crate::api::{Api, VERSION, stream, summary};
 use crate::entry::IncidentKind;
 
 const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// `GET /metrics`
-pub(crate) async fn metrics(State(api): State<Arc<Api>>, parameters: Parameters) -> Result<Response, ApiError> {
-    parameters.known(&[])?;
+pub(crate) async fn metrics(State(api): State<Arc<Api>>, _: NoParameters) -> Result<Response, ApiError> {
     let mut figures = own(&api);
     figures.extend((api.inputs.figures)());
     Ok(([(CONTENT_TYPE, FORMAT)], render(&figures)).into_response())

@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 
 use crate::api::error::ApiError;
 use crate::api::guard::Caller;
-use crate::api::parameter::Parameters;
-use crate::api::request::{Body, Patience, ask, read};
+use crate::api::parameter::NoParameters;
+use crate::api::request::{Arguments, Given, Patience, ask};
 use crate::api::{Api, Request};
 use crate::coordinator::{Obeyed, Order};
 
@@ -27,48 +27,49 @@ const JOURNALED: Patience = Patience {
 /// Which slot.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Which {
+pub(crate) struct Which {
     region: String,
     slot: u32,
 }
 
-fn slot(body: Body) -> Result<Slot, ApiError> {
-    let which: Which = read(body, "send a body like {\"region\": \"eu\", \"slot\": 1}")?;
-    let region: RegionName =
-        which.region.parse().map_err(|error| ApiError::parameter("region", format!("no name of a region: {error}")))?;
-    let number = SlotNumber::new(which.slot).ok_or_else(|| ApiError::parameter("slot", "slots are numbered from 1"))?;
-    Ok(Slot { region, number })
+impl Arguments for Which {
+    const USAGE: &'static str = "send a body like {\"region\": \"eu\", \"slot\": 1}";
+}
+
+impl Which {
+    fn slot(&self) -> Result<Slot, ApiError> {
+        let wrong = |error| ApiError::parameter("region", format!("no name of a region: {error}"));
+        let region: RegionName = self.region.parse().map_err(wrong)?;
+        let number =
+            SlotNumber::new(self.slot).ok_or_else(|| ApiError::parameter("slot", "slots are numbered from 1"))?;
+        Ok(Slot { region, number })
+    }
 }
 
 /// `POST /actions/drain`: the slot owns nothing from now on, where another of its region can take over.
 pub(crate) async fn drain(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
-    parameters: Parameters,
-    body: Body,
+    Given(which): Given<Which>,
 ) -> Result<Json<Value>, ApiError> {
-    parameters.known(&[])?;
-    give(&api, caller, Order::Drain(slot(body)?)).await
+    give(&api, caller, Order::Drain(which.slot()?)).await
 }
 
 /// `POST /actions/undrain`: the slot may own checks again, once it has been connected for two minutes.
 pub(crate) async fn undrain(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
-    parameters: Parameters,
-    body: Body,
+    Given(which): Given<Which>,
 ) -> Result<Json<Value>, ApiError> {
-    parameters.known(&[])?;
-    give(&api, caller, Order::Undrain(slot(body)?)).await
+    give(&api, caller, Order::Undrain(which.slot()?)).await
 }
 
 /// `POST /actions/hold-moves`: no host goes from one slot to another until they are resumed.
 pub(crate) async fn hold(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
-    parameters: Parameters,
+    _: NoParameters,
 ) -> Result<Json<Value>, ApiError> {
-    parameters.known(&[])?;
     give(&api, caller, Order::Hold).await
 }
 
@@ -76,9 +77,8 @@ pub(crate) async fn hold(
 pub(crate) async fn resume(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
-    parameters: Parameters,
+    _: NoParameters,
 ) -> Result<Json<Value>, ApiError> {
-    parameters.known(&[])?;
     give(&api, caller, Order::Resume).await
 }
 
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_body_names_one_slot_or_is_told_how() {
-        let read = |text: &'static str| slot(Ok(Bytes::from_static(text.as_bytes())));
+        let read = |text: &'static str| Which::read(Ok(Bytes::from_static(text.as_bytes())))?.slot();
         assert_eq!(read(r#"{"region":"eu","slot":2}"#).unwrap().to_string(), "eu/2");
         for (body, part) in [
             ("", "\"region\": \"eu\""),
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn every_end_of_an_order_has_its_words() {
-        let eu: Slot = slot(Ok(Bytes::from_static(br#"{"region":"eu","slot":2}"#))).unwrap();
+        let eu = Which { region: "eu".to_owned(), slot: 2 }.slot().unwrap();
         let table = [
             (Order::Drain(eu.clone()), Obeyed::Done { moved: 1, kept: 0 }, "slot eu/2 is drained: 1 check went"),
             (Order::Drain(eu.clone()), Obeyed::Done { moved: 0, kept: 7 }, "goes on with 7 checks"),

@@ -33,6 +33,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
     }
 }
 
+/// A request that takes no parameters and was given none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NoParameters;
+
+impl<S: Send + Sync> FromRequestParts<S> for NoParameters {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        Parameters::from_request_parts(parts, state).await?.known(&[]).map(|_| Self)
+    }
+}
+
 /// Known parameters by name.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Known(BTreeMap<String, String>);

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
+use axum::extract::{self, FromRequest, FromRequestParts as _};
 use axum::http::StatusCode;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::api::error::ApiError;
+use crate::api::parameter::NoParameters;
 use crate::api::{Api, Request};
 
 /// A body as it came, or why it did not.
@@ -21,10 +23,31 @@ pub(crate) fn bytes(body: Body) -> Result<Bytes, ApiError> {
     body.map_err(|refused| ApiError::body(refused.status(), refused.body_text()))
 }
 
-/// What a body says; `usage` tells whoever sent another one how it looks.
-pub(crate) fn read<T: DeserializeOwned>(body: Body, usage: &str) -> Result<T, ApiError> {
-    let body = bytes(body)?;
-    serde_json::from_slice(&body).map_err(|error| ApiError::body(StatusCode::BAD_REQUEST, format!("{usage} ({error})")))
+/// The JSON body of an action.
+pub(crate) trait Arguments: DeserializeOwned {
+    /// What whoever sent another body is told.
+    const USAGE: &'static str;
+
+    /// What a body says.
+    fn read(body: Body) -> Result<Self, ApiError> {
+        let wrong = |error| ApiError::body(StatusCode::BAD_REQUEST, format!("{} ({error})", Self::USAGE));
+        serde_json::from_slice(&bytes(body)?).map_err(wrong)
+    }
+}
+
+/// An action as it was asked for: no parameters, and a body that says what is wanted.
+#[derive(Debug)]
+pub(crate) struct Given<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: Arguments> FromRequest<S> for Given<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: extract::Request, state: &S) -> Result<Self, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        NoParameters::from_request_parts(&mut parts, state).await?;
+        let body = Bytes::from_request(extract::Request::from_parts(parts, body), state).await;
+        T::read(body).map(Self)
+    }
 }
 
 /// How long a client waits for an answer, and what it is told if none comes.
