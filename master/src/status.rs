@@ -10,6 +10,7 @@ mod frozen;
 mod lineage;
 mod owned;
 mod result;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use crate::entry::{Entry, Gap, Row};
 use attention::Attention;
 use command::Errand;
 use owned::Owned;
+use waiting::Waiting;
 
 pub use lineage::{Lineage, Restoration, WriterGapSeen};
 
@@ -259,6 +261,7 @@ pub struct Status {
     lineage: Arc<Lineage>,
     /// Commands of which something is still to come.
     commands: Arc<BTreeMap<JournalIndex, Arc<Errand>>>,
+    waiting: Waiting,
 }
 
 impl Default for Status {
@@ -291,6 +294,7 @@ impl Status {
             attention: Arc::default(),
             lineage: Arc::default(),
             commands: Arc::default(),
+            waiting: Waiting::default(),
         }
     }
 
@@ -353,7 +357,7 @@ impl Status {
         {
             Arc::make_mut(&mut self.names).insert(object.name.clone(), object.id);
             if let Some(owner) = &object.owner {
-                self.owned.give(&owner.slot, object.id);
+                self.owned.give(&owner.slot, object.id, object.name.is_host());
             }
             *cell = Some(object);
         }
@@ -415,7 +419,10 @@ impl Status {
                 slot.runs.retain(|_, run| run.drained.is_none_or(|at| row.at.since(at) < REMEMBER));
             }
             Entry::Incident(_) | Entry::Moves(_) | Entry::ClockStep(_) => {}
-            Entry::Restored(restored) => self.fold_restored(row, restored),
+            Entry::Restored(restored) => {
+                self.fold_restored(row, restored);
+                self.count_waiting();
+            }
             Entry::Continued(continued) => self.fold_continued(continued),
             Entry::WriterGap(gap) => self.fold_writer_gap(row, gap),
         }
@@ -479,12 +486,14 @@ impl Status {
                 }
                 object.owner = granted.slot.clone().map(|slot| Ownership { grant: row.grant(), slot });
                 object.version = row.index;
-                if let Some(old) = old {
-                    self.owned.take(&old.slot, *id);
+                let (old, of_host) = (old.map(|old| old.slot), object.name.is_host());
+                if let Some(old) = &old {
+                    self.owned.take(old, *id, of_host);
                 }
                 if let Some(slot) = &granted.slot {
-                    self.owned.give(slot, *id);
+                    self.owned.give(slot, *id, of_host);
                 }
+                self.waiting.pass(*id, old.as_ref(), granted.slot.as_ref());
             }
         }
     }

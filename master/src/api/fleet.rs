@@ -1,14 +1,14 @@
 //! Regions, slots and gaps as the interface shows them: what the configuration expects beside what is there. Reads one view; decides
 //! nothing about the fleet. The surprise: a slot that is expected and never spoke is shown too, with nothing but its name.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use serde_json::Value;
-use shared::name::{Generation, HostName, InstanceId, JournalIndex, RegionName, RunId, Sequence, Slot, SlotNumber};
+use shared::name::{Generation, InstanceId, JournalIndex, RegionName, RunId, Sequence, Slot, SlotNumber};
 use shared::time::Timestamp;
 
 use crate::api::Api;
@@ -100,14 +100,6 @@ pub(crate) fn slots_of(view: &View, now: Timestamp) -> Vec<ShownSlot> {
         }
     }
     let attention = status.attention();
-    let mut owned: BTreeMap<&Slot, (usize, BTreeSet<&HostName>)> = BTreeMap::new();
-    for candidate in candidates(view) {
-        if let Some(owner) = &candidate.object.owner {
-            let (checks, hosts) = owned.entry(&owner.slot).or_default();
-            *checks += 1;
-            hosts.insert(&candidate.object.name.host);
-        }
-    }
     let shown = named.iter().map(|(slot, expected)| {
         let state = status.slots().get(slot);
         let link = view.links.get(slot);
@@ -133,8 +125,8 @@ pub(crate) fn slots_of(view: &View, now: Timestamp) -> Vec<ShownSlot> {
             since: holder.map(|holder| holder.at),
             silent_seconds: link.map(|link| link.silent.as_secs()),
             applied_generation: link.and_then(|link| link.applied),
-            checks: owned.get(slot).map_or(0, |(checks, _)| *checks),
-            hosts: owned.get(slot).map_or(0, |(_, hosts)| hosts.len()),
+            checks: status.owned(slot).len(),
+            hosts: status.owned_hosts(slot),
             undelivered: heartbeat.map(|heartbeat| heartbeat.undelivered),
             spool_bytes: heartbeat.map(|heartbeat| heartbeat.spool_bytes),
             lag_seconds: heartbeat.map(|heartbeat| lag(heartbeat.undelivered)),
@@ -150,7 +142,7 @@ pub(crate) fn slots_of(view: &View, now: Timestamp) -> Vec<ShownSlot> {
             refused: state.map_or(0, |state| state.refused),
             last_result,
             others: link.map_or(0, |link| link.others),
-            commands_waiting: status.waiting_for(Some(slot)).count(),
+            commands_waiting: status.waiting_count(Some(slot)),
         }
     });
     shown.collect()

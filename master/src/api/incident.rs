@@ -34,9 +34,8 @@ pub(crate) fn incidents_of(view: &View) -> Vec<ShownIncident<'_>> {
 
 /// Checks that a lost slot still owns: others may have taken them over later than at once.
 fn owned(view: &View, open: &OpenIncident) -> u64 {
-    let owners = view.status.objects().filter_map(|object| object.owner.as_ref());
-    let of_slot = owners.filter(|owner| open.incident.slot.as_ref() == Some(&owner.slot));
-    u64::try_from(of_slot.count()).unwrap_or(u64::MAX)
+    let owned = open.incident.slot.as_ref().map_or(0, |slot| view.status.owned(slot).len());
+    u64::try_from(owned).unwrap_or(u64::MAX)
 }
 
 fn shown(open: &OpenIncident, owned: u64) -> ShownIncident<'_> {

@@ -2,14 +2,14 @@
 //! comes and now and then, until a result or a state of the owner names them. Decides who may be asked and how much may wait. The
 //! surprise: one is taken though nobody owns its check yet; it waits for the first owner.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use shared::command::{COMMANDS_SINCE, COMMANDS_WAITING_MAX, What};
-use shared::message::{self, ToSatellite};
+use shared::command::{COMMANDS_WAITING_MAX, What};
+use shared::message::ToSatellite;
 use shared::name::{CheckId, JournalIndex, Slot};
 use shared::time::{Monotonic, Timestamp};
 
+use super::connection::Connection;
 use super::{Command, Consequence, Coordinator, RequestId};
 use crate::entry::{Asked, Entry, Outcomes};
 use crate::fleet::ConnectionId;
@@ -87,12 +87,11 @@ impl Coordinator {
             return Some(Commanding::Unknown);
         };
         let owner = object.owner.as_ref().map(|owner| &owner.slot);
-        if self.working.waiting_for(owner).count() >= COMMANDS_WAITING_MAX {
+        if self.working.waiting_count(owner) >= COMMANDS_WAITING_MAX {
             return Some(Commanding::TooMany(owner.cloned()));
         }
-        let waiting = self.working.errands().filter_map(|(_, errand)| errand.what.as_ref());
-        let (count, bytes) = waiting.fold((0, what.bytes()), |(count, bytes), what| (count + 1, bytes + what.bytes()));
-        (count >= COMMANDS_IN_ALL_MAX || bytes > COMMANDS_BYTES_MAX).then_some(Commanding::TooMuch)
+        let (count, bytes) = self.working.waiting_in_all();
+        (count >= COMMANDS_IN_ALL_MAX || bytes + what.bytes() > COMMANDS_BYTES_MAX).then_some(Commanding::TooMuch)
     }
 
     /// The command is durable: its owner may know it, and whoever asked.
@@ -116,8 +115,7 @@ impl Coordinator {
             let hello = self.connections.get(&id).and_then(|link| link.hello.as_ref());
             return Told::Old { slot, software: hello.map_or_else(String::new, |hello| hello.software.clone()) };
         }
-        let told = self.published.errands().find(|(other, _)| *other == index);
-        if let Some(command) = told.and_then(|(_, errand)| errand.told(index)) {
+        if let Some(command) = self.published.errand(index).and_then(|errand| errand.told(index)) {
             self.say(id, &[ToSatellite::Command(Box::new(command))]);
         }
         Told::Owner(slot)
@@ -132,9 +130,7 @@ impl Coordinator {
     }
 
     fn knows_commands(&self, id: ConnectionId) -> bool {
-        let hello = self.connections.get(&id).and_then(|link| link.hello.as_ref());
-        let protocol = hello.and_then(|hello| message::common(hello.protocol));
-        protocol.is_some_and(|protocol| protocol >= COMMANDS_SINCE)
+        self.connections.get(&id).is_some_and(Connection::knows_commands)
     }
 
     /// Tells a holder everything that waits for it, after it was told what it owns.
@@ -156,10 +152,8 @@ impl Coordinator {
             return;
         }
         self.tell_again_due = now.plus(TELL_AGAIN_EVERY);
-        let waiting = self.published.errands().filter(|(_, errand)| errand.what.is_some());
-        let owners = waiting.filter_map(|(_, errand)| self.published.object(errand.check)?.owner.as_ref());
-        let owners: BTreeSet<Slot> = owners.map(|owner| owner.slot.clone()).collect();
-        for id in owners.iter().filter_map(|slot| self.owner_link(slot)).collect::<Vec<_>>() {
+        let links = self.published.waited_for().filter_map(|slot| self.owner_link(slot));
+        for id in links.collect::<Vec<_>>() {
             self.tell_commands(id);
         }
     }

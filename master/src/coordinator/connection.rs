@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use shared::assignment::Assignment;
-use shared::message::{Heartbeat, HeldRun, Hello};
+use shared::command::COMMANDS_SINCE;
+use shared::message::{self, Heartbeat, HeldRun, Hello};
 use shared::name::{Generation, InstanceId, RunId, Slot};
 use shared::time::Monotonic;
 
@@ -42,6 +43,12 @@ impl Connection {
 
     pub(super) fn instance(&self) -> Option<InstanceId> {
         self.hello.as_ref().map(|hello| hello.instance)
+    }
+
+    /// Whether the satellite's version has commands.
+    pub(super) fn knows_commands(&self) -> bool {
+        let protocol = self.hello.as_ref().and_then(|hello| message::common(hello.protocol));
+        protocol.is_some_and(|protocol| protocol >= COMMANDS_SINCE)
     }
 
     pub(super) fn hold(&mut self, held: HeldRun) {

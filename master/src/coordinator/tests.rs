@@ -224,8 +224,22 @@ impl Bench {
             status.fold(row, &row.items(), named);
         }
         assert_eq!(status.encode(), self.coordinator.published().encode());
-        assert_eq!(Status::decode(&status.encode()).unwrap().encode(), status.encode());
+        let decoded = Status::decode(&status.encode()).unwrap();
+        assert_eq!(decoded.encode(), status.encode());
+        let kept = waiting_as_kept(self.coordinator.published());
+        assert_eq!((&waiting_as_kept(&status), &waiting_as_kept(&decoded)), (&kept, &kept));
     }
+}
+
+/// Which commands wait for whom, and how much they are in all, as the state keeps it beside them.
+fn waiting_as_kept(status: &Status) -> ((usize, usize), BTreeMap<Option<Slot>, Vec<JournalIndex>>) {
+    let owners = status.waited_for().cloned().map(Some).chain([None]);
+    let of = |owner: Option<Slot>| {
+        let waiting: Vec<_> = status.waiting_for(owner.as_ref()).map(|(index, _)| index).collect();
+        assert_eq!(status.waiting_count(owner.as_ref()), waiting.len());
+        (owner, waiting)
+    };
+    (status.waiting_in_all(), owners.map(of).collect())
 }
 
 /// A run that adds results and knows its own grants.

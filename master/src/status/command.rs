@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
 use shared::command::{Commanded, What};
-use shared::name::{CheckId, JournalIndex, Slot};
+use shared::name::{CheckId, JournalIndex};
 use shared::time::Timestamp;
 
 use super::{REMEMBER, Status};
@@ -50,18 +50,16 @@ impl Status {
         self.commands.iter().map(|(index, errand)| (*index, errand.as_ref()))
     }
 
-    /// Commands that wait for whoever owns their check, oldest first; `None`: for a slot that will own it.
-    pub fn waiting_for<'a>(&'a self, slot: Option<&'a Slot>) -> impl Iterator<Item = (JournalIndex, &'a Errand)> {
-        self.errands().filter(move |(_, errand)| {
-            let owner = self.object(errand.check).and_then(|object| object.owner.as_ref());
-            errand.what.is_some() && owner.map(|owner| &owner.slot) == slot
-        })
+    /// The command of this index, if something is still to come of it.
+    #[must_use]
+    pub fn errand(&self, index: JournalIndex) -> Option<&Errand> {
+        self.commands.get(&index).map(AsRef::as_ref)
     }
 
     /// Whether a command to this check, up to this one, waits for its answer.
     #[must_use]
     pub fn awaits(&self, check: CheckId, index: JournalIndex) -> bool {
-        self.commands.range(..=index).any(|(_, errand)| errand.check == check && errand.what.is_some())
+        self.awaited(check, index).next().is_some()
     }
 
     /// Whether history has a result of this command already.
@@ -73,18 +71,29 @@ impl Status {
     }
 
     pub(super) fn fold_asked(&mut self, row: &Row, asked: &Asked) {
-        let commands = Arc::make_mut(&mut self.commands);
-        commands.retain(|_, errand| row.at.since(errand.at) < REMEMBER);
-        while commands.len() >= COMMANDS_REMEMBERED_MAX {
-            let answered = commands.iter().find(|(_, errand)| errand.what.is_none()).map(|(index, _)| *index);
-            match answered {
-                Some(index) => drop(commands.remove(&index)),
-                None => drop(commands.pop_first()),
-            }
+        // The oldest stand first; one beyond a clock that was set back goes a little later.
+        while let Some((index, errand)) = self.commands.first_key_value()
+            && row.at.since(errand.at) >= REMEMBER
+        {
+            let index = *index;
+            self.forget(index);
+        }
+        while self.commands.len() >= COMMANDS_REMEMBERED_MAX {
+            let answered = self.commands.iter().find(|(_, errand)| errand.what.is_none());
+            let oldest = answered.or_else(|| self.commands.first_key_value()).map(|(index, _)| *index);
+            let Some(index) = oldest else { break };
+            self.forget(index);
         }
         let Asked { check, what, author } = asked.clone();
         let errand = Errand { check, at: row.at, author, what: Some(what), logged: false };
-        commands.insert(row.index, Arc::new(errand));
+        Arc::make_mut(&mut self.commands).insert(row.index, Arc::new(errand));
+        self.begin_to_wait(row.index);
+    }
+
+    fn forget(&mut self, index: JournalIndex) {
+        if let Some(errand) = Arc::make_mut(&mut self.commands).remove(&index) {
+            self.end_to_wait(index, &errand);
+        }
     }
 
     /// A result that names this command stands in history now.
@@ -103,18 +112,28 @@ impl Status {
 
     /// Who owns the check has named this command: it and all before it are answered.
     pub(super) fn fold_answered(&mut self, check: CheckId, index: JournalIndex) {
-        if self.awaits(check, index) {
-            self.put_aside(|other, errand| other <= index && errand.check == check);
+        for index in self.awaited(check, index).collect::<Vec<_>>() {
+            self.answer(index);
         }
     }
 
     /// Nobody is told of these any more.
     pub(super) fn put_aside(&mut self, which: impl Fn(JournalIndex, &Errand) -> bool) {
+        let waiting = self.errands().filter(|(index, errand)| errand.what.is_some() && which(*index, errand));
+        for index in waiting.map(|(index, _)| index).collect::<Vec<_>>() {
+            self.answer(index);
+        }
+    }
+
+    /// Nobody is told of this any more; with its result in history nothing is left of it.
+    fn answer(&mut self, index: JournalIndex) {
+        let Some(errand) = self.commands.get(&index).map(Arc::clone) else { return };
+        self.end_to_wait(index, &errand);
         let commands = Arc::make_mut(&mut self.commands);
-        for (_, errand) in commands.iter_mut().filter(|(index, errand)| errand.what.is_some() && which(**index, errand))
-        {
+        if errand.logged {
+            commands.remove(&index);
+        } else if let Some(errand) = commands.get_mut(&index) {
             Arc::make_mut(errand).what = None;
         }
-        commands.retain(|_, errand| errand.what.is_some() || !errand.logged);
     }
 }

@@ -120,6 +120,7 @@ impl Status {
         for object in frozen.objects {
             status.insert(object.0);
         }
+        status.count_waiting();
         Ok(status)
     }
 }

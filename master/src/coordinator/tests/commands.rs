@@ -1,11 +1,12 @@
 //! Commands of operators: durable before they are told, told to whoever owns the check, answered once, and of one result in history.
 
-use shared::command::{COMMANDS_WAITING_MAX, Passive, What};
+use shared::command::{COMMANDS_WAITING_MAX, Passive, TEXT_BYTES_MAX, What};
 use shared::delivery::{BatchItem, decode_header, decode_items};
 use shared::snapshot::StateTold;
 
 use super::*;
-use crate::coordinator::TELL_AGAIN_EVERY;
+use crate::coordinator::{COMMANDS_BYTES_MAX, COMMANDS_IN_ALL_MAX, TELL_AGAIN_EVERY};
+use crate::entry::Asked;
 
 fn command(bench: &mut Bench, check: CheckId, what: What) {
     bench.coordinator.handle_command(RequestId(7), check, what, "ann", seconds(1), AT);
@@ -142,6 +143,91 @@ fn commands_wait_for_a_silent_owner_up_to_their_bound() {
     bench.connect(2, slot("eu", 1), 1, Vec::new(), seconds(3));
     bench.settle();
     assert_eq!(told(&bench, 2).len(), COMMANDS_WAITING_MAX);
+    bench.assert_replays(&[&catalog]);
+}
+
+/// A bench of two slots that own a host each, `number` commands of which wait for the silent eu/1, and a check of eu/2.
+fn with_waiting(number: usize, what: &What) -> (Bench, CheckId, CheckId) {
+    let mut bench = Bench::new();
+    bench.activate(&catalog(8, 80));
+    for id in 1..=2 {
+        bench.connect(id, slot("eu", u32::try_from(id).unwrap()), u8::try_from(id).unwrap(), Vec::new(), seconds(1));
+        bench.settle();
+    }
+    let mut status = bench.coordinator.published().as_ref().clone();
+    let is_service = |id: &CheckId| status.object(*id).is_some_and(|object| !object.name.is_host());
+    let first_of = |number| status.owned(&slot("eu", number)).find(is_service).unwrap();
+    let (check, other) = (first_of(1), first_of(2));
+    let mut last = None;
+    for _ in 0..number {
+        let asked = Asked { check, what: what.clone(), author: "ann".to_owned() };
+        let row = Row {
+            index: JournalIndex(status.head.0 + 1),
+            term: status.term,
+            at: AT,
+            entry: Entry::Asked(asked),
+            outcomes: Outcomes::default(),
+        };
+        status.fold(&row, &[], None);
+        last = Some(row);
+    }
+    (Bench::resuming(status, last.into_iter().collect()), check, other)
+}
+
+#[test]
+fn commands_wait_for_all_owners_together_up_to_their_bound() {
+    let (mut bench, check, other) = with_waiting(COMMANDS_IN_ALL_MAX - 1, &What::Reset);
+    given(&mut bench, other, What::CheckNow);
+    assert_eq!(bench.coordinator.published().waiting_in_all(), (8_192, 0));
+    command(&mut bench, other, What::CheckNow);
+    bench.settle();
+    assert_eq!(bench.commanded.last(), Some(&Commanding::TooMuch));
+    command(&mut bench, check, What::CheckNow);
+    bench.settle();
+    assert_eq!(bench.commanded.last(), Some(&Commanding::TooMany(Some(slot("eu", 1)))), "its owner has most of them");
+    // One answer names the last of them, and all before it are answered with it.
+    let (newest, _) = bench.coordinator.published().waiting_for(Some(&slot("eu", 1))).last().unwrap();
+    bench.connect(1, slot("eu", 1), 1, Vec::new(), seconds(2));
+    bench.settle();
+    let grant = bench.coordinator.published().object(check).unwrap().owner.as_ref().unwrap().grant;
+    bench.batch(1, answer(1, 1, check, grant, newest));
+    bench.settle();
+    assert_eq!(bench.coordinator.published().waiting_in_all(), (1, 0));
+    given(&mut bench, other, What::CheckNow);
+}
+
+#[test]
+fn texts_wait_for_all_owners_together_up_to_their_bound() {
+    let passive = |bytes: usize| What::Passive(Passive { state: State::Ok, text: "x".repeat(bytes) });
+    let (mut bench, _, other) = with_waiting(COMMANDS_BYTES_MAX / TEXT_BYTES_MAX - 1, &passive(TEXT_BYTES_MAX));
+    given(&mut bench, other, passive(TEXT_BYTES_MAX - 1));
+    command(&mut bench, other, passive(2));
+    bench.settle();
+    assert_eq!(bench.commanded.last(), Some(&Commanding::TooMuch), "a byte too much");
+    given(&mut bench, other, passive(1));
+    assert_eq!(bench.coordinator.published().waiting_in_all(), (4_097, 64 * 1024 * 1024));
+    command(&mut bench, other, passive(1));
+    bench.settle();
+    assert_eq!(bench.commanded.last(), Some(&Commanding::TooMuch));
+    given(&mut bench, other, What::CheckNow);
+}
+
+#[test]
+fn what_waits_counts_for_whoever_owns_the_check_now() {
+    let (mut bench, catalog, _) = with_one_slot();
+    bench.connect(2, slot("eu", 2), 2, Vec::new(), seconds(1));
+    bench.settle();
+    let checks: Vec<CheckId> = bench.coordinator.published().objects().map(|object| object.id).collect();
+    let indexes: Vec<JournalIndex> = checks.iter().map(|check| given(&mut bench, *check, What::Reset)).collect();
+    let of = |bench: &Bench, number| bench.coordinator.published().waiting_count(Some(&slot("eu", number)));
+    let owns = |number| bench.coordinator.published().owned(&slot("eu", number)).len();
+    assert_eq!((of(&bench, 1), of(&bench, 2)), (owns(1), owns(2)));
+    bench.assert_replays(&[&catalog]);
+    bench.coordinator.handle_order(RequestId(8), &Order::Drain(slot("eu", 1)), "ann", seconds(2), AT);
+    bench.settle();
+    assert_eq!((of(&bench, 1), of(&bench, 2)), (0, 4));
+    let status = bench.coordinator.published();
+    assert!(status.waiting_for(Some(&slot("eu", 2))).map(|(index, _)| index).eq(indexes), "oldest first");
     bench.assert_replays(&[&catalog]);
 }
 
