@@ -24,6 +24,7 @@ mod selection;
 mod stream;
 pub(crate) mod summary;
 pub mod token;
+mod waiting;
 #[cfg(test)]
 pub(crate) mod tests;
 

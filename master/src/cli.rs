@@ -413,7 +413,7 @@ fn perform(command: Command, look: &Look, out: &mut Vec<u8>) -> Result<u8, Failu
             }
             Ok(GOOD)
         }
-        Command::Owner(command) => command::ask(&command, out),
+        Command::Owner(command) => command::ask(&command, look, out),
         Command::Drain { slot, reach } => order::drain(&slot, true, &reach, out),
         Command::Undrain { slot, reach } => order::drain(&slot, false, &reach, out),
         Command::Moves(command) => order::moves(&command, out),

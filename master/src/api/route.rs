@@ -16,7 +16,9 @@ use axum::routing::{MethodRouter, get, post};
 use crate::api::error::ApiError;
 use crate::api::guard;
 use crate::api::token::Role;
-use crate::api::{Api, action, command, document, event, fleet, list, metrics, object, order, page, stream, summary};
+use crate::api::{
+    Api, action, command, document, event, fleet, list, metrics, object, order, page, stream, summary, waiting,
+};
 use crate::web;
 
 /// Largest body that is read, in bytes; a larger one is refused with 413.
@@ -59,6 +61,7 @@ pub(crate) fn table() -> Vec<Route> {
         read("/regions", get(fleet::regions)),
         read("/slots", get(fleet::slots)),
         read("/gaps", get(fleet::gaps)),
+        read("/commands", get(waiting::commands)),
         read("/events", get(event::events)),
         read("/revisions", get(event::revisions)),
         read("/stream", get(stream::stream)),

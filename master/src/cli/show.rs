@@ -23,7 +23,8 @@ pub(super) fn items(list: &Value) -> &[Value] {
     list.get("items").and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-fn text(value: &Value) -> String {
+/// A value as it stands in a cell.
+pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => "–".to_owned(),
         Value::String(text) => text.clone(),
@@ -54,7 +55,7 @@ pub(super) fn age(duration: Duration) -> String {
 }
 
 /// How long ago a time of the API was.
-fn since(value: &Value, look: &Look) -> String {
+pub(super) fn since(value: &Value, look: &Look) -> String {
     let Some(time) = value.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok()) else {
         return "–".to_owned();
     };
@@ -328,7 +329,8 @@ fn waiting(out: &mut dyn Write, slot: &Value) -> io::Result<()> {
         0 => Ok(()),
         commands => {
             let name = format!("{}/{}", text(&slot["region"]), text(&slot["slot"]));
-            writeln!(out, "{name}: {} for it", plural(commands, "command waits", "commands wait"))
+            let waiting = plural(commands, "command waits", "commands wait");
+            writeln!(out, "{name}: {waiting} for it; `perigee-master commands` lists them")
         }
     }
 }

@@ -45,6 +45,7 @@ impl Coordinator {
                 heartbeat: link.and_then(|link| link.heartbeat.clone()),
                 offset_ms: link.map_or(0, |link| link.offset_ms),
                 others: voices.saturating_sub(usize::from(link.is_some())),
+                takes_commands: link.is_none_or(Connection::knows_commands),
             };
             (slot.clone(), shown)
         });

@@ -31,6 +31,8 @@ pub struct SlotLink {
     pub offset_ms: i64,
     /// Further processes connected for the same slot.
     pub others: usize,
+    /// Its version has commands; so it is taken to be while nobody is connected.
+    pub takes_commands: bool,
 }
 
 /// What readers see.

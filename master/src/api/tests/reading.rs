@@ -1,15 +1,18 @@
 //! What is shown: fields, lists, filters, pages, history, and that nothing of the monitored world is markup.
 
+use std::collections::BTreeSet;
+
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use shared::check::State::{Critical, Down, Ok as Good, Unknown, Up, Warning};
+use shared::command::{Passive, What};
 use shared::delivery::GapRecord;
 use shared::name::{JournalIndex, RunId, Sequence};
 
-use super::rig::{LONG, Rig, catalog, get, slot};
+use super::rig::{LONG, Rig, catalog, get, name, slot};
 use crate::api::document;
-use crate::entry::{Entry, Gap, Outcomes, WriterGap};
+use crate::entry::{Asked, Entry, Gap, Outcomes, WriterGap};
 
 const OBJECTS: [&str; 8] =
     ["eu-db", "eu-db!disk /", "eu-db!load", "eu-web", "eu-web!load", "us-app", "us-app!disk /var", "us-app!load"];
@@ -260,6 +263,43 @@ async fn gaps_are_listed_newest_first_with_what_they_cost() {
     );
     assert!(newest["lost"].is_null() && newest["region"].is_null());
     assert_eq!(get(address, "/api/v1/gaps?filter=writer%3Dgraphite*").await.json()["total"], 1);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn commands_that_wait_are_listed_oldest_first_with_whom_they_wait_for() {
+    let data = tempfile::tempdir().unwrap();
+    let mut rig = varied(data.path()).await;
+    let passive = What::Passive(Passive { state: Critical, text: "x".repeat(300) });
+    for (object, what) in [("eu-web!load", What::CheckNow), ("us-app", passive), ("us-app!load", What::Reset)] {
+        let check = rig.status().id(&name(object)).unwrap();
+        rig.add(Entry::Asked(Asked { check, what, author: "ann".to_owned() }), Outcomes::default()).await;
+    }
+    rig.link(&slot("us", 1), false);
+    let address = rig.serve(true).await;
+    let list = get(address, "/api/v1/commands").await;
+    assert_eq!(list.names(), ["eu-web!load", "us-app", "us-app!load"]);
+    let list = list.json();
+    let document: Value = serde_json::from_str(document::DOCUMENT).unwrap();
+    let fields = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    let documented = &document["components"]["schemas"]["WaitingCommand"]["properties"];
+    assert_eq!(fields(&list["items"][0]), fields(documented));
+    let shown = |number: usize, field: &str| list["items"][number][field].clone();
+    assert_eq!(
+        (shown(0, "what"), shown(0, "author"), shown(0, "told")),
+        (json!("check-now"), json!("ann"), json!(true))
+    );
+    assert_eq!((shown(0, "state"), shown(0, "reason")), (Value::Null, Value::Null));
+    assert!(shown(0, "waiting_seconds").as_u64() > shown(2, "waiting_seconds").as_u64());
+    assert_eq!((shown(1, "region"), shown(1, "slot")), (json!("us"), json!(1)));
+    assert_eq!(
+        (shown(1, "told"), shown(1, "reason"), shown(1, "state")),
+        (json!(false), json!("silent"), json!("DOWN"))
+    );
+    assert_eq!(shown(1, "output"), json!(format!("{}…", "x".repeat(200))));
+    let silent = get(address, "/api/v1/commands?filter=told%3Dfalse&limit=1").await.json();
+    assert_eq!((&silent["total"], silent["next"].is_null()), (&json!(2), false));
+    assert_eq!(get(address, "/api/v1/commands?filter=wat%3D1").await.status, StatusCode::BAD_REQUEST);
     rig.stop().await;
 }
 

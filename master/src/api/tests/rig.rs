@@ -268,6 +268,7 @@ impl Rig {
             heartbeat: None,
             offset_ms: 0,
             others: 0,
+            takes_commands: true,
         };
         self.links.insert(slot.clone(), link);
         self.show();

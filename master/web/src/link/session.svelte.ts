@@ -1,6 +1,7 @@
 // The page's life: reads everything, follows the stream, comes back when it breaks, and asks again for what no event tells (outputs,
 // heartbeats of satellites). Holds the board that views show. What the board becomes is decided in `model/board`.
 import { EMPTY, type Board, type Part, fold, withNews, withProblems, withStatus } from '../model/board';
+import { type Command, readCommand } from '../model/command';
 import { readEvent, PAST_KINDS, readPast, type Change, type StreamEvent } from '../model/news';
 import { Unreadable } from '../model/reading';
 import { type Gap, readGap, readSlot } from '../model/slot';
@@ -13,12 +14,12 @@ import { follow } from './stream';
 export const PROBLEMS_MAX = 5000;
 /** Slots shown at most. */
 const SLOTS_MAX = 1000;
-/** Gaps shown. */
-const GAPS_SHOWN = 5;
+/** Gaps shown, and commands that wait. */
+const [GAPS_SHOWN, COMMANDS_SHOWN] = [5, 5];
 /** Lines of the feed taken from history at start. */
 const PAST_SHOWN = 60;
 /** How often figures are asked for that change without an event. */
-const EVERY_MS: Readonly<Record<Part, number>> = { status: 5_000, slots: 5_000, problems: 5_000, gaps: 60_000, past: Infinity };
+const EVERY_MS: Readonly<Record<Part, number>> = { status: 5_000, slots: 5_000, problems: 5_000, gaps: 60_000, commands: 5_000, past: Infinity };
 /** A longer list of problems is read four times less often: what changes state comes as an event anyway. */
 const PROBLEMS_FEW = 200;
 /** Parts that events made stale are read together, at most this often. */
@@ -37,6 +38,8 @@ export class Session {
   board = $state.raw<Board>(EMPTY);
   gaps = $state.raw<readonly Gap[]>([]);
   gapsTotal = $state(0);
+  commands = $state.raw<readonly Command[]>([]);
+  commandsTotal = $state(0);
   phase = $state<Phase>('opening');
   link = $state<Link>('connecting');
   /** Why the last try failed. */
@@ -60,7 +63,7 @@ export class Session {
   #gathering: ReturnType<typeof setTimeout> | null = null;
   #asking = new Set<Part>();
   #wake: (() => void) | null = null;
-  #readAt: Record<Part, number> = { status: 0, slots: 0, problems: 0, gaps: 0, past: 0 };
+  #readAt: Record<Part, number> = { status: 0, slots: 0, problems: 0, gaps: 0, commands: 0, past: 0 };
   #onChanges = new Set<(changes: readonly Change[]) => void>();
 
   /** Now, by the master's clock. */
@@ -144,7 +147,7 @@ export class Session {
   }
 
   async #begin(): Promise<void> {
-    await Promise.all([this.#read('status'), this.#read('problems'), this.#read('slots'), this.#read('gaps')]);
+    await Promise.all([this.#read('status'), this.#read('problems'), this.#read('slots'), this.#read('gaps'), this.#read('commands')]);
     // The lists may be of different moments; the stream begins at the oldest, and later lists know what they hold already.
     this.#lastId = String(Math.min(this.board.status?.index ?? 0, this.board.problemsIndex));
     this.phase = 'open';
@@ -259,6 +262,12 @@ export class Session {
         const found = await page(this.client, '/gaps', readGap, { limit: GAPS_SHOWN });
         this.gaps = found.items;
         this.gapsTotal = found.total;
+        break;
+      }
+      case 'commands': {
+        const found = await page(this.client, '/commands', readCommand, { limit: COMMANDS_SHOWN });
+        this.commands = found.items;
+        this.commandsTotal = found.total;
         break;
       }
       case 'past': {

@@ -83,7 +83,7 @@ describe('events that are more than their words', () => {
   test('a resync asks for everything, and indexes may begin lower', () => {
     const { board } = fold(loaded, [change(101, 'http', 'CRITICAL', 'OK')]);
     const after = fold(board, [event('resync', { index: 3, reason: 'the journal is another one' })]);
-    expect([...after.stale].sort()).toEqual(['gaps', 'past', 'problems', 'slots', 'status']);
+    expect([...after.stale].sort()).toEqual(['commands', 'gaps', 'past', 'problems', 'slots', 'status']);
     expect(after.board.feed).toEqual([]);
     const anew = withStatus(withProblems(after.board, [], 3, 0), readStatus(status({ index: 3 })));
     expect(states(fold(anew, [change(4, 'http', 'CRITICAL', 'OK')]).board)).toEqual(['http CRITICAL']);

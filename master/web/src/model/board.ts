@@ -26,7 +26,7 @@ export interface Board {
 }
 
 /** What must be read anew. */
-export type Part = 'status' | 'problems' | 'slots' | 'gaps' | 'past';
+export type Part = 'status' | 'problems' | 'slots' | 'gaps' | 'commands' | 'past';
 
 export const EMPTY: Board = {
   status: null,
@@ -115,8 +115,9 @@ export function fold(board: Board, events: readonly StreamEvent[]): { board: Boa
     }
     if (event.kind === 'slot' || event.kind === 'link') stale.add('slots').add('status').add('problems');
     if (event.kind === 'gap') stale.add('gaps').add('status');
+    if (event.kind === 'command' || event.kind === 'slot') stale.add('commands');
     if (event.kind === 'resync') stale.add('past');
-    if (event.kind === 'activation' || event.kind === 'resync') stale.add('status').add('problems').add('slots').add('gaps');
+    if (event.kind === 'activation' || event.kind === 'resync') stale.add('status').add('problems').add('slots').add('gaps').add('commands');
   }
   return { board: next, stale };
 }

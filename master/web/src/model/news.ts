@@ -16,6 +16,7 @@ export type StreamEvent =
   | { readonly kind: 'change'; readonly changes: readonly Change[]; readonly news: readonly News[] }
   | { readonly kind: 'slot' | 'gap' | 'activation'; readonly news: readonly News[] }
   | { readonly kind: 'link'; readonly region: string; readonly slot: number; readonly connected: boolean; readonly stale: boolean }
+  | { readonly kind: 'command' }
   | { readonly kind: 'resync'; readonly reason: string };
 
 interface Told {
@@ -147,7 +148,7 @@ function readChange(value: unknown, index: number, at: number): { change: Change
 
 /** An event of the stream; `null` for kinds that this page does not know, which an older page may meet. */
 export function readEvent(event: string, data: string): StreamEvent | null {
-  if (!['change', 'slot', 'gap', 'activation', 'link', 'resync', 'incident', 'moves', 'clock'].includes(event)) return null;
+  if (!['change', 'slot', 'gap', 'activation', 'link', 'resync', 'incident', 'moves', 'clock', 'command'].includes(event)) return null;
   const of = fields(JSON.parse(data), event);
   switch (event) {
     case 'change': {
@@ -175,6 +176,8 @@ export function readEvent(event: string, data: string): StreamEvent | null {
         connected: flag(of, 'connected'),
         stale: flag(of, 'stale'),
       };
+    case 'command':
+      return { kind: 'command' };
     default:
       return { kind: 'resync', reason: maybe(of, 'reason', text) ?? '' };
   }

@@ -140,7 +140,12 @@ export interface Region {
   readonly slots: readonly Slot[];
   readonly expected: number;
   readonly connected: number;
+  /** Expected, not connected, and nobody has drained them. */
+  readonly missing: number;
 }
+
+/** Connected and heard, whether it may own checks or is drained. */
+const isHere = (slot: Slot) => slot.connected && !slot.stale;
 
 /** Slots by region, regions with missing slots first, then by name. */
 export function regions(slots: readonly Slot[]): Region[] {
@@ -154,10 +159,11 @@ export function regions(slots: readonly Slot[]): Region[] {
     name,
     slots: of.toSorted((a, b) => a.slot - b.slot),
     expected: of.filter((slot) => slot.expected).length,
-    connected: of.filter((slot) => slot.expected && condition(slot) === 'connected').length,
+    connected: of.filter((slot) => slot.expected && isHere(slot)).length,
+    missing: of.filter((slot) => slot.expected && !isHere(slot) && slot.drained === null).length,
   }));
-  const missing = (region: Region) => (region.connected < region.expected ? 0 : 1);
-  return made.sort((a, b) => missing(a) - missing(b) || (a.name < b.name ? -1 : 1));
+  const later = (region: Region) => (region.missing > 0 ? 0 : 1);
+  return made.sort((a, b) => later(a) - later(b) || (a.name < b.name ? -1 : 1));
 }
 
 /** Results that will never come, as the master knows of them. */

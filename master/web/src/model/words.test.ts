@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { age, clockTime, moment, span } from './age';
 import { readItem, worstFirst } from './item';
 import { bytes, counted, measured, offset } from './quantity';
+import { asked, readCommand, waitsFor } from './command';
 import { object, slot, status } from './sample';
 import { condition, readSlot, regions, remarks } from './slot';
 import { calm, readStatus } from './status';
@@ -102,6 +103,30 @@ describe('slots', () => {
       ['b', 0, 1, [1, 7]],
       ['a', 2, 2, [1, 2]],
     ]);
+  });
+
+  test('a drained slot that is connected counts as connected, one that is away is not missed', () => {
+    const counts = (more: Record<string, unknown>) => {
+      const [region] = regions([slot('eu', 1), slot('eu', 2, { drained: 'ann', ...more })].map(readSlot));
+      return [region?.connected, region?.expected, region?.missing];
+    };
+    expect(counts({})).toEqual([2, 2, 0]);
+    expect(counts({ connected: false })).toEqual([1, 2, 0]);
+    expect(counts({ connected: false, drained: null })).toEqual([1, 2, 1]);
+    expect(counts({ stale: true, drained: null })).toEqual([1, 2, 1]);
+  });
+
+  test('a command that waits says what was asked and for whom it waits', () => {
+    const given = { index: 7, at: '2026-11-21T10:00:00.000Z', author: 'ann', host: 'web01', service: 'load', what: 'check-now' };
+    const said = (more: Record<string, unknown>) => {
+      const command = readCommand({ ...given, state: null, output: null, region: 'eu', slot: 1, told: false, reason: 'silent', ...more });
+      return `${asked(command)}: ${waitsFor(command)}`;
+    };
+    expect(said({})).toBe('check now: waits for eu/1, which is silent');
+    expect(said({ told: true, reason: null, what: 'reset' })).toBe('reset: told to eu/1');
+    expect(said({ reason: 'old-version', what: 'passive-result', state: 'WARNING', output: 'x' })).toBe('result WARNING: eu/1 is too old for commands');
+    expect(said({ region: null, slot: null, reason: 'no-owner' })).toBe('check now: waits for a slot that will own the check');
+    expect(said({ what: 'dance' })).toContain('dance: ');
   });
 });
 
