@@ -179,7 +179,8 @@ fn slots_hint(slots: &Value) -> String {
 /// Problems of the fleet, one line each, with how long they have lasted.
 pub(super) fn incidents(out: &mut dyn Write, incidents: &Value, look: &Look) -> io::Result<()> {
     for incident in incidents.as_array().map_or(&[][..], Vec::as_slice) {
-        writeln!(out, "{} (for {})", printable(&text(&incident["text"])), since(&incident["since"], look))?;
+        let line = format!("{} (for {})", printable(&text(&incident["text"])), since(&incident["since"], look));
+        writeln!(out, "{}", table::wrapped(&line, look.width))?;
     }
     writeln!(out)
 }
@@ -500,6 +501,8 @@ mod tests {
         let incident = json!([{ "kind": "slot-lost", "text": "slot eu/2 is lost: other slots took over its 12 checks", "since": "2026-01-01T00:57:00Z" }]);
         let text = written(|out| incidents(out, &incident, &look(80)));
         assert_eq!(text, "slot eu/2 is lost: other slots took over its 12 checks (for 3m 0s)\n\n");
+        let narrow = written(|out| incidents(out, &incident, &look(40)));
+        assert_eq!(narrow, "slot eu/2 is lost: other slots took over\n  its 12 checks (for 3m 0s)\n\n");
         let slot = |clock_ms: i64, state: &str, lost: Option<&str>, drained: Option<&str>| {
             json!({
                 "region": "eu", "slot": 1, "expected": true, "connected": lost.is_none(), "stale": lost.is_some(), "checks": 12,

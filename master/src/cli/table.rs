@@ -82,6 +82,26 @@ fn cut(text: &str, width: usize) -> String {
     short
 }
 
+/// Words in lines of at most `width` characters, all but the first indented. A longer word stands alone.
+pub(super) fn wrapped(text: &str, width: usize) -> String {
+    const INDENT: &str = "  ";
+    let mut lines = String::new();
+    let mut used = 0;
+    for word in text.split_whitespace() {
+        if used > 0 && used + 1 + length(word) > width {
+            lines.push('\n');
+            lines.push_str(INDENT);
+            used = INDENT.len();
+        } else if used > 0 {
+            lines.push(' ');
+            used += 1;
+        }
+        lines.push_str(word);
+        used += length(word);
+    }
+    lines
+}
+
 /// The rows under their titles, no line longer than `width`; the last column is elastic.
 pub(super) fn render(columns: &[Column], rows: &[Vec<Cell>], width: usize, colours: bool) -> String {
     let natural: Vec<usize> = columns
