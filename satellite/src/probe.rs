@@ -43,6 +43,9 @@ pub const CONNECTIONS_PER_HOST: usize = 3;
 /// Connections of the whole satellite at once; further checks wait in order of arrival. Half of the 1024 file descriptors that
 /// a process usually has.
 pub const CONNECTIONS: usize = 512;
+/// Files and sockets that all checks may have open at a time: a connection and the question for its name; what a plugin says, and
+/// what tells its end.
+pub const DESCRIPTORS: usize = 2 * CONNECTIONS + 4 * plugin::PLUGINS;
 
 /// Runs checks. One for the whole satellite: it remembers daemons and counts connections.
 #[derive(Debug)]

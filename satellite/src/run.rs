@@ -25,9 +25,9 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Now;
 use crate::command::{Beginning, Command, Identity, ProbeId};
 use crate::link::{self, LinkEvent, LinkHandle, SendError};
-use crate::probe::Prober;
 use crate::probe::nrpe::counters::Figures;
-use crate::process::orphans;
+use crate::probe::{self, Prober};
+use crate::process::{descriptors, orphans};
 use crate::scheduler::{Scheduler, Status};
 use crate::settings::{Misuse, Run};
 use crate::spool::{self, Answer, Order, Spool};
@@ -48,6 +48,8 @@ const DISK_WITHIN: Duration = Duration::from_secs(1);
 const NONSENSE_WAIT: Duration = Duration::from_secs(5);
 /// Events of the link waiting for the loop; then the link waits, and with it the master.
 const EVENTS_MAX: usize = 64;
+/// Files and sockets beside those of checks: runtime, link, log, and the volume, where every run that is adopted or read is a few.
+const OWN_DESCRIPTORS: usize = 256;
 
 /// Both clocks of this process.
 struct Clocks {
@@ -108,6 +110,7 @@ impl Linking {
 pub async fn run(settings: Run, stop: CancellationToken) -> Result<()> {
     let clocks = Clocks { began: Instant::now() };
     orphans::collect();
+    descriptors::raise(probe::DESCRIPTORS + OWN_DESCRIPTORS);
     let certificates = settings.identity();
     let Some((installation, slot)) = identify(&settings, &certificates, &stop).await? else { return Ok(()) };
     let identity = Identity {

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
+use super::descriptors;
+
 /// Private writable memory of one process, in bytes. Not its address space, of which Go, Java and Node reserve far more than
 /// they ever use. Beyond it an allocation fails.
 pub const MEMORY_MAX: u64 = 2 * 1024 * 1024 * 1024;
@@ -57,6 +59,7 @@ impl Limits {
             return;
         }
         let cpu = self.cpu.as_secs().max(1);
+        let files = descriptors::of_others().map(|soft| (Resource::Nofile, soft, u64::MAX));
         let wanted = [
             (Resource::Core, 0, 0),
             (Resource::Cpu, cpu, cpu.saturating_add(5)),
@@ -64,7 +67,7 @@ impl Limits {
             (Resource::Fsize, self.file, self.file),
             (Resource::Nproc, self.processes, self.processes),
         ];
-        for (resource, soft, hard) in wanted {
+        for (resource, soft, hard) in wanted.into_iter().chain(files) {
             let own = getrlimit(resource);
             let limit = Rlimit { current: Some(least(soft, own.current)), maximum: Some(least(hard, own.maximum)) };
             if let Err(error) = prlimit(Some(process), resource, limit) {

@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::*;
 
 const CAP: usize = 64 * 1024;
@@ -212,6 +214,19 @@ async fn a_dropped_run_takes_its_group_along() {
     assert!(lives(below) && lives(own));
     task.abort();
     assert!(until(|| !lives(below) && !is_known(own)).await);
+}
+
+#[tokio::test]
+async fn open_files_are_raised_for_us_and_stay_as_they_were_for_others() {
+    let hard = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(200), maximum: hard }).unwrap();
+    descriptors::raise(1);
+    assert_eq!(getrlimit(Resource::Nofile).current, hard);
+    descriptors::raise(1);
+    // It comes a moment after the start.
+    let ended = run(&shell("until [ $(ulimit -Sn) = 200 ]; do :; done; ulimit -Hn", LONG)).await;
+    let most = hard.map_or("unlimited".to_owned(), |hard| hard.to_string());
+    assert_eq!(text(&ended.stdout).trim(), most, "{ended:?}");
 }
 
 #[tokio::test]
