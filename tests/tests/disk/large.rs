@@ -236,7 +236,7 @@ fn settle(segments: &[PathBuf], cold: bool) {
     }
 }
 
-/// What a thread has had of processors so far, and what it has waited for one that others had: a busy machine must not decide.
+/// What a thread has had of processors so far, and what it has waited for one that others had: told beside the wall clock.
 #[derive(Debug, Clone, Copy)]
 struct Shares {
     had: Duration,
@@ -321,7 +321,7 @@ fn a_large_damaged_spool_starts_within_ten_seconds_with_exact_gaps() {
         assert!(told == large.newest(), "{} checks, which do not all go on from their newest result", told.len());
         drop(spool);
     }
-    let [(cold, of_cold), (warm, of_warm)] = took[..] else { panic!("{took:?}") };
+    let [(cold, of_cold), (warm, _)] = took[..] else { panic!("{took:?}") };
 
     let (mut spool, beginning) = Spool::open(&data, &identity(), &LIMITS).unwrap();
     let (batches, gaps) = large.delivered(&mut spool, &beginning);
@@ -330,7 +330,7 @@ fn a_large_damaged_spool_starts_within_ten_seconds_with_exact_gaps() {
     let named: Vec<(u64, u64)> = gaps.iter().map(|gap| (gap.first.0, gap.last.0)).collect();
     assert!(named == stretches(&large.hurt), "{} gaps, which are not what was hurt", named.len());
     assert!(gaps.iter().all(|gap| gap.reason == "spool-damaged"), "{:?}", gaps.first());
-    assert!(cold - of_cold.waited <= WITHIN && warm - of_warm.waited <= WITHIN, "{took:?}");
+    assert!(cold <= WITHIN && warm <= WITHIN, "{took:?}");
     figure(
         18,
         &format!(
@@ -379,8 +379,8 @@ fn the_program_checks_and_connects_within_ten_seconds_of_a_start_on_a_large_dama
     let (waited, log) = (most_waiting(satellite.pid().unwrap()).waited, satellite.log());
     assert!(log.contains("an earlier process's spool is delivered from here"), "{log}");
     assert!(
-        connected - waited.min(connected) <= WITHIN,
-        "checks after {checks:?}, connected after {connected:?} with {waited:?}"
+        checks <= WITHIN && connected <= WITHIN,
+        "checks after {checks:?}, connected after {connected:?}, {waited:?} of it waiting for a processor"
     );
     figure(
         18,
