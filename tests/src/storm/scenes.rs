@@ -20,8 +20,10 @@ use crate::wait::until_every;
 const PATIENCE: Duration = Duration::from_secs(600);
 /// After so long nothing of a change is on its way: a heartbeat of everybody has come and gone.
 const SETTLED: Duration = Duration::from_secs(12);
-/// How often the pool is looked at.
+/// How often the pool is looked at; longer than what the master shows may lag behind what it has acknowledged.
 const LOOK: Duration = Duration::from_millis(200);
+/// What was acknowledged is counted on `/metrics` within this.
+const COUNTED: Duration = Duration::from_secs(30);
 
 /// How large a scene is.
 #[derive(Debug, Clone, Copy)]
@@ -149,6 +151,12 @@ fn value(page: &str, name: &str) -> Result<f64> {
     sample(page, name).with_context(|| format!("{name} is not on /metrics"))
 }
 
+/// Results of all slots by a page of metrics.
+fn taken_in(page: &str) -> f64 {
+    let lines = page.lines().filter(|line| line.starts_with("perigee_slot_results_total{"));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
 /// Idle links in two sizes, then `kill -9` of the master.
 ///
 /// # Errors
@@ -224,7 +232,18 @@ pub fn flood(directory: &Path, size: Size, batches: usize) -> Result<Flood> {
     }
     ensure!(delivered, "not delivered within {PATIENCE:?}: {:?} {:?}", storm.counts(), storm.reasons());
     let took = began.elapsed();
-    let page = page(&fleet)?;
+    let counts = storm.counts();
+    let results = counts.offered_results.load(Ordering::Relaxed);
+    let offered = results.to_string();
+    let (mut shown, mut accepted, mut before) = (Ok(String::new()), 0.0_f64, 0.0_f64);
+    // Twice in a row: the count has arrived there and does not go on.
+    until_every(LOOK, COUNTED, || {
+        shown = page(&fleet);
+        before = accepted;
+        accepted = shown.as_ref().map_or(0.0, |page| taken_in(page));
+        accepted.to_string() == offered && before.to_string() == offered
+    });
+    let page = shown?;
     let lane = |name: &str, lane: &str| value(&page, &format!("perigee_link_credit_{name}{{lane=\"{lane}\"}}"));
     let mut pool = 0.0;
     for lane in ["live", "backlog"] {
@@ -232,13 +251,10 @@ pub fn flood(directory: &Path, size: Size, batches: usize) -> Result<Flood> {
             pool += value(&page, &format!("perigee_link_credit_bytes{{lane=\"{lane}\",state=\"{state}\"}}"))?;
         }
     }
-    let accepted = page.lines().filter(|line| line.starts_with("perigee_slot_results_total{"));
-    let accepted = accepted.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
-    let counts = storm.counts();
     Ok(Flood {
         slots: counts.offering.load(Ordering::Relaxed),
         bytes: counts.offered_bytes.load(Ordering::Relaxed),
-        results: counts.offered_results.load(Ordering::Relaxed),
+        results,
         took,
         peak: lane("peak_bytes", "live")? + lane("peak_bytes", "backlog")?,
         pool,
