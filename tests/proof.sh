@@ -63,7 +63,7 @@ claim_18() {
 }
 claim_20() { PERIGEE_IDENTITIES=3000 PERIGEE_FLOOD=1000 PERIGEE_STALL=100 programs storm; }
 # Longer than a writer waits for a store that hangs (90 s), three times, after three minutes in which the caches of the master fill.
-claim_19() { PERIGEE_STORE_DOWN_POINTS=5000 PERIGEE_STORE_DOWN_SECONDS=100 programs store_down; }
+claim_19() { PERIGEE_STORE_DOWN_POINTS=5000 PERIGEE_STORE_DOWN_SECONDS=120 programs store_down; }
 
 # What stands in the row: what the proof said of itself (tests/src/figure.rs), else its counts.
 figure_of() {
