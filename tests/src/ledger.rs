@@ -6,6 +6,8 @@
 //! unless the satellite was killed while the answer was on its way to its disk: then it is *in flight*, and nothing of that check
 //! may have come between the answer and the kill.
 
+pub mod account;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;

@@ -23,6 +23,7 @@ pub mod process;
 pub mod relay;
 pub mod simulation;
 pub mod sink;
+pub mod slope;
 pub mod storm;
 pub mod syscalls;
 pub mod wait;

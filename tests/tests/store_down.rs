@@ -24,6 +24,7 @@ use tests::carbon::{Carbon, Series, Setup};
 use tests::fakes::{Fakes, daemon};
 use tests::figure::figure;
 use tests::fleet::Fleet;
+use tests::slope::{LOOKS_MIN, slope};
 use tests::wait::{until, until_every};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -41,8 +42,6 @@ const WARM: Duration = Duration::from_secs(240);
 const WARM_KIB: u64 = 512;
 /// Memory is looked at so often.
 const LOOK: Duration = Duration::from_secs(1);
-/// From so many looks on a slope of memory means something.
-const LOOKS_MIN: usize = 30;
 /// A line for the store: `icinga2.h00.services.s1.nrpe.perfdata.m1.value 1.5 1700000000`.
 const LINE_BYTES: u64 = 62;
 /// Memory is flat if it grows by less than this part of what would pile up if points were kept for the store.
@@ -136,19 +135,6 @@ fn delays(journal: &[Value], stretch: &Stretch) -> (i64, i64) {
     delays.sort_unstable();
     let delay = |part: usize| delays.get(delays.len() * part / 100).copied().unwrap_or_default();
     (delay(50), delay(99))
-}
-
-/// The slope of the straight line through the second half of the looks, a second each; the first half is for caches to fill.
-fn slope(looks: &[u64]) -> Option<f64> {
-    let looks = &looks[looks.len() / 2..];
-    if looks.len() * 2 < LOOKS_MIN {
-        return None;
-    }
-    let count = looks.len() as f64;
-    let (x_mean, y_mean) = ((count - 1.0) / 2.0, looks.iter().sum::<u64>() as f64 / count);
-    let points = looks.iter().enumerate().map(|(x, y)| (x as f64 - x_mean, *y as f64 - y_mean));
-    let (above, below) = points.fold((0.0, 0.0), |(above, below), (x, y)| (above + x * y, below + x * x));
-    Some(above / below / LOOK.as_secs_f64())
 }
 
 fn configuration(fakes: &Fakes, carbon: &str) -> String {
@@ -271,9 +257,9 @@ impl Scene {
     fn stretch(&self, store: Store, lasts: Duration) -> Stretch {
         let (from, before, counted) = (jiff::Timestamp::now().as_millisecond(), self.cost(), self.results());
         let began = Instant::now();
-        let mut looks = vec![before.memory_kib];
+        let mut looks = vec![(Duration::ZERO, before.memory_kib)];
         until_every(LOOK, lasts, || {
-            looks.push(self.cost().memory_kib);
+            looks.push((began.elapsed(), self.cost().memory_kib));
             began.elapsed() >= lasts
         });
         let (after, results) = (self.cost(), self.results() - counted);
@@ -291,7 +277,7 @@ impl Scene {
             to,
             results,
             cpu_us_a_result: (after.cpu_ms - before.cpu_ms) as f64 * 1000.0 / results.max(1) as f64,
-            memory_kib: looks.iter().copied().max().unwrap_or_default(),
+            memory_kib: looks.iter().map(|(_, kib)| *kib).max().unwrap_or_default(),
             slope_kib_s: slope(&looks),
             owed_bytes: metric(&metrics, "perigee_writer_lag_bytes"),
             buffer_bytes: metric(&metrics, "perigee_writer_buffer_bytes"),
@@ -396,14 +382,6 @@ fn a_store_that_is_away_costs_ingest_nothing_and_has_everything_afterwards() {
         pile * FLAT
     );
     figure(19, &text);
-}
-
-#[test]
-fn the_slope_is_that_of_the_second_half() {
-    assert_eq!(slope(&[0; LOOKS_MIN - 2]), None);
-    let filling = (0..30).map(|look| look * 100).chain((0..30).map(|look| 3000 + look * 2));
-    let found = slope(&filling.collect::<Vec<u64>>()).unwrap();
-    assert!((found - 2.0).abs() < 1e-9, "{found}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! numbers and by the gaps that the API names.
 #![expect(clippy::disallowed_methods, reason = "a scene measures how long things take")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -15,8 +15,13 @@ use tests::audit::Audit;
 use tests::fakes::Fakes;
 use tests::fleet::Fleet;
 use tests::ledger::Evidence;
+use tests::ledger::account::{Account, account};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+/// How often a ledger that may be long is counted.
+const LOOK: Duration = Duration::from_millis(50);
+/// The command that answers for the host itself.
+const ALIVE: &str = "alive";
 
 /// A fleet of one satellite, its daemon, and the judge.
 pub(crate) struct Scene {
@@ -25,7 +30,8 @@ pub(crate) struct Scene {
     _fakes: Fakes,
 }
 
-/// `services` of one host, each asked every `interval` and answering with about `bytes` of noise.
+/// `services` of one host, each asked every `interval` and answering with about `bytes` of noise. The host's own check asks the daemon as
+/// well, so that every result is a numbered answer; no answer takes so long that a busy machine could ask in vain.
 pub(crate) fn scene(directory: &Path, services: usize, interval: Duration, bytes: usize) -> Scene {
     let mut draw = StdRng::seed_from_u64(18);
     let mut noise = || -> String {
@@ -34,20 +40,22 @@ pub(crate) fn scene(directory: &Path, services: usize, interval: Duration, bytes
         };
         (0..bytes).map(|_| letter(&mut draw)).collect()
     };
-    let commands: BTreeMap<String, Value> = (0..services)
+    let mut commands: BTreeMap<String, Value> = (0..services)
         .map(|n| {
             let texts: Vec<Value> =
                 (0..8).map(|_| json!({ "state": 0, "text": format!("OK {}|a=1", noise()) })).collect();
             (format!("c{n}"), json!({ "every": 1, "of": texts }))
         })
         .collect();
+    commands.insert(ALIVE.to_owned(), json!({ "every": 1, "of": [{ "state": 0, "text": "OK" }] }));
     let daemon = json!({ "host": "h", "listen": "127.0.0.1:0", "transport": "plain", "commands": commands });
     let fakes = Fakes::start(directory, &[daemon]).unwrap();
     let address = fakes.addresses["h"];
     let mut text = format!(
         "regions: {{ eu: {{ slots: 1, failover_after: 10m }} }}\n\
-         templates: {{ fast: {{ check_interval: {0}ms, retry_interval: {0}ms, timeout: 10s }} }}\n\
-         hosts:\n  h: {{ region: eu, address: {1}, nrpe: {{ tls: plain, port: {2}, service: false }}, check_interval: 1h }}\nservices:\n",
+         templates: {{ fast: {{ check_interval: {0}ms, retry_interval: {0}ms, timeout: 60s }} }}\n\
+         hosts:\n  h: {{ region: eu, address: {1}, nrpe: {{ tls: plain, port: {2}, service: false }}, use: [fast], \
+         check: {{ nrpe: {ALIVE} }} }}\nservices:\n",
         interval.as_millis(),
         address.ip(),
         address.port()
@@ -58,7 +66,8 @@ pub(crate) fn scene(directory: &Path, services: usize, interval: Duration, bytes
     let config = directory.join("site.yaml");
     fs::write(&config, text).unwrap();
     let fleet = Fleet::new(directory, &config, &[("eu", 1)]).unwrap();
-    let commands = (0..services).map(|n| (("h".to_owned(), format!("s{n}")), format!("c{n}"))).collect();
+    let own = (("h".to_owned(), String::new()), ALIVE.to_owned());
+    let commands = (0..services).map(|n| (("h".to_owned(), format!("s{n}")), format!("c{n}"))).chain([own]).collect();
     let audit = Audit { ledger: fakes.ledger.clone(), commands, ..Audit::default() };
     Scene { fleet, audit, _fakes: fakes }
 }
@@ -85,47 +94,27 @@ impl Scene {
     pub(crate) fn until_answers(&self, more: usize) {
         let target = self.answers() + more;
         assert!(
-            tests::wait::until(PATIENCE, || self.answers() >= target),
+            tests::wait::until_every(LOOK, PATIENCE, || self.answers() >= target),
             "checking has stopped\n{}",
             self.fleet.last_words()
         );
     }
 
-    /// Everything that is durable has its effect or a name; gives what is known then. Serials that are missing are judged by the caller.
-    pub(crate) fn settled(&self) -> Evidence {
+    /// Waits until no answer is on its way: what is known then, and both accounts of it, of which every result must be an answer.
+    pub(crate) fn settled(&self) -> (Evidence, Account) {
         let mut last = None;
-        let settled = tests::wait::until(PATIENCE, || {
+        let settled = tests::wait::until_every(LOOK, PATIENCE, || {
             let (verdict, evidence) = self.audit.verdict(&self.fleet, Duration::ZERO).unwrap();
-            let undelivered = self.slot()["undelivered"].as_u64();
-            let positions = verdict.lost.iter().any(|lost| !lost.contains("serial "));
-            let wrong = !verdict.duplicates.is_empty() || !verdict.impossible.is_empty() || positions;
-            last = Some((verdict, evidence));
-            !wrong && undelivered.is_some_and(|count| count < 100)
+            let account = account(&evidence);
+            let wrong = !verdict.duplicates.is_empty() || !verdict.impossible.is_empty();
+            let settled = !wrong && account.as_ref().is_ok_and(|account| account.open == 0);
+            last = Some((verdict, evidence, account));
+            settled
         });
-        let (verdict, evidence) = last.unwrap();
-        assert!(settled, "{verdict:#?}\n{}", self.fleet.last_words());
-        evidence
+        let (verdict, evidence, account) = last.unwrap();
+        assert!(settled, "{:?} {:?}, {account:?}\n{}", verdict.duplicates, verdict.impossible, self.fleet.last_words());
+        let account = account.unwrap();
+        assert_eq!(account.unnumbered, [] as [String; 0], "a check without an answer");
+        (evidence, account)
     }
-}
-
-/// Results that gaps name, by run.
-pub(crate) fn named(evidence: &Evidence) -> BTreeMap<String, BTreeSet<u64>> {
-    let mut named: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
-    for gap in &evidence.named {
-        named.entry(gap.run.clone()).or_default().extend(gap.first..=gap.last);
-    }
-    named
-}
-
-/// Answers that never had an effect although a later one of the same command had.
-pub(crate) fn missing_serials(evidence: &Evidence) -> usize {
-    let mut seen: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
-    for effect in &evidence.effects {
-        seen.entry(effect.service.as_str()).or_default().extend(effect.serial);
-    }
-    let holes = |serials: &BTreeSet<u64>| {
-        let last = serials.last().copied().unwrap_or(0);
-        usize::try_from(last).unwrap() - serials.len()
-    };
-    seen.values().map(holes).sum()
 }
