@@ -200,7 +200,10 @@ impl Scheduler {
     }
 
     fn end_probe(&mut self, now: Now, probe: ProbeId, outcome: Outcome) {
-        let Some(Ended { flight, check, before, current }) = self.roster.end(probe) else { return };
+        let Some(Ended { flight, check, before, current }) = self.roster.end(probe) else {
+            tracing::debug!(target: "perigee::void", probe = probe.0, "what an execution brought is no result: its question is gone");
+            return;
+        };
         let observed = if check.object.is_host() { outcome.state.as_host() } else { outcome.state };
         let confirmation = Confirmation { max_attempts: check.policy.max_attempts };
         // Times noted before the own clock was set stay as they were noted; what corrects them is the offset they were noted under.

@@ -37,9 +37,11 @@ impl Audit {
     /// A part of the evidence cannot be read.
     pub fn evidence(&self, fleet: &Fleet) -> Result<Evidence> {
         let claimed = answers(&self.ledger)?;
-        let mut positions = Positions::default();
+        let (mut positions, mut void) = (Positions::default(), 0);
         for satellite in fleet.satellites.values() {
-            positions.add(ledger::positions(&satellite.log()));
+            let log = satellite.log();
+            positions.add(ledger::positions(&log));
+            void += ledger::void(&log);
         }
         let api = fleet.master.api();
         let effects = ledger::effects(&api.events("result")?).map_err(|error| anyhow!(error))?;
@@ -57,7 +59,8 @@ impl Audit {
         let later =
             later.filter(|answer| known.contains(&(answer.host.as_str(), answer.command.as_str(), answer.serial)));
         let answers = claimed.iter().cloned().chain(later).collect();
-        Ok(Evidence { answers, effects, named, positions, kills: self.kills.clone(), commands: self.commands.clone() })
+        let (kills, commands) = (self.kills.clone(), self.commands.clone());
+        Ok(Evidence { answers, effects, named, positions, kills, void, commands })
     }
 
     /// Waits until the verdict is clean: what is still on its way counts as lost before. Gives the last verdict in any case.

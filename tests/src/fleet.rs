@@ -21,7 +21,8 @@ pub const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How long a process that was told to end may take.
 pub const ENDED_WITHIN: Duration = Duration::from_secs(20);
 /// What the programs log in addition to `info`: what the ledger's judge reads.
-const LOG_FILTER: &str = "info,perigee::ack=debug,perigee::acknowledging=debug,perigee::durable=debug";
+const LOG_FILTER: &str =
+    "info,perigee::ack=debug,perigee::acknowledging=debug,perigee::durable=debug,perigee::void=debug";
 /// Certificates of tests and demos hold for a day.
 const DAYS: &str = "1";
 

@@ -91,6 +91,8 @@ pub struct Evidence {
     pub positions: Positions,
     /// Which satellites were killed.
     pub kills: Vec<Kill>,
+    /// Executions of which the satellites said that what they brought is no result.
+    pub void: u64,
     /// Command by (host, service), for services whose answers are in the ledger.
     pub commands: BTreeMap<(String, String), String>,
 }
@@ -152,6 +154,12 @@ pub fn positions(log: &str) -> Positions {
         *known = position.max(*known);
     }
     positions
+}
+
+/// How many executions a satellite's log calls good for nothing: what was asked was gone, or another question, when the answer came.
+#[must_use]
+pub fn void(log: &str) -> u64 {
+    log.lines().map(|line| u64::from(line.contains("perigee::void: "))).sum()
 }
 
 /// What a line of a log says of a run.
@@ -467,6 +475,12 @@ mod tests {
         let mut unknown = evidence(&history());
         unknown.answers.retain(|answer| answer.serial != 3);
         assert_eq!(judge(&unknown).impossible, ["a load: serial 3 was never given"]);
+    }
+
+    #[test]
+    fn what_a_satellite_calls_void_is_counted_by_its_lines() {
+        let line = "2026-01-01T00:00:00Z DEBUG perigee::void: what an execution brought is no result: its question is gone probe=7\n";
+        assert_eq!((void(LOG), void(&format!("{LOG}{line}{LOG}{line}"))), (0, 2));
     }
 
     #[test]

@@ -13,6 +13,10 @@ use tests::fleet::Fleet;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const SERVICES: usize = 5;
+/// The last command takes so long, so that at most moments somebody is being asked.
+const SLOW_MS: u64 = 600;
+/// The command that answers for a host itself.
+const ALIVE: &str = "alive";
 
 /// Daemons, fleet, and the ledger's judge.
 pub(crate) struct Scene {
@@ -22,7 +26,8 @@ pub(crate) struct Scene {
     pub(crate) config: PathBuf,
 }
 
-/// The configuration of these hosts, each with all services.
+/// The configuration of these hosts, each with all services. Their own checks ask the daemons as well, so that every result is a numbered
+/// answer.
 pub(crate) fn configuration(fakes: &Fakes, hosts: &[String]) -> String {
     let mut text = String::from(
         "regions:\n  eu: { slots: 2, failover_after: 10m }\n\
@@ -32,7 +37,8 @@ pub(crate) fn configuration(fakes: &Fakes, hosts: &[String]) -> String {
         let address = fakes.addresses[host];
         let _ = writeln!(
             text,
-            "  {host}: {{ region: eu, address: {}, nrpe: {{ tls: plain, port: {}, service: false }}, check_interval: 10s }}",
+            "  {host}: {{ region: eu, address: {}, nrpe: {{ tls: plain, port: {}, service: false }}, \
+             check_interval: 1s, check: {{ nrpe: {ALIVE} }} }}",
             address.ip(),
             address.port()
         );
@@ -51,8 +57,13 @@ impl Scene {
         let names: Vec<(String, String)> =
             (0..SERVICES).map(|n| (format!("c{n}"), format!("OK - {n}|value={n};5;8"))).collect();
         let commands: Vec<(&str, i16, &str)> =
-            names.iter().map(|(name, text)| (name.as_str(), 0, text.as_str())).collect();
-        let daemons: Vec<Value> = (0..hosts).map(|host| daemon(&host_name(host), "plain", &commands)).collect();
+            names.iter().map(|(name, text)| (name.as_str(), 0, text.as_str())).chain([(ALIVE, 0, "OK")]).collect();
+        let daemons = (0..hosts).map(|host| {
+            let mut daemon = daemon(&host_name(host), "plain", &commands);
+            daemon["commands"][names[SERVICES - 1].0.as_str()]["takes_ms"] = SLOW_MS.into();
+            daemon
+        });
+        let daemons: Vec<Value> = daemons.collect();
         let fakes = Fakes::start(directory, &daemons).unwrap();
         let config = directory.join("site.yaml");
         let configured: Vec<String> = (0..first).map(host_name).collect();
@@ -81,8 +92,11 @@ pub(crate) fn host_name(number: usize) -> String {
     format!("h{number:02}")
 }
 
-/// Command by host and service.
+/// Command by host and service; the host's own check is that of no service.
 pub(crate) fn commands_of(hosts: std::ops::Range<usize>) -> BTreeMap<(String, String), String> {
-    let all = hosts.flat_map(|host| (0..SERVICES).map(move |n| ((host_name(host), format!("s{n}")), format!("c{n}"))));
-    all.collect()
+    let of = |host| {
+        let services = (0..SERVICES).map(move |n| ((host_name(host), format!("s{n}")), format!("c{n}")));
+        services.chain([((host_name(host), String::new()), ALIVE.to_owned())])
+    };
+    hosts.flat_map(of).collect()
 }
