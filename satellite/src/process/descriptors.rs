@@ -17,21 +17,26 @@ pub fn raise(needed: usize) {
     let raised = match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         Ok(()) => maximum,
         Err(error) => {
-            tracing::warn!(soft, ?maximum, "the limit of open files is not raised: {error}");
+            tracing::warn!(soft, hard = shown(maximum), "the limit of open files is not raised: {error}");
             current
         }
     };
     if raised != current {
         // Only the first call raises anything.
         let _ = BEGAN_WITH.set(soft);
-        tracing::info!(from = soft, to = ?raised, "the limit of open files is raised");
+        tracing::info!(from = soft, to = shown(raised), "the limit of open files is raised");
     }
     if raised.is_some_and(|most| most < needed) {
         tracing::warn!(
-            most = ?raised, needed,
+            most = shown(raised),
+            needed,
             "too few files and sockets may be open: under full load checks will fail; raise the hard limit (LimitNOFILE=, ulimit -Hn)"
         );
     }
+}
+
+fn shown(limit: Option<u64>) -> String {
+    limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string())
 }
 
 /// The soft limit of programs that are not ours, where it is another than our own.
