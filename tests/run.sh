@@ -1,7 +1,8 @@
 #!/bin/bash
 # Runs every test of the workspace with the cargo flags given, and counts. Progress and logs go to stderr; stdout gets the
 # two closing lines: `N passed, N failed, N skipped` and the same as JSON. A skipped test is one that wrote to the list
-# named by PERIGEE_SKIPPED (tests/src/missing.rs); cargo itself counts it as passed, so it is taken off there.
+# named by PERIGEE_SKIPPED (tests/src/missing.rs); cargo itself counts it as passed, so it is taken off there. A test that
+# passed at its second try counts as passed and is named loudly before them.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 
@@ -20,9 +21,11 @@ if command -v cargo-nextest >/dev/null; then
   passed=$(count passed)
   failed=$(($(count failed) + $(count 'timed out') + $(count 'exec failed')))
   skipped=0
+  # "   FLAKY 2/2 [   1.2s] tests::kill name"
+  flaky=$(sed 's/\x1b\[[0-9;]*m//g' "$work/log" | grep -E '^ +FLAKY [0-9]+/[0-9]+ ' | sed -E 's/^ +FLAKY [^]]*\] *//' | sort -u)
 else
   cargo test --no-fail-fast "$@" 2>&1 | tee "$work/log" >&2
-  result=${PIPESTATUS[0]}
+  result=${PIPESTATUS[0]} flaky=
   # "test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out", one line a test program
   read -r passed failed skipped < <(awk '/^test result:/ {
     for (i = 2; i <= NF; i++) {
@@ -44,8 +47,17 @@ fi
 if ((result != 0 && failed == 0)); then
   echo "make test: cargo ended with exit $result before the tests could be counted" >&2
 fi
+flaky_tests=0
+if [[ -n $flaky ]]; then
+  flaky_tests=$(wc -l <<<"$flaky")
+  {
+    echo "FLAKY: $flaky_tests of them failed at the first try, which is said above under \"TRY 1\". Look into each:"
+    sed 's/^/  /' <<<"$flaky"
+  } >&2
+fi
 echo "$passed passed, $failed failed, $skipped skipped"
-printf '{"passed":%d,"failed":%d,"skipped":%d,"seconds":%d}\n' "$passed" "$failed" "$skipped" $((SECONDS - began))
+printf '{"passed":%d,"failed":%d,"skipped":%d,"flaky":%d,"seconds":%d}\n' \
+  "$passed" "$failed" "$skipped" "$flaky_tests" $((SECONDS - began))
 if ((result == 0 && failed == 0 && passed > 0)); then exit 0; fi
 ((result != 0)) || result=1
 exit "$result"
