@@ -22,7 +22,7 @@ use shared::time::Timestamp;
 use crate::history::{self, HistoryReader};
 use crate::store::{MANIFEST, Store};
 
-pub use restore::{Outcome, restore};
+pub use restore::{LeftCommand, Outcome, restore};
 
 /// Version of the layout.
 const FORMAT: u32 = 1;

@@ -121,7 +121,9 @@ fn judge_items(
             }
             BatchItem::Unreadable(_) => Verdict { effect: Effect::RefusedMalformed, change: None },
             BatchItem::Result(sequence, result) if foreign => {
-                let effect = judge_foreign(status, slot, result, header.counter);
+                let twice = result.command.is_some_and(|command| answered.contains(&command));
+                let effect = judge_foreign(status, slot, result, header, twice);
+                answered.extend(result.command.filter(|_| effect.is_logged()));
                 if effect == Effect::Lost {
                     name_lost(slot, header, *sequence, result, &mut outcomes.gaps);
                 }
@@ -145,7 +147,7 @@ fn judge_items(
 /// A result of another timeline. Ids from the first one of this timeline on may mean another object; below it, what a slot of the
 /// check's region has seen is history and metrics. Its grant means nothing here, so it never makes a state: a key of the present
 /// timeline beats any other.
-fn judge_foreign(status: &Status, slot: &Slot, result: &CheckResult, counter: RunCounter) -> Effect {
+fn judge_foreign(status: &Status, slot: &Slot, result: &CheckResult, header: &BatchHeader, twice: bool) -> Effect {
     if result.check >= status.first_check {
         return Effect::Lost;
     }
@@ -158,7 +160,14 @@ fn judge_foreign(status: &Status, slot: &Slot, result: &CheckResult, counter: Ru
     if regions.peek().is_some() && !regions.any(|region| *region == slot.region) {
         return Effect::RefusedForeign;
     }
-    if plausible(object, result, counter) { Effect::Late } else { Effect::RefusedMalformed }
+    if !plausible(object, result, header.counter) {
+        return Effect::RefusedMalformed;
+    }
+    let repeated = |command| {
+        let known = twice || status.is_repeated_of(header.timeline, result.check, command);
+        known && !status.defects.has(Defect::BygoneForgotten)
+    };
+    if result.command.is_some_and(repeated) { Effect::Repeated } else { Effect::Late }
 }
 
 /// Adds one lost result to the gaps: to the last one, if it ends right before.

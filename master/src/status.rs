@@ -5,6 +5,7 @@
 //! it was while the working copy goes on.
 
 pub mod attention;
+mod bygone;
 pub mod command;
 mod frozen;
 mod lineage;
@@ -31,6 +32,7 @@ use shared::time::Timestamp;
 use crate::config::Catalog;
 use crate::entry::{Entry, Gap, Row};
 use attention::Attention;
+use bygone::BygoneCommands;
 use command::Errand;
 use owned::Owned;
 use waiting::Waiting;
@@ -262,6 +264,8 @@ pub struct Status {
     /// Commands of which something is still to come.
     commands: Arc<BTreeMap<JournalIndex, Arc<Errand>>>,
     waiting: Waiting,
+    /// The same of timelines that have ended.
+    bygone: Arc<BygoneCommands>,
 }
 
 impl Default for Status {
@@ -295,6 +299,7 @@ impl Status {
             lineage: Arc::default(),
             commands: Arc::default(),
             waiting: Waiting::default(),
+            bygone: Arc::default(),
         }
     }
 

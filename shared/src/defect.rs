@@ -25,6 +25,8 @@ pub enum Defect {
     PositionIgnored,
     /// Satellite, I3: a command that is told again is applied again.
     CommandTwice,
+    /// Master, I3: which commands of a lost timeline have their result in history is forgotten.
+    BygoneForgotten,
     /// Master, I4: an older key replaces a newer one.
     LateKeyApplies,
     /// Master, I4: a result under an ended grant still decides the state.
@@ -67,7 +69,7 @@ pub enum Defect {
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::AcknowledgedEarly,
         Self::DrainedIsDeaf,
         Self::ClosedEarly,
@@ -77,6 +79,7 @@ impl Defect {
         Self::SnapshotMovesPosition,
         Self::PositionIgnored,
         Self::CommandTwice,
+        Self::BygoneForgotten,
         Self::LateKeyApplies,
         Self::EndedGrantApplies,
         Self::WallClockDeadlines,

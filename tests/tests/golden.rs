@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use master::entry::{
     Activate, Asked, Batch, Change, Claim, ClockStep as StepRow, Continued, Drained, Effect, Entry, Gap, Genesis,
-    Granted, Incident, IncidentKind, Moved, Moves, Named, Outcomes, Presence, Restored, Row, Snapshot, Verdict,
-    WriterGap,
+    GivenUp, Granted, Incident, IncidentKind, Moved, Moves, Named, Outcomes, Presence, Restored, Row, Snapshot,
+    Verdict, WriterGap,
 };
 use shared::assignment::{AssignedCheck, Carried, Policy};
 use shared::check::{Check, Exit, State, TcpCheck};
@@ -348,6 +348,7 @@ fn rows() -> Vec<(u8, &'static str, Row)> {
         from: Timeline(5),
         head: JournalIndex(88),
         head_at: AT,
+        given_up: vec![GivenUp { command: JournalIndex(87), check: CheckId(299) }],
     };
     let continued = Continued {
         slot: slot(),

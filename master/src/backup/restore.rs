@@ -40,8 +40,25 @@ pub struct Outcome {
     pub history: bool,
     /// Whether the directory has the CA's key. Without it, put the key back or give the CA to `serve`.
     pub keys: bool,
+    /// Commands that waited for their answer in the backup: nobody is told of them any more.
+    pub given_up: Vec<LeftCommand>,
     /// Where the store that was there before lies now.
     pub aside: Option<PathBuf>,
+}
+
+/// A command that the restore has ended: whoever wants it asks again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeftCommand {
+    /// Its name in the timeline of the backup.
+    pub command: JournalIndex,
+    /// Of which object.
+    pub object: String,
+    /// What was asked.
+    pub what: &'static str,
+    /// By whom.
+    pub author: String,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// Puts the backup in `from` into the data directory `data`. `fresh` must be 64 random bits. `told` hears of every file that is done.
@@ -73,6 +90,15 @@ pub fn restore(from: &Path, data: &Path, fresh: u64, told: &mut dyn FnMut(&Liste
     store::finish_restoring(data)?;
     tracing::info!(data = %data.display(), timeline = outcome.timeline, head = %outcome.head, "restored");
     Ok(outcome)
+}
+
+fn given_up(backup: &Status) -> Vec<LeftCommand> {
+    let waiting = backup.errands().filter_map(|(index, errand)| {
+        let what = errand.what.as_ref()?.as_str();
+        let object = backup.object(errand.check)?.name.to_string();
+        Some(LeftCommand { command: index, object, what, author: errand.author.clone(), at: errand.at })
+    });
+    waiting.collect()
 }
 
 /// Every file of a backup is there and is what it was.
@@ -134,6 +160,7 @@ fn begin_anew(manifest: &Manifest, data: &Path, timeline: Timeline, aside: Optio
         first_check: begun.first_check,
         history: history::adopt(data, timeline, status.head)?,
         keys: data.join("trust/ca.key").exists(),
+        given_up: given_up(&status),
         aside,
     };
     store.checkpoint(Arc::new(begun));

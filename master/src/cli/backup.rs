@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::client::{Client, Failure};
+use super::show::plural;
 use super::{GOOD, Reach, WAIT, client, write_json};
 use crate::backup;
 
@@ -16,6 +17,8 @@ use crate::backup;
 const BACKUP_WAIT: Duration = Duration::from_secs(6 * 3600);
 /// Between two words about how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(2);
+/// Commands of a restore that people are shown by name.
+const COMMANDS_SHOWN: usize = 20;
 /// The last thing heard is looked for this often.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -98,6 +101,20 @@ pub(super) fn restore(from: &Path, data: &Path, as_json: bool, out: &mut Vec<u8>
     writeln!(out, "a new timeline begins: {}, first check id {}", outcome.timeline, outcome.first_check)?;
     if let Some(aside) = &outcome.aside {
         writeln!(out, "the store that was there before: {}", aside.display())?;
+    }
+    let given_up = &outcome.given_up;
+    if !given_up.is_empty() {
+        writeln!(
+            out,
+            "{} given up; ask again for what is still wanted:",
+            plural(given_up.len() as u64, "command that waited was", "commands that waited were")
+        )?;
+        for command in given_up.iter().take(COMMANDS_SHOWN) {
+            writeln!(out, "  {} of {}, by {} at {}", command.what, command.object, command.author, command.at)?;
+        }
+        if given_up.len() > COMMANDS_SHOWN {
+            writeln!(out, "  and {} more: `--json` names them all", given_up.len() - COMMANDS_SHOWN)?;
+        }
     }
     if !outcome.history {
         writeln!(out, "history is made anew from the journal at the next start")?;

@@ -1,5 +1,6 @@
 //! The brain as a protocol transcript: what goes in, what comes out, and never before it is durable.
 
+mod bygone;
 mod commands;
 mod holders;
 mod slots;

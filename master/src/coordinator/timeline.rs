@@ -7,7 +7,7 @@ use shared::name::{CheckId, Generation, JournalIndex, Slot, Timeline};
 use shared::time::Timestamp;
 
 use super::Coordinator;
-use crate::entry::{Continued, Entry, Outcomes, Restored, Row};
+use crate::entry::{Continued, Entry, GivenUp, Outcomes, Restored, Row};
 use crate::status::Status;
 
 /// A lost timeline was ahead of this one's beginning by this many rows at most: a thousand a second for thirty years. A hello beyond
@@ -42,6 +42,7 @@ pub(super) fn of_another(status: &Status, hello: &Hello) -> Option<Timeline> {
 /// `None` if the backup is of a store that never had a first row.
 #[must_use]
 pub fn restored(backup: &Status, timeline: Timeline, at: Timestamp) -> Option<Row> {
+    let waiting = backup.errands().filter(|(_, errand)| errand.what.is_some());
     let restored = Restored {
         installation: backup.installation.clone()?,
         timeline,
@@ -49,6 +50,7 @@ pub fn restored(backup: &Status, timeline: Timeline, at: Timestamp) -> Option<Ro
         from: backup.timeline,
         head: backup.head,
         head_at: backup.at,
+        given_up: waiting.map(|(command, errand)| GivenUp { command, check: errand.check }).collect(),
     };
     Some(Row {
         index: JournalIndex(backup.head.0.saturating_add(1)),

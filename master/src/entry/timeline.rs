@@ -27,6 +27,21 @@ pub struct Restored {
     /// When that row was written: what came after it is lost here.
     #[n(5)]
     pub head_at: Timestamp,
+    /// Commands that waited for their answer in the backup, 8,192 at most: nobody is told of them any more.
+    #[n(6)]
+    #[cbor(default)]
+    pub given_up: Vec<GivenUp>,
+}
+
+/// A command that a restore has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct GivenUp {
+    /// Its name in the timeline of the backup.
+    #[n(0)]
+    pub command: JournalIndex,
+    /// Of which check.
+    #[n(1)]
+    pub check: CheckId,
 }
 
 /// A satellite of another timeline has seen higher numbers than this store gave: it goes on above them.

@@ -259,8 +259,13 @@ impl<'a> Writing<'a> {
                 let detail = json!({
                     "timeline": timeline_text(restored.timeline), "from": timeline_text(restored.from),
                     "head": restored.head, "head_at": restored.head_at, "first_check": restored.first_check,
+                    "given_up": restored.given_up.len(),
                 });
                 events.add(Kind::Restored, None, None, &detail)?;
+                for given_up in &restored.given_up {
+                    let detail = json!({ "command": given_up.command, "given_up": "restore" });
+                    events.add(Kind::Command, Some(given_up.check), None, &detail)?;
+                }
             }
             Entry::Continued(continued) => {
                 let detail = json!({

@@ -9,6 +9,7 @@ use shared::name::{CheckId, Generation, InstallationId, JournalIndex, Slot, Term
 use shared::time::Timestamp;
 
 use super::attention::Attention;
+use super::bygone::BygoneCommands;
 use super::command::Errand;
 use super::{GapSeen, Lineage, Object, SlotState, Status};
 
@@ -65,6 +66,8 @@ struct Frozen {
     #[n(14)]
     #[cbor(default)]
     commands: BTreeMap<JournalIndex, Whole<Errand>>,
+    #[n(15)]
+    bygone: Option<Whole<BygoneCommands>>,
 }
 
 impl Status {
@@ -87,6 +90,7 @@ impl Status {
             attention: Some(Whole(Arc::clone(&self.attention))),
             lineage: Some(Whole(Arc::clone(&self.lineage))),
             commands: self.commands.iter().map(|(index, errand)| (*index, Whole(Arc::clone(errand)))).collect(),
+            bygone: Some(Whole(Arc::clone(&self.bygone))),
         };
         let mut bytes = Vec::new();
         // Writing into a Vec cannot fail, and none of our types refuses to be encoded.
@@ -115,6 +119,7 @@ impl Status {
             attention: frozen.attention.map_or_else(Arc::default, |attention| attention.0),
             lineage: frozen.lineage.map(|lineage| lineage.0).unwrap_or_default(),
             commands: Arc::new(frozen.commands.into_iter().map(|(index, errand)| (index, errand.0)).collect()),
+            bygone: frozen.bygone.map(|bygone| bygone.0).unwrap_or_default(),
             ..Self::new()
         };
         for object in frozen.objects {

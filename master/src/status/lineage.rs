@@ -83,8 +83,7 @@ impl Status {
         self.timeline = restored.timeline;
         self.first_check = restored.first_check;
         self.next_check = self.next_check.max(restored.first_check);
-        // Whoever owns a check may have done what the backup calls undone, and cannot be asked: whoever wants it asks again.
-        self.commands = Arc::default();
+        self.leave_commands(restored.from, restored.head, row.at);
         let lineage = Arc::make_mut(&mut self.lineage);
         lineage.began = row.index;
         lineage.restored = Some(Restoration {

@@ -9,7 +9,7 @@ use shared::result::CheckResult;
 use shared::snapshot::StateTold;
 
 use super::{GAPS_SHOWN, GapSeen, LastResult, Object, Run, Status};
-use crate::entry::{Batch, Effect, Entry, Row};
+use crate::entry::{Effect, Entry, Row};
 
 impl Status {
     pub(super) fn fold_batch(&mut self, row: &Row, slot: &Slot, items: &[BatchItem]) {
@@ -49,11 +49,13 @@ impl Status {
         let Some(index) = result.command.filter(|_| effect.refusal().is_none() && effect != Effect::Known) else {
             return;
         };
-        let of_this_timeline = |batch: &Batch| {
-            delivery::decode_header(&batch.bytes).is_ok_and(|(header, _)| header.timeline == self.timeline)
-        };
-        // An index of another timeline names another command.
-        if !matches!(&row.entry, Entry::Batch(batch) if of_this_timeline(batch)) {
+        let Entry::Batch(batch) = &row.entry else { return };
+        let Ok((header, _)) = delivery::decode_header(&batch.bytes) else { return };
+        if header.timeline != self.timeline {
+            // An index of another timeline names another command.
+            if effect.is_logged() {
+                self.fold_bygone(header.timeline, result.check, index, result.started);
+            }
             return;
         }
         if effect.is_logged() {

@@ -86,7 +86,7 @@ impl Planted {
                 | Defect::DamageUntold
                 | Defect::SequenceReused
                 | Defect::SnapshotMovesPosition => "I2",
-                Defect::PositionIgnored | Defect::CommandTwice => "I3",
+                Defect::PositionIgnored | Defect::CommandTwice | Defect::BygoneForgotten => "I3",
                 Defect::LateKeyApplies | Defect::EndedGrantApplies | Defect::WallClockDeadlines => "I4",
                 Defect::NoFence => "I5",
                 Defect::TermFalls | Defect::TimeFalls => "I6",

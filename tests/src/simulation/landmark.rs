@@ -69,6 +69,10 @@ pub const LANDMARKS: &[(&str, &str)] = &[
     ("a satellite gives credit back", "what a burst had been given was not needed any more"),
     ("who sends beyond its credit is cut off", "somebody with a good certificate kept to nothing"),
     ("a second result of a command is not logged", "two owners did the same, and history has it once"),
+    (
+        "a second result of a lost timeline's command is not logged",
+        "two owners had done the same before a restore, and history has it once",
+    ),
     ("a slot changes hands", "a process took a slot that another had"),
     ("a slot has told its newest states", "a snapshot came to its end"),
     ("a slot is drained and keeps what nobody can take over", "there was no other slot of its region"),

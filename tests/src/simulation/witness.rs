@@ -290,7 +290,6 @@ impl Witness {
                 Entry::Genesis(genesis) => (self.timeline, self.first_check) = (genesis.timeline, genesis.first_check),
                 Entry::Restored(restored) => {
                     (self.timeline, self.first_check) = (restored.timeline, restored.first_check);
-                    self.commands = Commands::default();
                 }
                 Entry::Continued(_) => self.reach("numbers go on above a lost timeline's"),
                 Entry::Asked(asked) => self.asked(row, asked),
@@ -364,7 +363,7 @@ impl Witness {
                     covered.push((sequence.0, sequence.0));
                     let key = Key { grant: result.grant, counter: header.counter, sequence: *sequence };
                     if foreign {
-                        self.foreign(&batch.slot, header.run, key, result, verdict.effect);
+                        self.foreign(header.timeline, &batch.slot, header.run, key, result, verdict.effect);
                     } else {
                         self.result(&batch.slot, header.run, key, result, verdict.effect);
                     }

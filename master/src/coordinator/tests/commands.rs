@@ -13,7 +13,7 @@ fn command(bench: &mut Bench, check: CheckId, what: What) {
 }
 
 /// The index of a command that was just taken.
-fn given(bench: &mut Bench, check: CheckId, what: What) -> JournalIndex {
+pub(super) fn given(bench: &mut Bench, check: CheckId, what: What) -> JournalIndex {
     command(bench, check, what);
     bench.settle();
     match bench.commanded.last() {
@@ -30,16 +30,27 @@ fn told(bench: &Bench, to: u64) -> Vec<JournalIndex> {
     told.collect()
 }
 
-fn waiting(bench: &Bench) -> Vec<JournalIndex> {
+pub(super) fn waiting(bench: &Bench) -> Vec<JournalIndex> {
     let status = bench.coordinator.published();
     status.errands().filter(|(_, errand)| errand.what.is_some()).map(|(index, _)| index).collect()
 }
 
 /// A batch of one result that names a command.
 fn answer(run: u8, sequence: u64, check: CheckId, grant: Grant, index: JournalIndex) -> Vec<u8> {
+    answer_of(Timeline(42), run, sequence, check, grant, index)
+}
+
+pub(super) fn answer_of(
+    timeline: Timeline,
+    run: u8,
+    sequence: u64,
+    check: CheckId,
+    grant: Grant,
+    index: JournalIndex,
+) -> Vec<u8> {
     let mut teller = Teller { run, next: sequence };
     let mut builder = BatchBuilder::default();
-    let plain = teller.tell(&[(check, grant, State::Critical)]);
+    let plain = teller.tell_of(timeline, &[(check, grant, State::Critical)]);
     let (header, body) = decode_header(&plain).unwrap();
     for item in decode_items(&header, body).unwrap() {
         let BatchItem::Result(_, mut result) = item else { panic!("a result") };
@@ -49,7 +60,7 @@ fn answer(run: u8, sequence: u64, check: CheckId, grant: Grant, index: JournalIn
     builder.finish(&header)
 }
 
-fn effects(bench: &Bench) -> Vec<Effect> {
+pub(super) fn effects(bench: &Bench) -> Vec<Effect> {
     bench.journal.iter().flat_map(|row| &row.outcomes.verdicts).map(|verdict| verdict.effect).collect()
 }
 

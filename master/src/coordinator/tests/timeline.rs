@@ -5,9 +5,9 @@ use shared::delivery::reason;
 use super::*;
 use crate::coordinator::timeline::{AHEAD_CHECKS_MAX, AHEAD_ROWS_MAX, restored};
 
-const NEW: Timeline = Timeline(43);
+pub(super) const NEW: Timeline = Timeline(43);
 
-fn hello(instance: u8, grant: u64, generation: u64, check: u32) -> Hello {
+pub(super) fn hello(instance: u8, grant: u64, generation: u64, check: u32) -> Hello {
     Hello {
         protocol: message::PROTOCOL,
         software: "0".into(),
@@ -25,7 +25,7 @@ fn hello(instance: u8, grant: u64, generation: u64, check: u32) -> Hello {
 }
 
 /// A bench that goes on from a backup of another one, and that backup's head.
-fn back_to(bench: &Bench, backup: &Status) -> Bench {
+pub(super) fn back_to(bench: &Bench, backup: &Status) -> Bench {
     let row = restored(backup, NEW, AT).unwrap();
     let mut status = backup.clone();
     status.fold(&row, &[], None);
@@ -33,7 +33,7 @@ fn back_to(bench: &Bench, backup: &Status) -> Bench {
     Bench::resuming(status, kept.chain([row]).collect())
 }
 
-fn connect(bench: &mut Bench, id: u64, hello: Hello) {
+pub(super) fn connect(bench: &mut Bench, id: u64, hello: Hello) {
     bench.coordinator.handle_connected(ConnectionId(id), slot("eu", 1), "192.0.2.1:1".into(), seconds(2));
     bench.control(id, &[ToMaster::Hello(Box::new(hello))], seconds(2));
     bench.settle();

@@ -29,7 +29,7 @@ impl Witness {
         self.knew.clear();
         self.settled.clear();
         self.effects.clear();
-        self.commands = Default::default();
+        self.commands.begin_anew();
         self.drained.clear();
         self.vigil = Vigil::default();
         self.committed(rows);
@@ -38,12 +38,25 @@ impl Witness {
 
     /// A result of another timeline: history where its check is known to be the same one, a gap with a name where it is not; never a
     /// state.
-    pub(super) fn foreign(&mut self, slot: &Slot, run: RunId, key: Key, result: &CheckResult, effect: Effect) {
+    pub(super) fn foreign(
+        &mut self,
+        timeline: Timeline,
+        slot: &Slot,
+        run: RunId,
+        key: Key,
+        result: &CheckResult,
+        effect: Effect,
+    ) {
         if self.forged.contains(&run) {
             return;
         }
         let known = result.check < self.first_check;
-        let expected = if known { Effect::Late } else { Effect::Lost };
+        let repeated = effect == Effect::Repeated && result.command.is_some();
+        let expected = match known {
+            true if repeated => Effect::Repeated,
+            true => Effect::Late,
+            false => Effect::Lost,
+        };
         if effect != expected {
             let invariant = if effect == Effect::Current { "I4" } else { "I1" };
             self.violated(invariant, format!("{slot}: check {} of another timeline is {effect:?}", result.check));
@@ -53,15 +66,13 @@ impl Witness {
         } else {
             "a result of another timeline at or above the first check id"
         });
+        if known {
+            self.names_command(timeline, slot, run, key, result, effect);
+        }
         if effect.is_logged()
             && let Some(number) = serial(result)
         {
-            // An index of a lost timeline names nothing any more: that two owners took the same result from outside, nobody can know.
-            if result.passive && result.command.is_some() {
-                self.effects.entry(number).or_insert((slot.clone(), run, key.sequence.0));
-            } else {
-                self.effect(number, slot, run, key);
-            }
+            self.effect(number, slot, run, key);
         }
     }
 }

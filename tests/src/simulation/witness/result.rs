@@ -29,7 +29,7 @@ impl Witness {
         if !owned {
             self.violated("I11", format!("{slot} never owned check {} under {}", result.check, key.grant));
         }
-        self.names_command(slot, run, key, result, effect);
+        self.names_command(self.timeline, slot, run, key, result, effect);
         if let Some(number) = number.filter(|_| effect.is_logged()) {
             self.effect(number, slot, run, key);
         }
