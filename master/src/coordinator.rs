@@ -14,11 +14,13 @@ mod presence;
 mod satellite;
 mod slots;
 mod snapshot;
+mod stranded;
 pub mod timeline;
 #[cfg(test)]
 mod tests;
 mod view;
 mod watch;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -27,24 +29,25 @@ use std::time::Duration;
 use shared::defect::Defect;
 use shared::frame::Lane;
 use shared::message::{self, ClockReply, LaneBytes, RunPosition, ToMaster, ToSatellite};
-use shared::name::{CheckId, Generation, InstallationId, InstanceId, JournalIndex, RunId, Slot, Timeline};
+use shared::name::{CheckId, InstallationId, InstanceId, JournalIndex, RunId, Slot, Timeline};
 use shared::step::StepWatch;
 use shared::time::{Monotonic, Timestamp};
 
 use crate::config::Catalog;
-use crate::entry::{Activate, Batch, Entry, Named, Outcomes, Row, WriterGap};
+use crate::entry::{Activate, Batch, Entry, Named, Outcomes, WriterGap};
 use crate::fleet::{ConnectionId, LEASE, Placement};
 use crate::ingest::{self, Reception};
 use crate::status::Status;
 
 use connection::Connection;
-use credit::{Charge, Overdrawn, Pool, Sizes};
+use credit::{Charge, Pool, Sizes};
 use group::Group;
 use watch::Watch;
 
 pub use command::{COMMANDS_BYTES_MAX, COMMANDS_IN_ALL_MAX, Commanding, TELL_AGAIN_EVERY, Told};
 pub use slots::{Obeyed, Order};
 pub use view::{SlotLink, View};
+pub use work::{Activation, Command, Cut, NoteId, RequestId};
 
 /// Rows waiting for their commit, in bytes. Beyond it no frame is taken ([`Coordinator::is_saturated`]): QUIC's windows fill up
 /// and satellites keep their results.
@@ -57,64 +60,6 @@ pub const PRESENCE_TICK: Duration = Duration::from_secs(1);
 /// What readers see is made anew so often at most, for each slot there is: it costs the more the more slots there are, and every sign
 /// of life changes it. A hundred slots: 2 ms, ten thousand: 200 ms.
 pub const SHOW_EVERY_PER_SLOT: Duration = Duration::from_micros(20);
-
-/// Names an activation to whoever asked for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RequestId(pub u64);
-
-/// Names a note to whoever asked for it. Counted apart from [`RequestId`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct NoteId(pub u64);
-
-/// How an activation ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Activation {
-    /// It runs, as this generation.
-    Activated(Generation),
-    /// The running one has the same content.
-    Unchanged(Generation),
-    /// The journal could not be written; the old one runs on.
-    NotCommitted,
-}
-
-/// Why the coordinator wants a link closed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cut {
-    /// Its bytes made no sense.
-    Protocol(String),
-    /// What it sent could not be made durable; it shall send again.
-    NotCommitted,
-    /// It was fenced, and whoever has its slot is silent: it shall say hello again.
-    Vacant,
-    /// It sent, or gave back, more than it had credit for.
-    Overdrawn(Overdrawn),
-    /// It held credit that it did not use, and others waited for it.
-    Hoarding,
-}
-
-/// What the shells shall do.
-#[derive(Debug)]
-pub enum Command {
-    /// Write this record and tell `handle_committed` or `handle_commit_failed`. One at a time. `since` is when the oldest batch in it
-    /// arrived.
-    Commit { record: Vec<u8>, last: JournalIndex, since: Option<Monotonic> },
-    /// These rows are durable: projections, streams and writers may have them.
-    Published(Arc<Vec<Row>>),
-    /// What readers see from now on.
-    Show(Arc<View>),
-    /// Send a control payload.
-    Send { connection: ConnectionId, payload: Vec<u8> },
-    /// Close a link.
-    Close { connection: ConnectionId, cut: Cut },
-    /// Answer whoever asked for an activation.
-    Answer { request: RequestId, activation: Activation },
-    /// Answer whoever gave an order about slots.
-    Obeyed { request: RequestId, obeyed: Obeyed },
-    /// Tell whoever asked for a note whether the journal has it.
-    Noted { note: NoteId, durable: bool },
-    /// Answer whoever gave a command.
-    Commanded { request: RequestId, commanding: Commanding },
-}
 
 /// What follows a commit.
 #[derive(Debug)]
@@ -166,6 +111,7 @@ pub struct Coordinator {
     settled: BTreeSet<Slot>,
     next_tick: Monotonic,
     tell_again_due: Monotonic,
+    stranded_due: Monotonic,
     watch: Watch,
     own_clock: StepWatch,
     /// Results refused since start, by reason.
@@ -203,6 +149,7 @@ impl Coordinator {
             settled: BTreeSet::new(),
             next_tick: now.plus(PRESENCE_TICK),
             tell_again_due: now,
+            stranded_due: now.plus(stranded::STRANDED_TICK),
             watch: Watch::new(now),
             own_clock: StepWatch::default(),
             refused: BTreeMap::new(),
@@ -492,6 +439,7 @@ impl Coordinator {
         self.look_at_presence(now, at);
         self.call_waiting(now);
         self.tell_commands_again(now);
+        self.give_up_stranded(now, at);
         for id in self.pool.handle_time(now) {
             self.cut(id, Cut::Hoarding);
         }

@@ -187,6 +187,9 @@ pub struct Run {
     /// When its first batch came.
     #[n(3)]
     pub since: Timestamp,
+    /// When its last batch came; `None` where an older version wrote it.
+    #[n(4)]
+    pub last: Option<Timestamp>,
 }
 
 /// One slot.
@@ -417,6 +420,7 @@ impl Status {
             Entry::Snapshot(snapshot) => self.fold_snapshot(row, &snapshot.slot),
             Entry::Asked(asked) => self.fold_asked(row, asked),
             Entry::Drained(drained) => {
+                self.fold_gaps(row);
                 let slot = self.slot_mut(&drained.slot);
                 if let Some(run) = slot.runs.get_mut(&drained.run) {
                     run.drained = Some(row.at);

@@ -80,6 +80,14 @@ pub mod reason {
     pub const SPOOL_END: &str = "spool-end-unknown";
     /// The master acknowledged them once, was restored from a backup that does not have them, and no volume has them any more.
     pub const LOST_BY_RESTORE: &str = "lost-by-restore";
+    /// Nothing of a run came for a month, and no volume lists it any more: from the first sequence on, nobody knows how many.
+    pub const STRANDED: &str = "stranded";
+
+    /// Whether nobody knows how many results such a gap is.
+    #[must_use]
+    pub fn is_open_ended(reason: &str) -> bool {
+        matches!(reason, SPOOL_END | STRANDED)
+    }
 }
 
 /// Results that are gone for good, and why: occupies their sequences.
@@ -106,7 +114,7 @@ impl GapRecord {
     /// How many results are gone; `None` where nobody knows.
     #[must_use]
     pub fn lost(&self) -> Option<u64> {
-        (self.reason != reason::SPOOL_END).then(|| self.last.0.saturating_sub(self.first.0).saturating_add(1))
+        (!reason::is_open_ended(&self.reason)).then(|| self.last.0.saturating_sub(self.first.0).saturating_add(1))
     }
 
     /// The part of it above `position`; `None` if there is none.

@@ -356,7 +356,7 @@ fn spool(out: &mut dyn Write, slot: &Value) -> io::Result<()> {
 
 /// How many results a gap is; of one at the end of a run nobody knows.
 fn lost(gap: &Value) -> String {
-    let open = gap["reason"] == shared::delivery::reason::SPOOL_END;
+    let open = gap["reason"].as_str().is_some_and(shared::delivery::reason::is_open_ended);
     format!("{}{}", count(&gap["lost"]), if open { "+" } else { "" })
 }
 

@@ -5,6 +5,7 @@ mod commands;
 mod holders;
 mod slots;
 mod states;
+mod stranded;
 mod timeline;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use shared::assignment::Policy;
 use shared::check::{Check, Exit, State, TcpCheck};
 use shared::delivery::{BatchBuilder, BatchHeader};
 use shared::message::{Heartbeat, HeldRun};
-use shared::name::{Grant, HostName, InstanceId, ObjectName, RegionName, RunCounter, Sequence, SlotNumber};
+use shared::name::{Generation, Grant, HostName, InstanceId, ObjectName, RegionName, RunCounter, Sequence, SlotNumber};
 use shared::result::CheckResult;
 use shared::state::{CheckState, Confirmation};
 
@@ -22,7 +23,7 @@ use shared::message::{Hello, Welcome};
 
 use super::*;
 use crate::config::{CheckDefinition, Host, Region, Vars};
-use crate::entry::{self, Effect};
+use crate::entry::{self, Effect, Row};
 use crate::fleet::LEASE;
 
 const AT: Timestamp = Timestamp::from_millis(1_790_000_000_000);

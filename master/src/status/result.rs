@@ -28,12 +28,7 @@ impl Status {
                 }
             }
         }
-        if !row.outcomes.gaps.is_empty() {
-            let gaps = Arc::make_mut(&mut self.gaps);
-            gaps.extend(row.outcomes.gaps.iter().map(|gap| GapSeen { index: row.index, at: row.at, gap: gap.clone() }));
-            let surplus = gaps.len().saturating_sub(GAPS_SHOWN);
-            gaps.drain(..surplus);
-        }
+        self.fold_gaps(row);
         let state = self.slot_mut(slot);
         state.results += accepted;
         state.refused += refused;
@@ -41,6 +36,16 @@ impl Status {
             state.last_result = Some(row.at);
         }
         self.fold_moved(row, slot);
+    }
+
+    pub(super) fn fold_gaps(&mut self, row: &Row) {
+        if row.outcomes.gaps.is_empty() {
+            return;
+        }
+        let gaps = Arc::make_mut(&mut self.gaps);
+        gaps.extend(row.outcomes.gaps.iter().map(|gap| GapSeen { index: row.index, at: row.at, gap: gap.clone() }));
+        let surplus = gaps.len().saturating_sub(GAPS_SHOWN);
+        gaps.drain(..surplus);
     }
 
     /// What a result says of the command that it names. Only who owns the check answers: what a former owner saw is history, and the
@@ -83,7 +88,9 @@ impl Status {
                 position: Sequence(0),
                 drained: None,
                 since: row.at,
+                last: None,
             });
+            run.last = Some(row.at);
             run.position = run.position.max(moved.position);
             // Who said that it was complete had a copy of it: on another volume it went on.
             run.drained = None;

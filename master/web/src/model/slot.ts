@@ -182,6 +182,9 @@ export interface Gap {
   readonly explained: boolean;
 }
 
+/** Reasons of gaps of which nobody knows how many results they are. */
+const OPEN_ENDED = new Set(['spool-end-unknown', 'stranded']);
+
 export function readGap(value: unknown): Gap {
   const of = fields(value, 'gaps');
   return {
@@ -189,7 +192,7 @@ export function readGap(value: unknown): Gap {
     at: time(of, 'at'),
     whose: maybe(of, 'writer', text) ?? `${text(of, 'region')}/${number(of, 'slot')}`,
     lost: maybe(of, 'lost', number),
-    open: text(of, 'reason') === 'spool-end-unknown',
+    open: OPEN_ENDED.has(text(of, 'reason')),
     from: maybe(of, 'from', time),
     to: maybe(of, 'to', time),
     reason: text(of, 'reason'),
