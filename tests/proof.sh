@@ -57,7 +57,7 @@ claim_13() { programs check_nrpe agent; }
 # The table of proofs names the worlds by their seeds, so anybody sees the same ones; 20,000 others follow those of the first run.
 claim_14() { worlds --seeds 2000 --within 300 --claim && worlds --seeds 20000 --seed-from 100001 --claim; }
 claim_15() { worlds --seeds 2000 --defects --claim --table "$table"; }
-claim_16() { PERIGEE_ROUNDS=200 PERIGEE_CLAIMS=30 PERIGEE_STOPS=5 programs kill; }
+claim_16() { PERIGEE_ROUNDS=200 PERIGEE_CLAIMS=30 PERIGEE_STOPS=5 PERIGEE_STEPS=3 programs kill; }
 claim_17() { PERIGEE_PROFILES=all programs network; }
 # Every kind of call and place takes two minutes for the spool and one for the journal, ten thousand spools one and a half; a
 # satellite's volume stays full for half an hour.

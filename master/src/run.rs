@@ -9,14 +9,15 @@ mod writers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use shared::frame::Lane;
 use shared::name::{JournalIndex, Slot, Timeline};
 use shared::refusal::Refusal;
-use shared::time::{Monotonic, Timestamp};
+use shared::time::Monotonic;
+use shared::wall;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -60,12 +61,6 @@ impl Clock {
     }
 }
 
-/// The wall clock.
-fn wall() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-}
-
 /// Whoever waits for an activation or the end of an order.
 enum Asker {
     /// The start itself: a log line is enough.
@@ -84,6 +79,9 @@ enum Asker {
 /// When a room cannot be built: a locked or damaged store, a port in use, a configuration with mistakes and nothing to resume.
 pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: mpsc::Receiver<()>) -> Result<()> {
     let clock = Clock { origin: Instant::now() };
+    if let Some(file) = wall::offset_file() {
+        tracing::warn!("for tests: the master's clock is off by what {} says ({})", file.display(), wall::OFFSET_FILE);
+    }
     let software = env!("CARGO_PKG_VERSION").to_owned();
     let options = store::Options {
         new_installation: settings.new_installation,
@@ -118,7 +116,8 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
     let (links, mut link_events, link_address) =
         link::listen(link::Settings { address: settings.link, trust: Arc::clone(&trust) }).await?;
     let timeline = Timeline(rand::random());
-    let mut coordinator = Coordinator::new(Identity { installation, software }, status, timeline, clock.now(), wall());
+    let mut coordinator =
+        Coordinator::new(Identity { installation, software }, status, timeline, clock.now(), wall::now());
     let (view_sender, view) = watch::channel(Arc::new(coordinator.view(clock.now())));
     let (rows, _) = broadcast::channel::<Arc<Vec<Row>>>(ROWS_KEPT);
     let (request_sender, mut requests) = mpsc::channel(REQUESTS_MAX);
@@ -136,8 +135,8 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
         data: settings.data.clone(),
         figures: figures(links.clone(), writers.figures(), store.clone(), Arc::clone(&commits)),
         source_differs,
-        started: wall(),
-        clock: wall,
+        started: wall::now(),
+        clock: wall::now,
     };
     let listeners = api::Listeners {
         tcp: Some(settings.listen),
@@ -159,7 +158,7 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
     match first {
         Some(catalog) => {
             let request = ask(&mut asked, Asker::Start);
-            coordinator.handle_activation(request, &catalog, "start", wall());
+            coordinator.handle_activation(request, &catalog, "start", wall::now());
             source_sender.send_replace(Some(false));
         }
         None => revision::compare_in_background(settings.config.clone(), running, source_sender.clone()),
@@ -219,7 +218,7 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
                     if let Some(since) = committing.take() {
                         commits.note(clock.now().since(since));
                     }
-                    coordinator.handle_committed(wall());
+                    coordinator.handle_committed(wall::now());
                 }
                 Done::Failed { last, error } => {
                     tracing::error!(%last, %error, "a commit failed: nothing of it is acknowledged, satellites send again");
@@ -242,11 +241,11 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
                 }
                 Request::Order { order, author, reply } => {
                     let request = ask(&mut asked, Asker::Order(reply));
-                    coordinator.handle_order(request, &order, &author, clock.now(), wall());
+                    coordinator.handle_order(request, &order, &author, clock.now(), wall::now());
                 }
                 Request::Command { check, what, author, reply } => {
                     let request = ask(&mut asked, Asker::Command(reply));
-                    coordinator.handle_command(request, check, what, &author, clock.now(), wall());
+                    coordinator.handle_command(request, check, what, &author, clock.now(), wall::now());
                 }
             },
             Some(()) = reload.recv() => {
@@ -258,7 +257,7 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
                     let catalog = Arc::clone(&compiled.catalog);
                     let compiled = compiled.against(coordinator.published().catalog.as_deref());
                     let request = ask(&mut asked, Asker::Operator { compiled: Box::new(compiled), reply });
-                    coordinator.handle_activation(request, &catalog, &author, wall());
+                    coordinator.handle_activation(request, &catalog, &author, wall::now());
                 }
                 Err(applied) => {
                     source_sender.send_replace(Some(true));
@@ -269,20 +268,20 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
                 notes += 1;
                 noting.insert(NoteId(notes), overrun.recorded);
                 let gap = writers::entry(&overrun.gap, store.overran_by());
-                coordinator.handle_writer_gap(NoteId(notes), gap, wall());
+                coordinator.handle_writer_gap(NoteId(notes), gap, wall::now());
             }
             _ = housekeeping.tick() => {
                 // Looks at the cursors' files: a disk that hangs keeps one thread waiting, not one more every time.
                 if trimming.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
                     let trimmed = store.clone();
-                    trimming = Some(tokio::task::spawn_blocking(move || trimmed.trim(wall())));
+                    trimming = Some(tokio::task::spawn_blocking(move || trimmed.trim(wall::now())));
                 }
                 if store.checkpoint_due(clock.now().since(checkpointed)) {
                     checkpointed = clock.now();
                     store.checkpoint(Arc::clone(coordinator.published()));
                 }
             }
-            () = tokio::time::sleep(until) => coordinator.handle_timeout(clock.now(), wall()),
+            () = tokio::time::sleep(until) => coordinator.handle_timeout(clock.now(), wall::now()),
         }
     }
 
@@ -303,10 +302,10 @@ fn hear(coordinator: &mut Coordinator, event: LinkEvent, clock: Clock) {
             coordinator.handle_connected(connection, slot, remote.to_string(), clock.now());
         }
         LinkEvent::Frame { connection, lane: Lane::Control, bytes, arrived } => {
-            coordinator.handle_control(connection, &bytes, clock.at(arrived), wall())
+            coordinator.handle_control(connection, &bytes, clock.at(arrived), wall::now())
         }
         LinkEvent::Frame { connection, lane, bytes, arrived } => {
-            coordinator.handle_batch(connection, lane, bytes.to_vec(), clock.at(arrived), wall());
+            coordinator.handle_batch(connection, lane, bytes.to_vec(), clock.at(arrived), wall::now());
         }
         LinkEvent::Disconnected { connection, reason } => {
             tracing::info!(%connection, reason, "a satellite is gone");

@@ -4,20 +4,21 @@
 //! goes back to it and sends again; the store keeps the last value of a path and second, so twice is once. Knows nothing of
 //! checks; what to send comes as points. The surprise: it reads from a store that never speaks, because that is how the end
 //! of a connection shows before the next write is lost in it.
-#![expect(clippy::disallowed_methods, reason = "a shell: it waits, and reads the monotonic and the wall clock")]
+#![expect(clippy::disallowed_methods, reason = "a shell: it waits, and reads the monotonic clock")]
 
 pub mod graphite;
 pub mod trail;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
 use shared::name::JournalIndex;
 use shared::perfdata::Metric;
 use shared::time::{Monotonic, Timestamp};
+use shared::wall;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -453,7 +454,7 @@ impl<S: PointSource> Writer<S> {
         self.figures.head = self.source.head();
         self.figures.lag_ms = match self.newest {
             Some(committed) if self.figures.position < self.figures.head => {
-                u64::try_from(wall_clock().since(committed).as_millis()).unwrap_or(u64::MAX)
+                u64::try_from(wall::now().since(committed).as_millis()).unwrap_or(u64::MAX)
             }
             _ => 0,
         };
@@ -463,9 +464,4 @@ impl<S: PointSource> Writer<S> {
     fn monotonic(&self) -> Monotonic {
         Monotonic(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
-}
-
-fn wall_clock() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

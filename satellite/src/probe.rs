@@ -21,12 +21,13 @@ use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use shared::check::{Check, Exit, NrpeCheck, NrpeName, NrpeTls, NrpeTrust, Outcome, PluginCheck, State};
 use shared::perfdata;
 use shared::text::is_obeyed;
 use shared::time::Timestamp;
+use shared::wall;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
@@ -224,8 +225,7 @@ struct Began {
 
 impl Began {
     fn now() -> Self {
-        let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-        Self { wall: Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX)), at: Instant::now() }
+        Self { wall: wall::now(), at: Instant::now() }
     }
 
     /// The outcome of a network probe that ends now.

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -17,7 +17,8 @@ use shared::identity;
 use shared::message::{self, ToSatellite};
 use shared::name::{InstallationId, Slot};
 use shared::refusal::Refusals;
-use shared::time::{Monotonic, Timestamp};
+use shared::time::Monotonic;
+use shared::wall;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -58,9 +59,8 @@ struct Clocks {
 
 impl Clocks {
     fn now(&self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         let monotonic = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        Now { monotonic: Monotonic(monotonic), wall: Timestamp::from_millis(i64::try_from(wall).unwrap_or(i64::MAX)) }
+        Now { monotonic: Monotonic(monotonic), wall: wall::now() }
     }
 }
 
@@ -111,6 +111,13 @@ pub async fn run(settings: Run, stop: CancellationToken) -> Result<()> {
     let clocks = Clocks { began: Instant::now() };
     orphans::collect();
     descriptors::raise(probe::DESCRIPTORS + OWN_DESCRIPTORS);
+    if let Some(file) = wall::offset_file() {
+        tracing::warn!(
+            "for tests: this satellite's clock is off by what {} says ({})",
+            file.display(),
+            wall::OFFSET_FILE
+        );
+    }
     let certificates = settings.identity();
     let Some((installation, slot)) = identify(&settings, &certificates, &stop).await? else { return Ok(()) };
     let identity = Identity {
@@ -435,8 +442,6 @@ async fn sleep_until(at: Option<Instant>) {
 
 /// An execution that failed on our side.
 fn failed(text: &str) -> Outcome {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-    let at = Timestamp::from_millis(i64::try_from(wall).unwrap_or(i64::MAX));
     let exit = Exit::Error("probe-broke-off".to_owned());
-    Outcome::text(at, Duration::ZERO, exit, State::Unknown, text.to_owned())
+    Outcome::text(wall::now(), Duration::ZERO, exit, State::Unknown, text.to_owned())
 }

@@ -1,8 +1,10 @@
 //! The contract between master and satellites: names, times, checks and their results, state, schedule, assignment, messages and
-//! delivery. Pure: no socket, no file, no clock. A change in here is a change of protocol or of meaning.
+//! delivery. Pure: no socket, no file, no clock, but for the one room that is the wall clock of both programs. A change in here is a
+//! change of protocol or of meaning.
 
 pub mod defect;
 pub mod time;
+pub mod wall;
 pub mod step;
 pub mod name;
 pub mod unit;

@@ -9,8 +9,9 @@ use serde_json::Value;
 use shared::name::JournalIndex;
 use tests::fakes::{Fakes, daemon};
 use tests::fleet::Fleet;
-use tests::ledger::positions;
 use tests::wait::until;
+
+use crate::scene::undelivered;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the backlog may take to come together on a busy machine.
@@ -31,12 +32,6 @@ fn configuration(fakes: &Fakes) -> String {
         address.ip(),
         address.port()
     )
-}
-
-fn undelivered(log: &str) -> u64 {
-    let positions = positions(log);
-    let known = |run: &String| positions.acknowledged.get(run).copied().unwrap_or(0);
-    positions.durable.iter().map(|(run, durable)| durable.saturating_sub(known(run))).sum()
 }
 
 fn is_hard_problem(shown: &Value) -> bool {

@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use tests::audit::Audit;
 use tests::fakes::Fakes;
 use tests::fleet::Fleet;
+use tests::ledger::positions;
 use tests::load::Load;
 use tests::wait::until;
 
@@ -30,15 +31,28 @@ pub(crate) fn let_run(draw: &mut StdRng, millis: std::ops::Range<u64>) {
     until(moment, || false);
 }
 
+/// Results that lie on a satellite's disk and are not acknowledged, by its log.
+pub(crate) fn undelivered(log: &str) -> u64 {
+    let positions = positions(log);
+    let known = |run: &String| positions.acknowledged.get(run).copied().unwrap_or(0);
+    positions.durable.iter().map(|(run, durable)| durable.saturating_sub(known(run))).sum()
+}
+
 /// A fleet of one region, its daemons, and its judge; everything runs and is connected.
 pub(crate) fn started(directory: &Path, load: Load, slots: u32) -> (Fleet, Fakes, Audit) {
+    let (mut fleet, fakes, audit) = laid_out(directory, load, slots);
+    fleet.start().unwrap();
+    fleet.until_connected(PATIENCE).unwrap();
+    (fleet, fakes, audit)
+}
+
+/// The same before anything but the daemons runs.
+pub(crate) fn laid_out(directory: &Path, load: Load, slots: u32) -> (Fleet, Fakes, Audit) {
     let fakes = Fakes::start(directory, &load.daemons()).unwrap();
     let config = directory.join("site.yaml");
     fs::write(&config, load.configuration(slots, &fakes.addresses)).unwrap();
     let names: Vec<(&str, u32)> = (1..=slots).map(|number| ("eu", number)).collect();
-    let mut fleet = Fleet::new(directory, &config, &names).unwrap();
-    fleet.start().unwrap();
-    fleet.until_connected(PATIENCE).unwrap();
+    let fleet = Fleet::new(directory, &config, &names).unwrap();
     let audit = Audit { ledger: fakes.ledger.clone(), commands: load.commands(), ..Audit::default() };
     (fleet, fakes, audit)
 }

@@ -15,6 +15,7 @@ type Table = [(&'static str, &'static [&'static str])];
 const SHARED: &Table = &[
     ("defect", &[]),
     ("time", &[]),
+    ("wall", &["time"]),
     ("step", &["time"]),
     ("name", &[]),
     ("unit", &[]),
