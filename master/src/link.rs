@@ -6,6 +6,7 @@
 
 mod connection;
 pub mod tls;
+mod silence;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +22,9 @@ use quinn::{Endpoint, EndpointConfig, Incoming, TokioRuntime, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
 use rustls::server::StoresServerSessions;
 pub use shared::frame::Lane;
-use shared::frame::{CLOSE_FAULT, CLOSE_NOT_COMMITTED, CLOSE_REFUSED, CLOSE_STOPPED, CLOSE_VACANT, frame_head};
+use shared::frame::{
+    CLOSE_FAULT, CLOSE_NOT_COMMITTED, CLOSE_REFUSED, CLOSE_STOPPED, CLOSE_UNANSWERED, CLOSE_VACANT, frame_head,
+};
 use shared::identity::{Identity, SlotSession};
 use shared::refusal::{Refusal, Refusals};
 use shared::time::{Monotonic, Timestamp};
@@ -112,6 +115,8 @@ pub enum CloseReason {
     Vacant,
     /// The master went wrong with this connection.
     Fault,
+    /// The peer acknowledges nothing any more.
+    Unanswered,
     /// The peer broke a rule: counted and logged under its kind.
     Refused(Refusal),
 }
@@ -240,6 +245,7 @@ pub async fn listen(settings: Settings) -> Result<(Links, mpsc::Receiver<LinkEve
     });
     tokio::spawn(link.clone().accept());
     tokio::spawn(link.clone().watch_ends());
+    tokio::spawn(link.clone().watch_answers());
     tokio::spawn(link.clone().renew(sessions, renew_at));
     tracing::info!(address = %local, "listening for satellites");
     Ok((Links { link, _stop: Arc::new(stop.drop_guard()) }, receiver, local))
@@ -345,13 +351,18 @@ impl Link {
                 CloseReason::Stopped => (CLOSE_STOPPED, "stopped"),
                 CloseReason::NotCommitted => (CLOSE_NOT_COMMITTED, "not committed"),
                 CloseReason::Vacant => (CLOSE_VACANT, "slot vacant"),
+                CloseReason::Unanswered => (CLOSE_UNANSWERED, "nothing is acknowledged"),
                 CloseReason::Fault => (CLOSE_FAULT, "fault in the master"),
                 CloseReason::Refused(refusal) => (CLOSE_REFUSED, refusal.kind()),
             };
             entry.connection.close(VarInt::from_u32(code), text.as_bytes());
             match reason {
                 CloseReason::Refused(refusal) => Some((refusal, entry.remote, entry.session.clone())),
-                CloseReason::Stopped | CloseReason::NotCommitted | CloseReason::Vacant | CloseReason::Fault => None,
+                CloseReason::Stopped
+                | CloseReason::NotCommitted
+                | CloseReason::Vacant
+                | CloseReason::Unanswered
+                | CloseReason::Fault => None,
             }
         };
         if let Some((refusal, remote, session)) = refused {

@@ -16,12 +16,14 @@ use bytes::{Bytes, BytesMut};
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
 use rustls_pki_types::CertificateDer;
 use shared::frame::{
-    CLOSE_FAULT, CLOSE_NOT_COMMITTED, CLOSE_REFUSED, CLOSE_STOPPED, CLOSE_VACANT, frame_head, split_frame,
+    CLOSE_FAULT, CLOSE_NOT_COMMITTED, CLOSE_REFUSED, CLOSE_STOPPED, CLOSE_UNANSWERED, CLOSE_VACANT, frame_head,
+    split_frame,
 };
 pub use shared::frame::{LINK_PORT, Lane};
 use shared::identity::{MasterSession, master_dns_name};
 use shared::refusal::{Refusal, Refusals};
 use shared::time::{Monotonic, Timestamp};
+use shared::unanswered::{LOOK_EVERY, LOOKS, Unanswered};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -330,6 +332,9 @@ fn told(error: &ConnectionError) -> End {
                 Ok(CLOSE_STOPPED) => End::plain("the master stops".to_owned()),
                 Ok(CLOSE_NOT_COMMITTED) => End::plain("the master could not commit".to_owned()),
                 Ok(CLOSE_VACANT) => End::plain("the master asks for this slot to be claimed again".to_owned()),
+                Ok(CLOSE_UNANSWERED) => {
+                    End::plain("the master got no answer from this satellite: is a road cut one way?".to_owned())
+                }
                 Ok(CLOSE_FAULT) => End::plain("the master reports a fault of its own".to_owned()),
                 _ => End::plain(format!("the master closed the link: {}", text.escape_debug())),
             }
@@ -376,6 +381,7 @@ async fn converse(
                 end = write_frames(connection, live, live_queue) => end,
                 end = write_frames(connection, backlog, backlog_queue) => end,
                 end = certificate_end(not_after) => end,
+                end = unanswered(connection) => end,
                 error = connection.closed() => told(&error),
             }
         }
@@ -470,6 +476,21 @@ fn broken(connection: &Connection, detail: &str) -> End {
     match connection.close_reason() {
         Some(error) => told(&error),
         None => End::refused(Refusal::BadStream, detail),
+    }
+}
+
+/// Ends when the master acknowledges nothing any more: what it sends may still come, over a road that is cut one way.
+async fn unanswered(connection: &Connection) -> End {
+    let mut master = Unanswered::default();
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let counts = connection.stats();
+        if master.look(counts.frame_tx.stream.saturating_add(counts.frame_tx.ping), counts.path.rtt) {
+            connection.close(VarInt::from_u32(CLOSE_UNANSWERED), b"nothing is acknowledged");
+            return End::silent(format!("the master acknowledged nothing for {:?}", LOOK_EVERY * u32::from(LOOKS)));
+        }
     }
 }
 

@@ -25,6 +25,8 @@ pub const CLOSE_NOT_COMMITTED: u32 = 2;
 pub const CLOSE_FAULT: u32 = 4;
 /// The slot that this process was fenced from is free: it connects again and claims it.
 pub const CLOSE_VACANT: u32 = 5;
+/// The peer acknowledges nothing any more; it hardly hears of it, since a road is cut.
+pub const CLOSE_UNANSWERED: u32 = 6;
 /// The peer was refused; the close reason is the [`crate::refusal::Refusal::kind`].
 pub const CLOSE_REFUSED: u32 = 3;
 

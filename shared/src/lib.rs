@@ -24,4 +24,5 @@ pub mod command;
 pub mod message;
 pub mod frame;
 pub mod refusal;
+pub mod unanswered;
 pub mod identity;

@@ -15,6 +15,7 @@ use shared::frame::{CLOSE_REFUSED, FrameError, split_frame};
 use shared::identity::SlotSession;
 use shared::refusal::Refusal;
 use shared::text::is_obeyed;
+use shared::unanswered::{LOOK_EVERY, LOOKS};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{
@@ -83,6 +84,9 @@ pub(super) async fn serve(link: Arc<Link>, handshake: Handshake, incoming: Incom
         (Some(CloseReason::Refused(refusal)), _) | (_, End::Refused(refusal, _)) => format!("refused: {refusal}"),
         (Some(CloseReason::NotCommitted), _) => "closed because a commit failed".to_owned(),
         (Some(CloseReason::Vacant), _) => "closed because its slot is free again".to_owned(),
+        (Some(CloseReason::Unanswered), _) => {
+            format!("nothing was acknowledged for {:?}", LOOK_EVERY * u32::from(LOOKS))
+        }
         (Some(CloseReason::Fault), _) => "closed because of a fault in the master".to_owned(),
         (Some(CloseReason::Stopped), _) => "closed because the master stops".to_owned(),
         (None, End::Closed(error)) => plain(&error),

@@ -155,6 +155,7 @@ async fn the_satellite_is_told_why_it_is_closed() {
     for (reason, expected, refused) in [
         (CloseReason::NotCommitted, "the master could not commit", None),
         (CloseReason::Fault, "the master reports a fault of its own", None),
+        (CloseReason::Unanswered, "the master got no answer from this satellite", None),
         (CloseReason::Refused(Refusal::BadMessage), "the master refused this satellite", Some(Refusal::BadMessage)),
     ] {
         satellite.connected().await.send(Lane::Control, Bytes::from_static(b"hello")).unwrap();

@@ -35,6 +35,7 @@ const SHARED: &Table = &[
     ("frame", &[]),
     ("message", &["assignment", "command", "frame", "item", "name", "snapshot", "time"]),
     ("refusal", &["time"]),
+    ("unanswered", &[]),
     ("identity", &["name", "refusal", "time"]),
 ];
 
