@@ -1,47 +1,54 @@
-//! How long results take from the end of their check until the master has them: read from history's events, so that it is what
-//! everybody can see. Knows no process. The surprise: the two times are of two clocks, so this holds on one machine only.
+//! How long answers take until what they say is shown: from the moment a daemon gives one, by the outside ledger, until the API shows
+//! it or a newer one of the same service. So it is what a watcher would see, check to state. Knows no process.
+//! The surprise: the two times are of two programs, so this holds on one machine only.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::Value;
+use crate::ledger::Answer;
+use crate::shown::Shown;
 
-/// Lags of some results, ascending.
+/// Lags of some answers, ascending.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Lags(Vec<Duration>);
 
-/// A time of the API in milliseconds since 1970.
-fn millis(event: &Value, field: &str) -> Option<i64> {
-    event.get(field)?.as_str()?.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
-}
-
 impl Lags {
-    /// Of the results whose check ended in `from..to` (milliseconds since 1970).
+    /// Of the answers given in `from..to` (milliseconds since 1970). `commands` are those of (host, service).
     ///
     /// # Errors
-    /// An event that is no result; it is in the message.
-    pub fn of(results: &[Value], from: i64, to: i64) -> Result<Self, String> {
+    /// An answer that was never shown, nor a newer one; it is in the message.
+    pub fn of(
+        answers: &[Answer],
+        commands: &BTreeMap<(String, String), String>,
+        shown: &Shown,
+        from: i64,
+        to: i64,
+    ) -> Result<Self, String> {
+        let services: BTreeMap<(&str, &str), &str> =
+            commands.iter().map(|((host, service), command)| ((&**host, &**command), &**service)).collect();
         let mut lags = Vec::new();
-        for event in results {
-            let read = || {
-                let micros = event.get("duration_us")?.as_i64()?;
-                Some((millis(event, "started")? + micros / 1000, millis(event, "recorded")?))
+        for answer in answers {
+            let given = i64::try_from(answer.at).unwrap_or(i64::MAX);
+            let Some(service) =
+                services.get(&(&*answer.host, &*answer.command)).filter(|_| (from..to).contains(&given))
+            else {
+                continue;
             };
-            let (ended, recorded) = read().ok_or_else(|| format!("no result: {event}"))?;
-            if (from..to).contains(&ended) {
-                lags.push(Duration::from_millis(u64::try_from(recorded - ended).unwrap_or(0)));
-            }
+            let since = shown.since(&answer.host, service, answer.serial);
+            let since = since.ok_or_else(|| format!("never shown: {answer:?}"))?;
+            lags.push(Duration::from_millis(u64::try_from(since - given).unwrap_or(0)));
         }
         lags.sort_unstable();
         Ok(Self(lags))
     }
 
-    /// How many results.
+    /// How many answers.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// The lag that so many hundredths of the results do not exceed; none of nothing.
+    /// The lag that so many hundredths of the answers do not exceed; none of nothing.
     #[must_use]
     pub fn percentile(&self, hundredths: usize) -> Duration {
         let at = (self.0.len() * hundredths).div_ceil(100).saturating_sub(1);
@@ -59,15 +66,17 @@ impl Lags {
 mod tests {
     use super::*;
 
-    fn result(ended: i64, recorded: i64) -> Value {
-        let text = |millis| jiff::Timestamp::from_millisecond(millis).unwrap().to_string();
-        serde_json::json!({ "started": text(ended - 5), "duration_us": 5000, "recorded": text(recorded) })
-    }
-
     #[test]
-    fn lags_are_from_the_end_of_a_check_until_it_is_recorded() {
-        let results: Vec<Value> = (1..=200).map(|n| result(1_000_000 + n, 1_000_000 + n + 10 * n)).collect();
-        let lags = Lags::of(&results, 1_000_000, 1_000_101).unwrap();
+    fn lags_are_from_an_answer_until_it_is_shown() {
+        let commands = BTreeMap::from([(("h".to_owned(), "s".to_owned()), "c".to_owned())]);
+        let answer = |n: u64| Answer { at: 1_000_000 + n, host: "h".to_owned(), command: "c".to_owned(), serial: n };
+        let answers: Vec<Answer> = (1..=200).map(answer).collect();
+        let mut shown = Shown::default();
+        for n in 1..=100_i64 {
+            let service = serde_json::json!({ "host": "h", "service": "s", "perfdata": format!("serial={n}") });
+            shown.note(1_000_000 + n + 10 * n, &[service]);
+        }
+        let lags = Lags::of(&answers, &commands, &shown, 1_000_000, 1_000_101).unwrap();
         assert_eq!(lags.count(), 100);
         let millis = Duration::from_millis;
         assert_eq!(
@@ -75,6 +84,7 @@ mod tests {
             [millis(500), millis(990), millis(1000)]
         );
         assert_eq!(Lags::default().percentile(99), Duration::ZERO);
-        assert!(Lags::of(&[serde_json::json!({})], 0, 1).is_err());
+        assert!(Lags::of(&answers, &commands, &shown, 1_000_000, 1_000_102).is_err(), "one was never shown");
+        assert_eq!(Lags::of(&answers, &BTreeMap::new(), &shown, 0, i64::MAX).unwrap().count(), 0, "nobody's");
     }
 }

@@ -21,6 +21,7 @@ pub mod packets;
 pub mod pki;
 pub mod process;
 pub mod relay;
+pub mod shown;
 pub mod simulation;
 pub mod sink;
 pub mod slope;

@@ -28,8 +28,8 @@ const TOOLS: [(&str, &str); 5] = [
 const PLACES: [&str; 4] = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
 /// A new process is in its namespace after so long.
 const MADE_WITHIN: Duration = Duration::from_secs(20);
-/// What a slow cable lets through at once, and how long it lets packets wait.
-const BURST_BYTES: u32 = 4_000;
+/// What a slow cable lets through at once, which is hardly more than a packet, and how long it lets packets wait.
+const BURST_BYTES: u32 = 1_600;
 const WAITS: &str = "400ms";
 
 fn is_there(tool: &str) -> bool {
@@ -133,9 +133,9 @@ impl Machine {
     }
 
     /// Runs a tool where packets of this way arrive.
-    fn on(&self, receiver: Way, words: &[&str]) -> Result<()> {
+    fn on(&self, receiver: Way, words: &[&str]) -> Result<String> {
         match receiver {
-            Way::Up => words.split_first().map_or(Ok(()), |(tool, rest)| run(tool, rest)),
+            Way::Up => words.split_first().map_or(Ok(String::new()), |(tool, rest)| run(tool, rest)),
             Way::Down => {
                 let through = self.through();
                 let rest: Vec<&str> = through.iter().skip(1).map(String::as_str).chain(words.iter().copied()).collect();
@@ -144,9 +144,52 @@ impl Machine {
         }
     }
 
-    fn rule(&self, way: Way, condition: &[&str]) -> Result<()> {
-        let words = [&["iptables-legacy", "-w", "-A", "INPUT", "-p", "udp"], condition, &["-j", "DROP"]].concat();
-        self.on(way, &words)
+    fn rule(&self, way: Way, condition: &[&str], target: &str) -> Result<()> {
+        let words = [&["iptables-legacy", "-w", "-A", "INPUT", "-p", "udp"], condition, &["-j", target]].concat();
+        self.on(way, &words).map(drop)
+    }
+
+    /// Datagrams that met a rule with this target since the cable was last mended, as the kernel counts them.
+    fn counted(&self, way: Way, target: &str) -> Result<u64> {
+        let said = self.on(way, &["iptables-legacy", "-w", "-nvxL", "INPUT"])?;
+        Ok(said.lines().filter_map(|line| met(line, target)).sum())
+    }
+
+    /// Datagrams of this way that rules have dropped since the cable was last mended.
+    ///
+    /// # Errors
+    /// A tool refuses.
+    pub fn dropped(&self, way: Way) -> Result<u64> {
+        self.counted(way, "DROP")
+    }
+
+    /// From now on datagrams with more payload than this are counted, see [`Machine::passed`].
+    ///
+    /// # Errors
+    /// A tool refuses.
+    pub fn watch_above(&self, way: Way, payload: u16) -> Result<()> {
+        self.rule(way, &["-m", "length", "--length", &above(payload)], "ACCEPT")
+    }
+
+    /// Datagrams of this way that were counted since the cable was last mended.
+    ///
+    /// # Errors
+    /// A tool refuses.
+    pub fn passed(&self, way: Way) -> Result<u64> {
+        self.counted(way, "ACCEPT")
+    }
+
+    /// Packets of this way that a slow cable has let wait or dropped.
+    ///
+    /// # Errors
+    /// A tool refuses.
+    pub fn held_up(&self, way: Way) -> Result<u64> {
+        // A packet waits where it leaves.
+        let (leaves, end) = match way {
+            Way::Up => (Way::Down, "far"),
+            Way::Down => (Way::Up, "near"),
+        };
+        Ok(held(&self.on(leaves, &["tc", "-s", "qdisc", "show", "dev", end])?))
     }
 
     /// So many of a thousand datagrams are lost.
@@ -155,7 +198,7 @@ impl Machine {
     /// A tool refuses.
     pub fn lose(&self, way: Way, thousandths: u32) -> Result<()> {
         let part = format!("{:.3}", f64::from(thousandths) / 1000.0);
-        self.rule(way, &["-m", "statistic", "--mode", "random", "--probability", &part])
+        self.rule(way, &["-m", "statistic", "--mode", "random", "--probability", &part], "DROP")
     }
 
     /// Every datagram is lost.
@@ -163,7 +206,7 @@ impl Machine {
     /// # Errors
     /// A tool refuses.
     pub fn cut(&self, way: Way) -> Result<()> {
-        self.rule(way, &[])
+        self.rule(way, &[], "DROP")
     }
 
     /// Datagrams with more payload than this vanish without a word.
@@ -171,9 +214,7 @@ impl Machine {
     /// # Errors
     /// A tool refuses.
     pub fn swallow_above(&self, way: Way, payload: u16) -> Result<()> {
-        // The kernel counts the heads of IP and UDP as well.
-        let above = format!("{}:65535", u32::from(payload) + 28 + 1);
-        self.rule(way, &["-m", "length", "--length", &above])
+        self.rule(way, &["-m", "length", "--length", &above(payload)], "DROP")
     }
 
     /// So many bits a second go either way.
@@ -184,7 +225,7 @@ impl Machine {
         let (rate, burst) = (format!("{kbit}kbit"), BURST_BYTES.to_string());
         let limit = ["root", "tbf", "rate", &rate, "burst", &burst, "latency", WAITS];
         self.on(Way::Up, &[&["tc", "qdisc", "add", "dev", "near"], &limit[..]].concat())?;
-        self.on(Way::Down, &[&["tc", "qdisc", "add", "dev", "far"], &limit[..]].concat())
+        self.on(Way::Down, &[&["tc", "qdisc", "add", "dev", "far"], &limit[..]].concat()).map(drop)
     }
 
     /// The cable carries packets of this size at most, and both ends know it.
@@ -194,7 +235,7 @@ impl Machine {
     pub fn narrow(&self, bytes: u16) -> Result<()> {
         let bytes = bytes.to_string();
         self.on(Way::Up, &["ip", "link", "set", "near", "mtu", &bytes])?;
-        self.on(Way::Down, &["ip", "link", "set", "far", "mtu", &bytes])
+        self.on(Way::Down, &["ip", "link", "set", "far", "mtu", &bytes]).map(drop)
     }
 
     /// A good cable again.
@@ -219,9 +260,51 @@ impl Drop for Machine {
     }
 }
 
-fn run(tool: &str, words: &[&str]) -> Result<()> {
+/// The lengths of datagrams with more payload than this, as iptables has them: the heads of IP and UDP count as well.
+fn above(payload: u16) -> String {
+    format!("{}:65535", u32::from(payload) + 28 + 1)
+}
+
+/// The packets of a line of `iptables -nvxL`, if it is a rule with this target.
+fn met(line: &str, target: &str) -> Option<u64> {
+    let mut words = line.split_whitespace();
+    let (packets, _bytes) = (words.next()?.parse().ok()?, words.next()?);
+    (words.next() == Some(target)).then_some(packets)
+}
+
+/// What a `tbf` has dropped and let wait, by `tc -s qdisc`: `Sent 6 bytes 1 pkt (dropped 2, overlimits 3 requeues 0)`.
+fn held(said: &str) -> u64 {
+    let number = |name: &str| {
+        let (_, rest) = said.split_once(name)?;
+        rest.trim_start().split(|c: char| !c.is_ascii_digit()).next()?.parse::<u64>().ok()
+    };
+    let is_slow = said.contains("qdisc tbf");
+    if is_slow { number("dropped ").unwrap_or(0) + number("overlimits ").unwrap_or(0) } else { 0 }
+}
+
+/// What a tool says.
+fn run(tool: &str, words: &[&str]) -> Result<String> {
     let output = Command::new(tool).args(words).output().with_context(|| tool.to_owned())?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{tool} {}: {}", words.join(" "), said.trim());
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_counts_is_read() {
+        let line = "      17     8120 DROP       udp  --  *      *       0.0.0.0/0            0.0.0.0/0            length 1229:65535";
+        assert_eq!([met(line, "DROP"), met(line, "ACCEPT")], [Some(17), None]);
+        assert_eq!(met("Chain INPUT (policy ACCEPT 5 packets, 500 bytes)", "ACCEPT"), None);
+        assert_eq!(met("    pkts      bytes target     prot opt in     out     source   destination", "DROP"), None);
+        let slow = "qdisc tbf 8001: root refcnt 2 rate 256Kbit burst 4000b lat 400ms \n Sent 6 bytes 1 pkt (dropped 2, overlimits 30 requeues 0)";
+        assert_eq!(held(slow), 32);
+        assert_eq!(
+            held("qdisc noqueue 0: root refcnt 2 \n Sent 0 bytes 0 pkt (dropped 0, overlimits 5 requeues 0)"),
+            0
+        );
+    }
 }
