@@ -19,7 +19,7 @@ pub struct Load {
     pub services: usize,
     /// Each service is checked once in this time.
     pub interval: Duration,
-    /// One more service of the first host, `slow`, checked once in this time.
+    /// One more service of every host, `slow`, checked once in this time.
     pub slow: Option<Duration>,
 }
 
@@ -66,7 +66,7 @@ impl Load {
             let slow = slow.as_millis();
             let _ = writeln!(
                 text,
-                "  slow: {{ hosts: [h00], use: [fast], check_interval: {slow}ms, retry_interval: {slow}ms, check: {{ nrpe: slow }} }}"
+                "  slow: {{ hosts: [\"*\"], use: [fast], check_interval: {slow}ms, retry_interval: {slow}ms, check: {{ nrpe: slow }} }}"
             );
         }
         text
@@ -76,7 +76,7 @@ impl Load {
     #[must_use]
     pub fn commands(&self) -> BTreeMap<(String, String), String> {
         let of = |host: String| (0..self.services).map(move |n| ((host.clone(), format!("s{n}")), format!("c{n}")));
-        let slow = self.slow.map(|_| (("h00".to_owned(), "slow".to_owned()), "slow".to_owned()));
-        self.names().flat_map(of).chain(slow).collect()
+        let slow = |host: String| self.slow.map(|_| ((host, "slow".to_owned()), "slow".to_owned()));
+        self.names().flat_map(of).chain(self.names().filter_map(slow)).collect()
     }
 }
