@@ -17,12 +17,16 @@ use tests::load::Load;
 use tests::wait::until;
 
 use crate::grants::Ownership;
+use crate::overlaps::{self, Processes};
 use crate::scene::{ARRIVES, PATIENCE, let_run, number, started};
 
 /// What the satellite's log says when its slot is another's.
 const FENCED: &str = "fenced: another process has this slot now";
 /// A check may begin in the moment in which its satellite hears that it is fenced.
 const AT_ONCE: i64 = 1_000;
+
+/// A hundred results a second.
+const LOAD: Load = Load { hosts: 10, services: 10, interval: Duration::from_secs(1), slow: None };
 
 #[derive(Debug, Clone, Copy)]
 enum Volume {
@@ -69,7 +73,7 @@ fn is_drained(satellite: &Satellite) -> bool {
 }
 
 /// Milliseconds since 1970 of the newest line with these words.
-fn told_at(satellite: &Satellite, words: &str) -> Option<i64> {
+pub(crate) fn told_at(satellite: &Satellite, words: &str) -> Option<i64> {
     let log = satellite.log();
     let line = log.lines().rfind(|line| line.contains(words))?;
     line.split(' ').find_map(|word| word.parse::<jiff::Timestamp>().ok()).map(jiff::Timestamp::as_millisecond)
@@ -148,8 +152,7 @@ fn two_processes_of_one_slot_never_own_a_check_both() {
     eprintln!("{claims} claims, PERIGEE_SEED={seed}");
     let mut draw = StdRng::seed_from_u64(seed);
     let directory = tempfile::tempdir().unwrap();
-    let load = Load { hosts: 10, services: 10, interval: Duration::from_secs(1), slow: None };
-    let (mut fleet, _fakes, mut audit) = started(directory.path(), load, 1);
+    let (mut fleet, _fakes, mut audit) = started(directory.path(), LOAD, 1);
     let mut living = "eu/1".to_owned();
     let mut fenced = Vec::new();
     for round in 0..claims {
@@ -166,6 +169,10 @@ fn two_processes_of_one_slot_never_own_a_check_both() {
         let begun = begun_after(&fleet.satellites[name], *at, &results);
         assert!(begun.is_empty(), "seed {seed}: {name} was fenced and went on: {begun:#?}");
     }
+    let overlaps = overlaps::find(&evidence, &Processes::of(&fleet));
+    assert!(overlaps.broken.is_empty(), "seed {seed}: {overlaps:#?}");
+    let handed_over = usize::try_from(claims).unwrap() * LOAD.hosts * LOAD.services / 2;
+    assert!(overlaps.handed_over > handed_over, "seed {seed}: too few checks went to another process: {overlaps:?}");
     let awake = begun_after(&fleet.satellites[&living], 0, &results);
     assert!(awake.len() > 10, "the results of a process are not found: {}", awake.len());
     fleet.terminate().unwrap();
@@ -176,14 +183,17 @@ fn two_processes_of_one_slot_never_own_a_check_both() {
         16,
         &format!(
             "{claims} double claims (own, copied and same volume), seed {seed}: {} answers, {} applied once, 0 lost, 0 twice, {} gaps; \
-             journal: {} fences, {} grants, {} current results all under the one living grant, {} observations under ended ones",
+             journal: {} fences, {} grants, {} current results all under the one living grant, {} observations under ended ones; {} times another process asked a check, \
+             the older one {} ms longer at most",
             verdict.answers,
             verdict.applied,
             evidence.named.len(),
             ownership.fences,
             ownership.grants,
             ownership.current,
-            ownership.observed
+            ownership.observed,
+            overlaps.handed_over,
+            overlaps.longest
         ),
     );
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use master::entry::{Effect, Entry, Row};
+use master::entry::{Claim, Effect, Entry, Granted, Outcomes, Row};
 use master::store::{self, Options, Read};
 use shared::delivery::BatchItem;
 use shared::name::{CheckId, Grant, InstanceId, JournalIndex, Slot, SlotNumber};
@@ -12,7 +12,8 @@ use shared::name::{CheckId, Grant, InstanceId, JournalIndex, Slot, SlotNumber};
 /// What a journal says of ownership.
 #[derive(Debug, Default)]
 pub(crate) struct Ownership {
-    living: BTreeMap<CheckId, (Grant, Slot)>,
+    /// Every grant that nothing has ended; more than one of a check must not be.
+    living: BTreeMap<CheckId, BTreeMap<Grant, Slot>>,
     holders: BTreeMap<Slot, InstanceId>,
     /// Grants given.
     pub(crate) grants: usize,
@@ -51,10 +52,23 @@ impl Ownership {
         if let (Entry::Claim(claim), Some(_)) = (&row.entry, row.outcomes.fenced) {
             self.fences += 1;
             let renewed = |check: &CheckId| row.outcomes.granted.iter().any(|granted| granted.checks.contains(check));
-            let left = self.living.iter().filter(|(check, (_, slot))| *slot == claim.slot && !renewed(check)).count();
+            let is_his = |grants: &BTreeMap<Grant, Slot>| grants.values().any(|slot| *slot == claim.slot);
+            let left = self.living.iter().filter(|(check, grants)| is_his(grants) && !renewed(check)).count();
             if left > 0 {
                 self.broken.push(format!("row {at}: {left} grants of {} outlive its holder", claim.slot));
             }
+            for grants in self.living.values_mut() {
+                grants.retain(|_, slot| *slot != claim.slot);
+            }
+        }
+        // Only these rows take a check from a slot that keeps its holder; a grant beside another ends nothing.
+        if matches!(row.entry, Entry::Activate(_) | Entry::Presence(_)) {
+            for check in row.outcomes.granted.iter().flat_map(|granted| &granted.checks) {
+                self.living.remove(check);
+            }
+        }
+        for check in &row.outcomes.removed {
+            self.living.remove(check);
         }
         let mut given: BTreeMap<CheckId, Option<Slot>> = BTreeMap::new();
         for granted in &row.outcomes.granted {
@@ -66,9 +80,14 @@ impl Ownership {
         }
         for (check, slot) in given {
             self.grants += 1;
-            match slot {
-                Some(slot) => drop(self.living.insert(check, (row.grant(), slot))),
-                None => drop(self.living.remove(&check)),
+            let Some(slot) = slot else {
+                self.living.remove(&check);
+                continue;
+            };
+            let grants = self.living.entry(check).or_default();
+            grants.insert(row.grant(), slot);
+            if grants.len() > 1 {
+                self.broken.push(format!("row {at}: {check} has living grants {grants:?}"));
             }
         }
         self.fold_results(row);
@@ -80,7 +99,7 @@ impl Ownership {
         let Entry::Snapshot(snapshot) = &row.entry else { return };
         for (told, verdict) in row.states().iter().zip(&row.outcomes.verdicts) {
             let living = self.living.get(&told.check);
-            let is_owner = living.is_some_and(|(grant, slot)| (*grant, slot) == (told.key.grant, &snapshot.slot));
+            let is_owner = is_the_one(living, told.key.grant, &snapshot.slot);
             if verdict.effect == Effect::Current && !is_owner {
                 self.broken.push(format!("row {}: {} tells {told:?}, living is {living:?}", row.index, snapshot.slot));
             }
@@ -93,7 +112,7 @@ impl Ownership {
         for (item, verdict) in items.iter().zip(&row.outcomes.verdicts) {
             let BatchItem::Result(sequence, result) = item else { continue };
             let living = self.living.get(&result.check);
-            let is_owner = living.is_some_and(|(grant, slot)| (*grant, slot) == (result.grant, &batch.slot));
+            let is_owner = is_the_one(living, result.grant, &batch.slot);
             match verdict.effect {
                 Effect::Current if is_owner => self.current += 1,
                 Effect::Current => self.broken.push(format!(
@@ -113,24 +132,47 @@ impl Ownership {
     }
 }
 
+/// Whether this grant of this slot is the check's only living one.
+fn is_the_one(living: Option<&BTreeMap<Grant, Slot>>, grant: Grant, slot: &Slot) -> bool {
+    living.is_some_and(|grants| grants.len() == 1 && grants.get(&grant) == Some(slot))
+}
+
+fn row(index: u64, entry: Entry, outcomes: Outcomes) -> Row {
+    let (term, at) = (shared::name::Term(1), shared::time::Timestamp::from_millis(0));
+    Row { index: JournalIndex(index), term, at, entry, outcomes }
+}
+
+fn claim(slot: &Slot, instance: u8) -> Entry {
+    let (slot, instance) = (slot.clone(), InstanceId([instance; 16]));
+    Entry::Claim(Claim { slot, instance, remote: String::new(), software: String::new() })
+}
+
+fn granted(slot: &Slot, fenced: Option<u8>) -> Outcomes {
+    let granted = vec![Granted { slot: Some(slot.clone()), checks: vec![CheckId(1)] }];
+    Outcomes { granted, fenced: fenced.map(|instance| InstanceId([instance; 16])), ..Outcomes::default() }
+}
+
+#[test]
+fn two_living_grants_of_one_check_are_found() {
+    let slot = |number| Slot { region: "eu".parse().unwrap(), number: SlotNumber::new(number).unwrap() };
+    let mut ownership = Ownership::default();
+    ownership.fold(&row(1, claim(&slot(1), 1), granted(&slot(1), None)));
+    ownership.fold(&row(2, claim(&slot(1), 2), granted(&slot(1), Some(1))));
+    assert!(ownership.broken.is_empty(), "the holder was fenced: {:?}", ownership.broken);
+    ownership.fold(&row(3, claim(&slot(2), 3), granted(&slot(2), None)));
+    assert_eq!(ownership.broken.len(), 1, "two slots own one check: {:?}", ownership.broken);
+    assert!(!is_the_one(ownership.living.get(&CheckId(1)), Grant(3), &slot(2)));
+}
+
 #[test]
 fn a_current_result_of_a_fenced_process_is_found() {
     let slot = Slot { region: "eu".parse().unwrap(), number: SlotNumber::new(1).unwrap() };
     let mut ownership = Ownership::default();
-    ownership.living.insert(CheckId(1), (Grant(5), slot.clone()));
+    ownership.living.insert(CheckId(1), BTreeMap::from([(Grant(5), slot.clone())]));
     ownership.holders.insert(slot.clone(), InstanceId([1; 16]));
-    let claim =
-        master::entry::Claim { slot, instance: InstanceId([2; 16]), remote: String::new(), software: String::new() };
-    let row = Row {
-        index: JournalIndex(9),
-        term: shared::name::Term(1),
-        at: shared::time::Timestamp::from_millis(0),
-        entry: Entry::Claim(claim),
-        outcomes: master::entry::Outcomes::default(),
-    };
-    ownership.fold(&row);
+    ownership.fold(&row(9, claim(&slot, 2), Outcomes::default()));
     assert_eq!(ownership.broken.len(), 1, "a holder is replaced and not fenced: {:?}", ownership.broken);
-    let outcomes = master::entry::Outcomes { fenced: Some(InstanceId([2; 16])), ..row.outcomes.clone() };
-    ownership.fold(&Row { outcomes, ..row });
+    let fenced = Outcomes { fenced: Some(InstanceId([2; 16])), ..Outcomes::default() };
+    ownership.fold(&row(9, claim(&slot, 2), fenced));
     assert_eq!(ownership.broken.len(), 2, "a grant outlives its holder: {:?}", ownership.broken);
 }

@@ -9,6 +9,7 @@ mod claims;
 mod clocks;
 mod cut;
 mod grants;
+mod overlaps;
 mod replay;
 mod rounds;
 mod scene;

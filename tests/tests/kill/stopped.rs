@@ -9,12 +9,16 @@ use tests::figure::figure;
 use tests::load::Load;
 use tests::wait::until;
 
+use crate::claims::told_at;
 use crate::grants::Ownership;
+use crate::overlaps::{self, Processes};
 use crate::scene::{ARRIVES, PATIENCE, let_run, number, started};
 
 /// Longer than the lease of 15 s, in milliseconds.
 const LONGER: std::ops::Range<u64> = 16_000..21_000;
 const LOAD: Load = Load { hosts: 10, services: 10, interval: Duration::from_secs(1), slow: None };
+/// What a satellite's log says when it comes back and its slot is another's.
+const NOT_HOLDER: &str = "holder=false";
 /// Master and satellite know of a cut at the latest after this, and go on.
 const KNOWN_WITHIN: Duration = Duration::from_secs(60);
 
@@ -45,8 +49,10 @@ fn whoever_stood_still_for_longer_than_a_lease_goes_on_and_nothing_is_lost() {
             fleet.until_connected(PATIENCE).unwrap();
         }
     }
-    let (verdict, _) = audit.verdict(&fleet, ARRIVES).unwrap();
+    let (verdict, evidence) = audit.verdict(&fleet, ARRIVES).unwrap();
     assert!(verdict.is_clean(), "seed {seed}: {verdict:#?}\n{}", fleet.last_words());
+    let overlaps = overlaps::find(&evidence, &Processes::of(&fleet));
+    assert!(overlaps.broken.is_empty(), "seed {seed}: {overlaps:#?}");
     fleet.terminate().unwrap();
     Ownership::read(&fleet.master.data).assert_one_living_grant_each();
     let (answers, applied) = (verdict.answers, verdict.applied);
@@ -67,6 +73,7 @@ fn a_satellite_that_stood_still_while_its_slot_was_taken_comes_back_fenced() {
     let directory = tempfile::tempdir().unwrap();
     let (mut fleet, _fakes, audit) = started(directory.path(), LOAD, 1);
     let mut living = "eu/1".to_owned();
+    let mut deaf = Vec::new();
     for stop in 0..stops {
         let_run(&mut draw, 500..2000);
         fleet.satellites[&living].signal("STOP").unwrap();
@@ -79,8 +86,10 @@ fn a_satellite_that_stood_still_while_its_slot_was_taken_comes_back_fenced() {
         assert!(welcomed, "seed {seed}: a free slot is not given\n{}", fleet.last_words());
         let_run(&mut draw, 0..3000);
         fleet.satellites[&living].signal("CONT").unwrap();
-        let fenced = until(PATIENCE, || fleet.satellites[&living].log().contains("holder=false"));
+        let fenced = until(PATIENCE, || fleet.satellites[&living].log().contains(NOT_HOLDER));
         assert!(fenced, "seed {seed}: who stood still is not told\n{}", fleet.last_words());
+        let told = told_at(&fleet.satellites[&living], NOT_HOLDER).unwrap();
+        deaf.push((living.clone(), u64::try_from(told).unwrap()));
         let drained = until(PATIENCE, || {
             let said = tests::ledger::positions(&fleet.satellites[&living].log());
             said.durable.iter().all(|(run, position)| said.acknowledged.get(run).is_some_and(|known| known >= position))
@@ -89,8 +98,12 @@ fn a_satellite_that_stood_still_while_its_slot_was_taken_comes_back_fenced() {
         fleet.satellite(&living).unwrap().terminate().unwrap();
         living = name;
     }
-    let (verdict, _) = audit.verdict(&fleet, ARRIVES).unwrap();
+    let (verdict, evidence) = audit.verdict(&fleet, ARRIVES).unwrap();
     assert!(verdict.is_clean(), "seed {seed}: {verdict:#?}\n{}", fleet.last_words());
+    let mut processes = Processes::of(&fleet);
+    deaf.iter().for_each(|(name, told)| processes.was_deaf(name, *told));
+    let overlaps = overlaps::find(&evidence, &processes);
+    assert!(overlaps.broken.is_empty() && overlaps.handed_over > 0, "seed {seed}: {overlaps:#?}");
     fleet.terminate().unwrap();
     let ownership = Ownership::read(&fleet.master.data);
     ownership.assert_one_living_grant_each();
