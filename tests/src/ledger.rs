@@ -106,6 +106,8 @@ pub struct Verdict {
     pub applied: usize,
     /// Answers that never were on a satellite's disk when it was killed.
     pub in_flight: usize,
+    /// The same by the kill nearest in time, as a place among the kills.
+    pub in_flight_by_kill: BTreeMap<usize, usize>,
     /// What should have had an effect and has none.
     pub lost: Vec<String>,
     /// What had its effect more than once.
@@ -346,14 +348,16 @@ fn judge_answers(
             next = Some(answer.at);
             continue;
         }
-        let explained = kills.iter().any(|kill| {
+        let explains = |kill: &Kill| {
             let there = slots.is_empty() || slots.contains(kill.slot.as_str());
             let before = answer.at <= kill.after.saturating_add(AFTER_A_KILL);
             let soon = kill.before <= answer.at.saturating_add(ON_THE_WAY);
             there && before && soon && next.is_none_or(|next| next >= kill.before)
-        });
-        if explained {
+        };
+        let explained = kills.iter().enumerate().filter(|(_, kill)| explains(kill));
+        if let Some((kill, _)) = explained.min_by_key(|(_, kill)| kill.before.abs_diff(answer.at)) {
             verdict.in_flight += 1;
+            *verdict.in_flight_by_kill.entry(kill).or_default() += 1;
         } else {
             let Answer { host, command, serial, at } = answer;
             verdict.lost.push(format!("{host} {command}: serial {serial} of {at}"));

@@ -9,11 +9,16 @@ use tests::ledger::{Evidence, judge};
 use tests::load::Load;
 
 use crate::grants::Ownership;
+use crate::overlaps::{self, Processes};
 use crate::replay;
 use crate::scene::{ARRIVES, CLAIMS, PATIENCE, let_run, number, started};
 
 /// 250 results a second.
 const LOAD: Load = Load { hosts: 25, services: 10, interval: Duration::from_secs(1), slow: None };
+/// Answers that one `kill -9` may cost. Of 125 a second those are not durable that lie in a batch for 10 ms at most, wait for one
+/// append (a write and an fdatasync, in which the next batch grows), or are on their way from the daemon: 160 ms of them in all, for
+/// a busy disk. What was durable may not be missing at all.
+const LOST_BY_A_KILL: usize = 20;
 
 #[test]
 fn kills_under_load_lose_nothing_and_double_nothing() {
@@ -56,26 +61,35 @@ fn kills_under_load_lose_nothing_and_double_nothing() {
     eprintln!("{} answers, {} applied, {} in flight", verdict.answers, verdict.applied, verdict.in_flight);
     assert!(verdict.is_clean(), "seed {seed}: {verdict:#?}\n{}", fleet.last_words());
     assert!(verdict.answers > 1000, "no load: {} answers", verdict.answers);
-    let per_kill = verdict.in_flight / audit.kills.len().max(1);
+    let worst = verdict.in_flight_by_kill.values().copied().max().unwrap_or(0);
     assert!(
-        per_kill <= LOAD.hosts * LOAD.services,
-        "{} answers were not durable when a satellite was killed",
-        verdict.in_flight
+        worst <= LOST_BY_A_KILL,
+        "seed {seed}: {worst} answers were not durable when a satellite was killed: {:?}",
+        verdict.in_flight_by_kill
     );
+    // Nothing was given up: no volume was full, no run too old.
+    assert!(evidence.named.is_empty(), "seed {seed}: {:#?}", evidence.named);
+    let overlaps = overlaps::find(&evidence, &Processes::of(&fleet));
+    assert!(overlaps.broken.is_empty() && overlaps.answers > 1000, "seed {seed}: {overlaps:#?}");
 
     assert_the_judge_is_awake(&evidence);
 
     let replayed = replay::assert_the_journal_gives_back_what_was_shown(&mut fleet);
-    let gaps = evidence.named.len();
     let ownership = Ownership::read(&fleet.master.data);
     ownership.assert_one_living_grant_each();
     for claim in CLAIMS {
         figure(
             claim,
             &format!(
-                "{rounds} rounds, seed {seed}: {} answers, {} applied once, {} in flight when a satellite was killed, 0 lost, 0 twice, \
-                 {gaps} gaps; {replayed} rows replayed to equal bytes; {} grants, never two living of one check",
-                verdict.answers, verdict.applied, verdict.in_flight, ownership.grants
+                "{rounds} rounds, seed {seed}: {} answers, {} applied once, {} in flight when a satellite was killed (at most {worst} \
+                 in one of {} kills), 0 lost, 0 twice, 0 gaps; {replayed} rows replayed to equal bytes; {} grants, never two living of \
+                 one check; {} times another process asked a check, never two at once",
+                verdict.answers,
+                verdict.applied,
+                verdict.in_flight,
+                audit.kills.len(),
+                ownership.grants,
+                overlaps.handed_over
             ),
         );
     }
