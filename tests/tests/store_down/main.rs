@@ -1,6 +1,6 @@
 //! A metrics store that goes away under a running master for as long as the test lasts: first refusing, then hanging. Meanwhile the
-//! master takes results in as it did beside the store: same memory, same time, same work; and afterwards real carbon has every point of
-//! the journal, in the disturbed stretches as in the undisturbed one.
+//! master takes results in as it did beside the store before and between: same memory, same time, same work; and afterwards real carbon
+//! has every point that the daemons' ledger says was measured, in the disturbed stretches as in the undisturbed ones.
 //! `PERIGEE_STORE_DOWN_POINTS` (a second) and `PERIGEE_STORE_DOWN_SECONDS` make the long form, which also waits until the master's caches
 //! are full, so that the slope of its memory means something.
 #![expect(
@@ -9,7 +9,9 @@
     reason = "a test that lets real time pass and has nothing better to do when its stage cannot be set"
 )]
 
-use std::collections::{BTreeMap, BTreeSet};
+mod series;
+
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::TcpListener;
@@ -19,20 +21,21 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use serde_json::Value;
-use tests::carbon::{Carbon, Series, Setup};
+use serde_json::{Value, json};
+use tests::carbon::{Carbon, Setup};
 use tests::fakes::{Fakes, daemon};
 use tests::figure::figure;
 use tests::fleet::Fleet;
+use tests::ledger::{Answer, answers};
 use tests::slope::{LOOKS_MIN, slope};
 use tests::wait::{until, until_every};
+
+use crate::series::{VALUES, differences, seconds, texts};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Catching up with an outage: the writer's longest wait, and the time carbon takes for files it has never seen.
 const CATCH_UP: Duration = Duration::from_secs(300);
 const SERVICES: usize = 10;
-/// Values of one answer, its number included.
-const VALUES: usize = 10;
 const TARGET: &str = "icinga2.*.services.*.nrpe.perfdata.*.value";
 /// Memory differs by so much without reason: allocators, caches of SQLite.
 const MEMORY_SLACK_KIB: u64 = 24 * 1024;
@@ -42,10 +45,19 @@ const WARM: Duration = Duration::from_secs(240);
 const WARM_KIB: u64 = 512;
 /// Memory is looked at so often.
 const LOOK: Duration = Duration::from_secs(1);
-/// A line for the store: `icinga2.h00.services.s1.nrpe.perfdata.m1.value 1.5 1700000000`.
-const LINE_BYTES: u64 = 62;
+/// A line for the store: `icinga2.h00.services.s1.nrpe.perfdata.m1.value 1.125 1700000000`.
+const LINE_BYTES: u64 = 64;
 /// Memory is flat if it grows by less than this part of what would pile up if points were kept for the store.
 const FLAT: f64 = 1.0 / 8.0;
+/// A stretch is looked at in so many parts; what is compared is the part in the middle, so that one stall of the machine decides nothing.
+const PARTS: u32 = 5;
+/// Ingest is unaffected: as many results, in about the same time, for about the same work.
+const PACE: f64 = 0.98;
+const LATER: f64 = 1.5;
+const LATER_MS: f64 = 20.0;
+const WORK: f64 = 1.2;
+/// The kernel counts processor time in hundredths of a second: so much may be missed at either end of a part.
+const TICK_US: f64 = 10_000.0;
 
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
@@ -115,8 +127,7 @@ struct Stretch {
     /// In milliseconds since 1970.
     from: i64,
     to: i64,
-    results: usize,
-    cpu_us_a_result: f64,
+    parts: Vec<Part>,
     /// Most resident memory, and its slope over the second half of the time; none in a short form.
     memory_kib: u64,
     slope_kib_s: Option<f64>,
@@ -125,8 +136,71 @@ struct Stretch {
     buffer_bytes: u64,
 }
 
-/// From the end of a check until its result is durable, in milliseconds, of the results that became so in a stretch.
-fn delays(journal: &[Value], stretch: &Stretch) -> (i64, i64) {
+/// A part of a stretch.
+#[derive(Debug)]
+struct Part {
+    from: i64,
+    to: i64,
+    results: usize,
+    cpu_us_a_result: f64,
+}
+
+/// The one in the middle.
+fn median(mut of: Vec<f64>) -> f64 {
+    of.sort_by(f64::total_cmp);
+    of.get(of.len() / 2).copied().unwrap_or_default()
+}
+
+/// What stretches of one kind say of ingest.
+#[derive(Debug)]
+struct Ingest {
+    results_a_second: f64,
+    cpu_us_a_result: f64,
+    /// What a tick at either end of a part may make of that.
+    unsure_us: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+}
+
+impl Ingest {
+    fn of(journal: &[Value], stretches: &[&Stretch]) -> Self {
+        let parts = || stretches.iter().flat_map(|stretch| &stretch.parts);
+        let delays: Vec<(i64, i64)> = parts().map(|part| delays(journal, part)).collect();
+        // By their own times: what is late is told by the delays.
+        let ended = |stretch: &Stretch| {
+            let within =
+                |result: &&Value| millis(&result["time"]).is_ok_and(|at| (stretch.from..stretch.to).contains(&at));
+            journal.iter().filter(within).count() as f64
+        };
+        let results: f64 = stretches.iter().map(|stretch| ended(stretch)).sum();
+        let lasted: f64 = stretches.iter().map(|stretch| (stretch.to - stretch.from) as f64).sum();
+        Self {
+            results_a_second: results * 1000.0 / lasted,
+            cpu_us_a_result: median(parts().map(|part| part.cpu_us_a_result).collect()),
+            unsure_us: median(parts().map(|part| 2.0 * TICK_US / part.results.max(1) as f64).collect()),
+            p50_ms: median(delays.iter().map(|(p50, _)| *p50 as f64).collect()),
+            p99_ms: median(delays.iter().map(|(_, p99)| *p99 as f64).collect()),
+        }
+    }
+
+    /// In what it is worse than beside the store.
+    fn worse(&self, there: &Self) -> Vec<String> {
+        let bounds = [
+            ("results a second, below", -self.results_a_second, -there.results_a_second * PACE),
+            (
+                "µs of CPU a result, above",
+                self.cpu_us_a_result,
+                there.cpu_us_a_result * WORK + self.unsure_us + there.unsure_us,
+            ),
+            ("ms at p99, above", self.p99_ms, there.p99_ms * LATER + LATER_MS),
+        ];
+        let worse = bounds.into_iter().filter(|(_, found, most)| found > most);
+        worse.map(|(what, found, most)| format!("{:.1} {what} {:.1}", found.abs(), most.abs())).collect()
+    }
+}
+
+/// From the end of a check until its result is durable, in milliseconds, of the results that became so in a part.
+fn delays(journal: &[Value], stretch: &Part) -> (i64, i64) {
     let within = |result: &Value| {
         let (time, recorded) = (millis(&result["time"]).ok()?, millis(&result["recorded"]).ok()?);
         (stretch.from..stretch.to).contains(&recorded).then_some(recorded - time)
@@ -162,34 +236,6 @@ fn millis(time: &Value) -> Result<i64> {
     Ok(time.as_millisecond())
 }
 
-/// What Graphite must hold by the journal: built from the texts alone.
-fn expected(results: &[Value]) -> Result<Series> {
-    let mut series = Series::new();
-    for result in results.iter().filter(|result| result["service"].is_string()) {
-        let second = millis(&result["time"])?.min(millis(&result["recorded"])?).div_euclid(1000);
-        let (host, service) =
-            (result["host"].as_str().context("host")?, result["service"].as_str().context("service")?);
-        for value in result["perfdata"].as_str().context("perfdata")?.split(' ') {
-            let (label, value) = value.split_once('=').with_context(|| format!("{result}"))?;
-            let name = format!("icinga2.{host}.services.{service}.nrpe.perfdata.{label}.value");
-            series.entry(name).or_default().insert(second, value.parse()?);
-        }
-    }
-    Ok(series)
-}
-
-/// The different values of each series in the whole seconds of a stretch. An answer's own number is different every time.
-fn different_values(series: &Series, stretch: &Stretch) -> BTreeMap<String, BTreeSet<String>> {
-    let seconds = stretch.from.div_euclid(1000) + 1..stretch.to.div_euclid(1000);
-    let texts = |name: &String, points: &BTreeMap<i64, f64>| {
-        let within = points.iter().filter(|(second, _)| seconds.contains(second));
-        let of = within
-            .map(|(_, value)| if name.ends_with(".serial.value") { "a number".to_owned() } else { value.to_string() });
-        (name.clone(), of.collect())
-    };
-    series.iter().map(|(name, points)| texts(name, points)).collect()
-}
-
 fn metric(metrics: &str, name: &str) -> u64 {
     let value = metrics.lines().filter(|line| line.starts_with(name)).find_map(|line| line.rsplit_once(' '));
     value.and_then(|(_, value)| value.parse::<f64>().ok()).map_or(0, |value| value as u64)
@@ -199,7 +245,7 @@ fn metric(metrics: &str, name: &str) -> u64 {
 struct Scene {
     carbon: Carbon,
     fleet: Fleet,
-    _fakes: Fakes,
+    fakes: Fakes,
     _directory: tempfile::TempDir,
 }
 
@@ -209,19 +255,22 @@ impl Scene {
         let setup = Setup { retentions: "1s:30m".to_owned(), ..Setup::default() };
         let carbon = Carbon::start_with(&setup).unwrap()?;
         let directory = tempfile::tempdir().unwrap();
-        let values: Vec<String> = (1..VALUES).map(|n| format!("m{n}={n}.5")).collect();
-        let names: Vec<(String, String)> =
-            (0..SERVICES).map(|n| (format!("c{n}"), format!("OK|{}", values.join(" ")))).collect();
-        let commands: Vec<(&str, i16, &str)> =
-            names.iter().map(|(name, text)| (name.as_str(), 0, text.as_str())).collect();
-        let daemons: Vec<Value> = (0..hosts).map(|host| daemon(&format!("h{host:02}"), "plain", &commands)).collect();
+        let of: Vec<Value> = texts().into_iter().map(|text| json!({ "state": 0, "text": text })).collect();
+        let commands: BTreeMap<String, Value> = (0..SERVICES).map(|n| (format!("c{n}"), json!({ "of": of }))).collect();
+        let daemons: Vec<Value> = (0..hosts)
+            .map(|host| {
+                let mut daemon = daemon(&format!("h{host:02}"), "plain", &[]);
+                daemon["commands"] = json!(commands);
+                daemon
+            })
+            .collect();
         let fakes = Fakes::start(directory.path(), &daemons).unwrap();
         let config = directory.path().join("site.yaml");
         fs::write(&config, configuration(&fakes, &carbon.line_address())).unwrap();
         let mut fleet = Fleet::new(directory.path(), &config, &[("eu", 1), ("eu", 2)]).unwrap();
         fleet.start().unwrap();
         fleet.until_connected(PATIENCE).unwrap();
-        let scene = Self { carbon, fleet, _fakes: fakes, _directory: directory };
+        let scene = Self { carbon, fleet, fakes, _directory: directory };
         // Each check once, so that what is measured is the same in every stretch.
         let begun = until(PATIENCE, || scene.results() >= 2 * hosts * SERVICES);
         assert!(begun, "no results\n{}", scene.fleet.last_words());
@@ -255,15 +304,20 @@ impl Scene {
     }
 
     fn stretch(&self, store: Store, lasts: Duration) -> Stretch {
-        let (from, before, counted) = (jiff::Timestamp::now().as_millisecond(), self.cost(), self.results());
-        let began = Instant::now();
-        let mut looks = vec![(Duration::ZERO, before.memory_kib)];
-        until_every(LOOK, lasts, || {
-            looks.push((began.elapsed(), self.cost().memory_kib));
-            began.elapsed() >= lasts
-        });
-        let (after, results) = (self.cost(), self.results() - counted);
-        let to = jiff::Timestamp::now().as_millisecond();
+        let from = jiff::Timestamp::now().as_millisecond();
+        let (mut to, mut looks, mut parts) = (from, Vec::new(), Vec::new());
+        let started = Instant::now();
+        for _ in 0..PARTS {
+            let (before, counted, began, since) = (self.cost(), self.results(), Instant::now(), to);
+            until_every(LOOK.min(lasts / PARTS), lasts / PARTS, || {
+                looks.push((started.elapsed(), self.cost().memory_kib));
+                began.elapsed() >= lasts / PARTS
+            });
+            let (cost, new) = (self.cost(), self.results() - counted);
+            to = jiff::Timestamp::now().as_millisecond();
+            let cpu_us_a_result = (cost.cpu_ms - before.cpu_ms) as f64 * 1000.0 / new.max(1) as f64;
+            parts.push(Part { from: since, to, results: new, cpu_us_a_result });
+        }
         let metrics = self.metrics();
         // What a store that hangs has taken into the kernel's buffers was handed over, and is not trusted to it.
         let lags = metric(&metrics, "perigee_writer_lag_rows") > 0 && metric(&metrics, "perigee_writer_lag_bytes") > 0;
@@ -275,13 +329,34 @@ impl Scene {
             store,
             from,
             to,
-            results,
-            cpu_us_a_result: (after.cpu_ms - before.cpu_ms) as f64 * 1000.0 / results.max(1) as f64,
+            parts,
             memory_kib: looks.iter().map(|(_, kib)| *kib).max().unwrap_or_default(),
             slope_kib_s: slope(&looks),
             owed_bytes: metric(&metrics, "perigee_writer_lag_bytes"),
             buffer_bytes: metric(&metrics, "perigee_writer_buffer_bytes"),
         }
+    }
+
+    /// Waits until carbon holds exactly what was measured; says how many series and points that is.
+    fn held(&self, measured: &[Answer]) -> (usize, usize) {
+        let (from, to) = seconds(measured).unwrap();
+        let mut last = String::new();
+        let mut held = (0, 0);
+        // An error may pass: graphite-web can come upon a file that carbon has only begun.
+        let equal = until_every(LOOK, CATCH_UP, || match self.carbon.render(TARGET, from, to) {
+            Ok(found) => {
+                held = (found.len(), found.values().map(BTreeMap::len).sum());
+                let (count, wrong) = differences(&found, measured);
+                last = format!("{count} differences: {wrong:#?}");
+                count == 0
+            }
+            Err(error) => {
+                last = format!("{error:#}");
+                false
+            }
+        });
+        assert!(equal, "the store does not hold what was measured: {last}");
+        held
     }
 
     /// Carbon is back; how long until the writer is at the journal's head.
@@ -309,12 +384,14 @@ fn a_store_that_is_away_costs_ingest_nothing_and_has_everything_afterwards() {
     if long {
         eprintln!("warm after {:.0?}", scene.warm());
     }
-    let there = scene.stretch(Store::There, lasts);
-    eprintln!("{there:?}");
+    let mut there = vec![scene.stretch(Store::There, lasts)];
+    eprintln!("{:?}", there[0]);
     scene.carbon.stop().unwrap();
     let refusing = scene.stretch(Store::Refusing, lasts);
     eprintln!("{refusing:?}");
     let after_refusing = scene.caught_up();
+    there.push(scene.stretch(Store::There, lasts));
+    eprintln!("{:?}", there[1]);
     scene.carbon.stop().unwrap();
     let hanging = Hanging::start(&scene.carbon.line_address());
     let hung = scene.stretch(Store::Hanging, lasts);
@@ -327,71 +404,65 @@ fn a_store_that_is_away_costs_ingest_nothing_and_has_everything_afterwards() {
         satellite.terminate().unwrap();
     }
     let journal = scene.fleet.master.api().events("result").unwrap();
-    let series = expected(&journal).unwrap();
-    scene.carbon.render_until_equal(TARGET, &series, CATCH_UP).unwrap();
+    let measured = answers(&tests::process::text(&scene.fakes.ledger)).unwrap();
+    let (series, held) = scene.held(&measured);
     scene.fleet.terminate().unwrap();
 
-    let told = |stretch: &Stretch| {
-        let (p50, p99) = delays(&journal, stretch);
-        let slope = stretch.slope_kib_s.map_or(String::new(), |slope| format!(" {slope:+.1} KiB/s"));
-        format!(
-            "{} results, {:.0} µs of CPU each, {p50}/{p99} ms, {} MiB{slope}",
-            stretch.results,
-            stretch.cpu_us_a_result,
-            stretch.memory_kib / 1024
-        )
-    };
+    let undisturbed = Ingest::of(&journal, &there.iter().collect::<Vec<_>>());
+    let memory_kib = there.iter().map(|stretch| stretch.memory_kib).max().unwrap_or_default();
     let mut text = format!(
-        "{points} points/s, {} s each with results, p50/p99 from a check's end until it is durable, and memory: beside the store {}",
+        "{points} points/s, {} s each with results, p50/p99 from a check's end until it is durable, and memory: beside the store, twice, {}",
         lasts.as_secs(),
-        told(&there)
+        told(&undisturbed, &there[1])
     );
-    let values = different_values(&series, &there);
     let pile = (points * LINE_BYTES) as f64 / 1024.0;
     for (away, caught_up) in [(&refusing, after_refusing), (&hung, after_hanging)] {
-        let store = away.store;
-        // It took in at the same pace, and what Graphite has of that time differs in nothing.
-        let pace = |stretch: &Stretch| stretch.results as f64 / (stretch.to - stretch.from) as f64;
-        assert!(pace(away) >= pace(&there) * 0.9, "{store:?}: {away:?}, beside the store {there:?}");
-        assert!(different_values(&series, away) == values, "{store:?}: other series than in the undisturbed time");
-        let most = there.memory_kib + MEMORY_SLACK_KIB;
+        let (store, ingest) = (away.store, Ingest::of(&journal, &[away]));
+        let worse = ingest.worse(&undisturbed);
+        assert!(worse.is_empty(), "{store:?}: {worse:?}; {ingest:?}, beside the store {undisturbed:?}");
+        let most = memory_kib + MEMORY_SLACK_KIB;
         assert!(away.memory_kib <= most, "{store:?}: {} KiB, at most {most}", away.memory_kib);
         let slope = away.slope_kib_s;
         assert!(slope.is_none_or(|slope| slope <= pile * FLAT), "{store:?}: {slope:?} KiB/s, {pile} would pile up");
-        // What is not sent is not formatted either: only the machine's own noise may cost more.
-        let most = there.cpu_us_a_result * 1.5 + 200.0;
-        assert!(away.cpu_us_a_result <= most, "{store:?}: {} µs a result, at most {most}", away.cpu_us_a_result);
-        let ((_, p99), (_, undisturbed)) = (delays(&journal, away), delays(&journal, &there));
-        let late = undisturbed * 2 + 250;
-        assert!(p99 <= late, "{store:?}: p99 {p99} ms, at most {late}");
         let _ = write!(
             text,
             "; {store:?} {} ({} KiB buffered, {} KiB owed by the journal, caught up in {:.0} s)",
-            told(away),
+            told(&ingest, away),
             away.buffer_bytes / 1024,
             away.owed_bytes / 1024,
             caught_up.as_secs_f64()
         );
     }
-    let held: usize = series.values().map(BTreeMap::len).sum();
     let _ = write!(
         text,
-        "; then {} series with {held} points equal to the journal's, those of each outage with the values of the undisturbed time; \
-         memory may slope by {:.0} KiB/s where {pile:.0} would pile up",
-        series.len(),
+        "; then {series} series with {held} points equal to what the daemons' ledger of {} answers says, value by value; memory may \
+         slope by {:.0} KiB/s where {pile:.0} would pile up",
+        measured.len(),
         pile * FLAT
     );
     figure(19, &text);
 }
 
+fn told(ingest: &Ingest, stretch: &Stretch) -> String {
+    let slope = stretch.slope_kib_s.map_or(String::new(), |slope| format!(" {slope:+.1} KiB/s"));
+    let Ingest { results_a_second, cpu_us_a_result, p50_ms, p99_ms, .. } = ingest;
+    let memory = stretch.memory_kib / 1024;
+    format!(
+        "{results_a_second:.1} results/s, {cpu_us_a_result:.0} µs of CPU each, {p50_ms:.0}/{p99_ms:.0} ms, {memory} MiB{slope}"
+    )
+}
+
 #[test]
-fn the_texts_become_the_series_that_icinga_would_name() {
-    let result = serde_json::json!({
-        "host": "h00", "service": "s1", "perfdata": "m1=1.5 serial=7",
-        "time": "2026-11-21T10:00:00.900Z", "recorded": "2026-11-21T10:00:01.100Z",
-    });
-    let series = expected(&[result]).unwrap();
-    let second = "2026-11-21T10:00:00Z".parse::<jiff::Timestamp>().unwrap().as_second();
-    assert_eq!(series["icinga2.h00.services.s1.nrpe.perfdata.m1.value"][&second], 1.5);
-    assert_eq!(series["icinga2.h00.services.s1.nrpe.perfdata.serial.value"][&second], 7.0);
+fn ingest_that_is_worse_is_found() {
+    let ingest = |results_a_second, cpu_us_a_result, p99_ms| Ingest {
+        results_a_second,
+        cpu_us_a_result,
+        unsure_us: 1.0,
+        p50_ms: 5.0,
+        p99_ms,
+    };
+    let there = ingest(500.0, 100.0, 20.0);
+    assert_eq!(ingest(491.0, 121.0, 49.0).worse(&there), Vec::<String>::new());
+    assert_eq!(ingest(489.0, 123.0, 51.0).worse(&there).len(), 3);
+    assert_eq!(median(vec![9.0, 1.0, 1000.0, 3.0, 5.0]), 5.0);
 }
