@@ -81,9 +81,17 @@ impl Coordinator {
         states.iter().rev().find_map(moved)
     }
 
+    /// Whether its process has said hello on a newer link: what still comes on this one says nothing of what it knows by now.
+    fn is_left(&self, id: ConnectionId) -> bool {
+        let Some(connection) = self.connections.get(&id) else { return true };
+        let newer = self.voices.get(&connection.slot).into_iter().flatten().filter(|other| **other > id);
+        let mut newer = newer.filter_map(|other| self.connections.get(other));
+        newer.any(|other| other.hello.is_some() && other.instance() == connection.instance())
+    }
+
     /// Everything a holder had to say was said before this.
     pub(super) fn handle_states_end(&mut self, id: ConnectionId) {
-        if self.decides(id).is_some() {
+        if self.decides(id).is_some() && !self.is_left(id) {
             self.follow(Consequence::Settle(id));
         }
     }
@@ -99,7 +107,7 @@ impl Coordinator {
 
     /// What was told before the marker is durable.
     pub(super) fn settle(&mut self, id: ConnectionId) {
-        if let Some(slot) = self.decides(id) {
+        if let Some(slot) = self.decides(id).filter(|_| !self.is_left(id)) {
             self.settled.insert(slot);
             self.dirty = true;
         }

@@ -220,6 +220,24 @@ fn a_slot_is_settled_from_its_marker_until_it_is_silent_for_a_lease() {
 }
 
 #[test]
+fn a_marker_on_a_link_that_its_process_has_left_settles_nothing() {
+    let (mut bench, _, _) = with_one_slot();
+    let marker = ToMaster::StatesEnd(Generation(1));
+    let settled = |bench: &Bench| bench.coordinator.view(seconds(3)).links[&slot("eu", 1)].settled;
+    // Heard before the next link's hello, durable after it.
+    bench.control(1, &[marker.clone()], seconds(2));
+    bench.connect(2, slot("eu", 1), 1, Vec::new(), seconds(2));
+    bench.settle();
+    assert!(!settled(&bench), "what it knows by now it tells on the new link");
+    bench.control(1, &[marker.clone()], seconds(3));
+    bench.settle();
+    assert!(!settled(&bench), "the old link still brings what was on its way");
+    bench.control(2, &[marker], seconds(3));
+    bench.settle();
+    assert!(settled(&bench));
+}
+
+#[test]
 fn a_satellite_that_tells_no_states_is_settled_when_it_runs_what_it_owns() {
     let (mut bench, _, _) = with_one_slot();
     bench.coordinator.handle_connected(ConnectionId(2), slot("eu", 2), "192.0.2.1:1".into(), seconds(1));
