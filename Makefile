@@ -71,7 +71,7 @@ demo-smoke: build
 sim: build
 	@$(RELEASE)/perigee-sim
 
-# Every planted defect, and how many worlds the check of its invariant takes to notice: SEEDS=n at most, each from seed 1 on.
+# Every planted defect, and how many worlds the check of its invariant takes to notice: SEEDS=n at most, from SEED_FROM=n on.
 sim-defects: build
 	@SEEDS=$${SEEDS:-2000} $(RELEASE)/perigee-sim --defects
 

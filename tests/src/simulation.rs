@@ -31,7 +31,7 @@ use std::sync::mpsc::sync_channel;
 
 use defect::Planted;
 pub use plan::Fault;
-pub use sum::Sum;
+pub use sum::{MEDIANS, Sum};
 use trace::Trace;
 pub use witness::Violation;
 use world::World;
@@ -46,7 +46,7 @@ pub struct Report {
     pub seed: u64,
     /// Events handled.
     pub events: u64,
-    /// Faults, by kind.
+    /// Faults and what operators did, by kind.
     pub faults: BTreeMap<Fault, u64>,
     /// Answers that had their effect.
     pub results: u64,
@@ -60,6 +60,14 @@ pub struct Report {
     pub digest: u64,
     /// It was run a second time.
     pub twice: bool,
+}
+
+impl Report {
+    /// Faults: what operators do breaks nothing and is none.
+    #[must_use]
+    pub fn broken(&self) -> u64 {
+        self.faults.iter().filter(|(fault, _)| !fault.is_action()).map(|(_, count)| count).sum()
+    }
 }
 
 /// Runs the world of a seed to its end, with a defect planted or without.
@@ -137,21 +145,21 @@ pub fn run_all(seeds: Range<u64>, mut heard: impl FnMut(Report)) {
 pub struct Found {
     /// The defect.
     pub planted: Planted,
-    /// Worlds that were needed, from seed 1 on, and what the check of its invariant said; `None` if it was not found.
+    /// Worlds that were needed, and what the check of its invariant said; `None` if it was not found.
     pub by: Option<(u64, Violation)>,
 }
 
-/// Plants each defect into the worlds of the seeds 1 to `worlds`, on all cores, until the check of its invariant notices.
+/// Plants each defect into the worlds of so many seeds from the `first` on, on all cores, until the check of its invariant notices.
 #[must_use]
-pub fn find_defects(worlds: u64) -> Vec<Found> {
+pub fn find_defects(first: u64, worlds: u64) -> Vec<Found> {
     let all = Planted::all();
     let next = AtomicU64::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let find = |planted: Planted| {
-        let by = (1..=worlds).find_map(|seed| {
-            let violations = run(seed, Some(planted)).violations;
-            let first = violations.into_iter().find(|violation| violation.invariant == planted.invariant());
-            first.map(|first| (seed, first))
+        let by = (1..=worlds).find_map(|number| {
+            let violations = run(first.saturating_add(number - 1), Some(planted)).violations;
+            let said = violations.into_iter().find(|violation| violation.invariant == planted.invariant());
+            said.map(|said| (number, said))
         });
         Found { planted, by }
     };

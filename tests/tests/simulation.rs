@@ -1,7 +1,7 @@
 //! Fleets of both programs' brains in simulated worlds: nothing lost, nothing twice, state right again, whatever goes wrong.
 
 use tests::simulation::defect::Planted;
-use tests::simulation::landmark::LANDMARKS;
+use tests::simulation::landmark::RARE;
 use tests::simulation::{Sum, TWICE, find_defects, run, run_all, run_readable};
 
 /// Worlds of one run; `make sim` runs as many as one likes.
@@ -25,11 +25,12 @@ fn nothing_is_lost_or_done_twice_in_any_world() {
         sum.violated.iter().map(|report| format!("make sim SEED={}: {:?}", report.seed, report.violations)).collect();
     assert!(seen.is_empty(), "{} worlds from {first} on:\n{}", sum.violated.len(), seen.join("\n"));
     assert!(sum.twice >= WORLDS / TWICE, "{} worlds were run twice", sum.twice);
-    // All of them in the 2,000 worlds of the long proof; a few of the rarest may be missing in so few.
-    let unreached = sum.unreached();
-    assert!(unreached.len() * 10 <= LANDMARKS.len(), "{WORLDS} worlds from {first} on are too tame: {unreached:?}");
+    // All of them in the 2,000 worlds of the long proof; in so few those may be missing that are too rare for it, and no kind of fault.
+    let mut unreached = sum.unreached();
+    unreached.retain(|name| RARE.iter().all(|(rare, _)| rare != name));
+    assert!(unreached.is_empty(), "{WORLDS} worlds from {first} on are too tame: {unreached:?}");
     let (faults, results) = sum.medians();
-    assert!(faults >= 50 && results >= 150, "the median world has {faults} faults and {results} results");
+    assert!(sum.is_lively(), "the median world has {faults} faults and {results} results");
 }
 
 #[test]
@@ -45,7 +46,7 @@ fn a_world_is_a_function_of_its_seed() {
 
 #[test]
 fn every_planted_defect_is_found_by_the_invariant_that_must() {
-    let found = find_defects(WORLDS_TO_FIND);
+    let found = find_defects(1, WORLDS_TO_FIND);
     let missed: Vec<String> =
         found.iter().filter(|found| found.by.is_none()).map(|found| found.planted.name()).collect();
     assert!(missed.is_empty(), "not found within {WORLDS_TO_FIND} worlds: {missed:?}");

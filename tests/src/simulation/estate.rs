@@ -40,6 +40,8 @@ pub(super) struct Estate {
     objects: BTreeMap<ObjectName, Watched>,
     made: u64,
     services: u64,
+    /// Not more than these: what operators add must fit into a world's events as well.
+    objects_max: usize,
 }
 
 /// No name of ours is refused; if one were, the world would be empty and its results missed.
@@ -50,15 +52,19 @@ fn region(number: u64) -> Option<RegionName> {
 impl Estate {
     /// What the plan says.
     pub(super) fn found(plan: &Plan, chance: &mut Chance) -> Self {
-        let mut estate = Self { slots: Vec::new(), objects: BTreeMap::new(), made: 0, services: plan.services };
+        let mut estate =
+            Self { slots: Vec::new(), objects: BTreeMap::new(), made: 0, services: plan.services, objects_max: 0 };
         for number in 1..=plan.regions {
             let Some(region) = region(number) else { continue };
-            let count = u32::try_from(plan.slots).unwrap_or(1);
+            let others = plan.regions - 1;
+            let count = (plan.satellites + others - (number - 1)) / plan.regions;
+            let count = u32::try_from(count).unwrap_or(1);
             estate.slots.extend((1..=count).filter_map(|number| slot(region.as_str(), number)));
             for _ in 0..plan.hosts {
                 estate.add(&region, chance);
             }
         }
+        estate.objects_max = estate.objects.len() + 4;
         estate
     }
 
@@ -94,7 +100,7 @@ impl Estate {
         let names: Vec<ObjectName> = self.objects.keys().cloned().collect();
         let Some(name) = chance.pick(&names) else { return };
         match chance.below(3) {
-            0 => {
+            0 if self.objects.len() < self.objects_max => {
                 if let Some(region) = chance.pick(&self.slots).map(|slot| slot.region.clone()) {
                     self.add(&region, chance);
                 }
@@ -141,10 +147,12 @@ impl Estate {
             timeout_ms: 10_000,
             max_attempts: plan.max_attempts,
         };
-        let slots = u32::try_from(plan.slots).unwrap_or(1);
+        let count = |region: &RegionName| self.slots.iter().filter(|slot| slot.region == *region).count();
         let failover_after_ms = millis(plan.failover_after);
-        let regions =
-            self.slots.iter().map(|slot| (slot.region.clone(), Region { slots, join: Vec::new(), failover_after_ms }));
+        let regions = self.slots.iter().map(|slot| {
+            let slots = u32::try_from(count(&slot.region)).unwrap_or(1);
+            (slot.region.clone(), Region { slots, join: Vec::new(), failover_after_ms })
+        });
         let hosts = self.objects.iter().map(|(name, watched)| {
             let host = Host {
                 region: watched.region.clone(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shared::name::InstanceId;
 
-use super::network::{IDLE, Way};
+use super::network::{IDLE, Roads, Way};
 use super::outlet::Mood;
 use super::plan::Fault;
 use super::world::{Event, World, nanos};
@@ -13,6 +13,15 @@ use super::world::{Event, World, nanos};
 const FLAPS: u32 = 80;
 /// The deny list acts on open connections within this.
 const DENIED_WITHIN: Duration = Duration::from_secs(5);
+
+/// When the power fails that does not fail at any time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// While a batch is being written.
+    Writing,
+    /// Right behind a sync.
+    Synced,
+}
 
 impl World {
     pub(super) fn fault(&mut self) {
@@ -25,8 +34,13 @@ impl World {
         let Some(fault) = self.plan.fault(&mut self.chance) else { return };
         self.line(|| format!("FAULT {fault:?}"));
         if self.befall(fault).is_some() {
-            *self.faults.entry(fault).or_default() += 1;
+            self.hit(fault);
         }
+    }
+
+    /// Something went wrong that was right before.
+    pub(super) fn hit(&mut self, fault: Fault) {
+        *self.faults.entry(fault).or_default() += 1;
     }
 
     fn some_site(&mut self) -> Option<InstanceId> {
@@ -38,7 +52,7 @@ impl World {
         self.chance.time(Duration::from_secs(first), Duration::from_secs(last))
     }
 
-    /// `None` if there was nobody whom it could befall.
+    /// `None` if there was nobody whom it could befall, if it was so already, or if it waits for its moment.
     fn befall(&mut self, fault: Fault) -> Option<()> {
         let now = self.now;
         match fault {
@@ -47,32 +61,30 @@ impl World {
                 self.leave(id, false, false);
             }
             Fault::SatellitePowerLost => {
+                let moment = match self.chance.below(3) {
+                    0 => Some(Moment::Writing),
+                    1 => Some(Moment::Synced),
+                    _ => None,
+                };
+                if moment.is_some() {
+                    self.power_fails = moment;
+                    return None;
+                }
                 let id = self.some_site()?;
-                // With the machine go all who work on its volume.
                 let volume = self.sites.get(&id)?.volume;
-                let all: Vec<InstanceId> =
-                    self.sites.values().filter(|site| site.volume == volume).map(|site| site.instance).collect();
-                all.into_iter().for_each(|id| self.leave(id, true, false));
+                self.lose_power(volume);
             }
-            Fault::SatelliteEnded => {
-                let id = self.some_site()?;
-                let by = now + nanos(Duration::from_millis(3500));
-                let site = self.sites.get_mut(&id)?;
-                site.ends_by = Some(by);
-                let time = site.now(now);
-                site.scheduler.handle_shutdown(time);
-                self.at(now, Event::Wake(id));
-            }
+            Fault::SatelliteEnded => self.end()?,
             Fault::SatellitePaused => {
                 let id = self.some_site()?;
                 let pause = self.seconds(1, 40);
                 let site = self.sites.get_mut(&id)?;
-                site.paused_until = site.paused_until.max(now + nanos(pause));
+                lasts(now, &mut site.paused_until, pause)?;
                 if pause > IDLE {
                     self.witness.reach("a satellite stands still for longer than its lease");
                     for link in self.links_of(id) {
                         self.after(IDLE, Event::Gone(link, Way::Up));
-                        self.at(now + nanos(pause), Event::Gone(link, Way::Down));
+                        self.at(now + nanos(pause), Event::Lapsed(link, Way::Down));
                     }
                 }
             }
@@ -81,19 +93,30 @@ impl World {
                 self.kill_master();
             }
             Fault::CommitFailed => {
-                self.master.as_ref()?;
                 self.commit_fails = true;
+                return None;
             }
-            Fault::StoreSlow => self.store_slow_until = now + nanos(self.seconds(5, 30)),
+            Fault::StoreSlow => {
+                let lasting = self.seconds(5, 30);
+                lasts(now, &mut self.store_slow_until, lasting)?;
+            }
             Fault::VolumeFull => {
                 let id = self.some_site()?;
                 let volume = self.sites.get(&id)?.volume;
-                self.volumes.get_mut(volume)?.full = true;
+                if std::mem::replace(&mut self.volumes.get_mut(volume)?.full, true) {
+                    return None;
+                }
                 let again = self.seconds(5, 100);
                 self.after(again, Event::VolumeFreed(volume));
             }
-            Fault::VolumeSlow => self.volume_slow_until = now + nanos(self.seconds(5, 30)),
-            Fault::OrderFailed => self.order_fails = true,
+            Fault::VolumeSlow => {
+                let lasting = self.seconds(5, 30);
+                lasts(now, &mut self.volume_slow_until, lasting)?;
+            }
+            Fault::OrderFailed => {
+                self.order_fails = true;
+                return None;
+            }
             Fault::BitFlipped => {
                 let id = self.some_site()?;
                 let volume = self.sites.get(&id)?.volume;
@@ -102,9 +125,7 @@ impl World {
             Fault::VolumeLost => {
                 let id = self.some_site()?;
                 let volume = self.sites.get(&id)?.volume;
-                let all: Vec<InstanceId> =
-                    self.sites.values().filter(|site| site.volume == volume).map(|site| site.instance).collect();
-                all.into_iter().for_each(|id| self.leave(id, true, false));
+                self.lose_power(volume);
                 *self.volumes.get_mut(volume)? = self.empty_volume();
                 self.witness.lost(volume);
                 self.witness.reach("a satellite comes back without its volume");
@@ -119,34 +140,42 @@ impl World {
                 let id = self.some_site()?;
                 let until = now + nanos(self.seconds(2, 120));
                 let way = if fault == Fault::UpCut { Way::Up } else { Way::Down };
-                self.cut(id, way, until);
+                self.cut(id, way, until)?;
             }
             Fault::RegionCut => {
                 let id = self.some_site()?;
                 let region = self.sites.get(&id)?.slot.region.clone();
-                let until = now + nanos(self.seconds(5, 240));
-                let all: Vec<InstanceId> =
-                    self.sites.values().filter(|site| site.slot.region == region).map(|site| site.instance).collect();
-                for id in all {
-                    self.cut(id, Way::Up, until);
-                    self.cut(id, Way::Down, until);
-                }
+                let lasting = self.seconds(5, 240);
+                let in_it = self.sites.values().filter(|site| site.slot.region == region);
+                let all: Vec<InstanceId> = in_it.map(|site| site.instance).collect();
+                self.cut_off(&all, lasting)?;
             }
-            Fault::LinkBad => {
-                let id = self.some_site()?;
-                let until = now + nanos(self.seconds(5, 90));
-                let roads = self.roads.entry(self.sites.get(&id)?.volume).or_default();
-                roads.up.bad_until = roads.up.bad_until.max(until);
-                roads.down.bad_until = roads.down.bad_until.max(until);
+            Fault::PacketsLost => {
+                let (roads, lasting) = self.some_roads()?;
+                both(lasts(now, &mut roads.up.lossy_until, lasting), lasts(now, &mut roads.down.lossy_until, lasting))?;
             }
+            Fault::PacketsDoubled => {
+                let (Roads { up, down }, lasting) = self.some_roads()?;
+                both(lasts(now, &mut up.doubling_until, lasting), lasts(now, &mut down.doubling_until, lasting))?;
+            }
+            Fault::PacketsReordered => {
+                let (Roads { up, down }, lasting) = self.some_roads()?;
+                both(lasts(now, &mut up.reordering_until, lasting), lasts(now, &mut down.reordering_until, lasting))?;
+            }
+            Fault::LinkLingers => self.linger()?,
             Fault::ClockStepped => {
                 let step = self.step();
                 let id = self.some_site()?;
                 let site = self.sites.get_mut(&id)?;
-                site.clock.offset_ms = step;
+                let before = std::mem::replace(&mut site.clock.offset_ms, step);
                 self.clocks.get_mut(site.volume)?.offset_ms = step;
+                return (before != step).then_some(());
             }
-            Fault::MasterClockStepped => self.master_clock.offset_ms = self.step(),
+            Fault::MasterClockStepped => {
+                let step = self.step();
+                let before = std::mem::replace(&mut self.master_clock.offset_ms, step);
+                return (before != step).then_some(());
+            }
             Fault::SlotClaimed => self.claim(false)?,
             Fault::VolumeShared => self.claim(true)?,
             Fault::VolumeCloned => {
@@ -158,53 +187,61 @@ impl World {
             }
             Fault::LinkClogged => {
                 let id = self.some_site()?;
-                let until = now + nanos(self.seconds(10, 120));
+                let lasting = self.seconds(10, 120);
                 let road = &mut self.roads.entry(self.sites.get(&id)?.volume).or_default().up;
-                road.clogged_until = road.clogged_until.max(until);
+                lasts(now, &mut road.clogged_until, lasting)?;
             }
             Fault::LinkFlaps => {
                 let id = self.some_site()?;
                 let volume = self.sites.get(&id)?.volume;
+                if !self.flapping.insert(volume) {
+                    return None;
+                }
                 self.after(Duration::from_secs(1), Event::Flap(volume, FLAPS, 0));
             }
             Fault::Denied => {
                 let id = self.some_site()?;
-                let until = now + nanos(self.seconds(5, 90));
+                let lasting = self.seconds(5, 90);
                 let slot = self.sites.get(&id)?.slot.clone();
+                lasts(now, self.denied.entry(slot.clone()).or_default(), lasting)?;
                 let links = self.links.iter().filter(|(_, link)| link.slot == slot && link.master_open);
                 for link in links.map(|(link, _)| *link).collect::<Vec<_>>() {
                     let within = self.chance.time(Duration::ZERO, DENIED_WITHIN);
                     self.after(within, Event::Gone(link, Way::Up));
                     self.after(within + self.plan.delay, Event::Gone(link, Way::Down));
                 }
-                self.denied.insert(slot, until);
             }
             Fault::Impostor => self.impostor()?,
             Fault::MasterPaused => {
                 self.master.as_ref()?;
                 let pause = self.seconds(1, 40);
-                self.master_paused_until = self.master_paused_until.max(now + nanos(pause));
+                lasts(now, &mut self.master_paused_until, pause)?;
                 if pause > IDLE {
                     self.witness.reach("the master stands still for longer than links do");
                     for link in self.links.keys().copied().collect::<Vec<_>>() {
-                        self.after(IDLE, Event::Gone(link, Way::Down));
+                        self.after(IDLE, Event::Lapsed(link, Way::Down));
                         self.at(now + nanos(pause), Event::Gone(link, Way::Up));
                     }
                 }
             }
             Fault::StoreFull => {
                 self.master.as_ref()?;
-                self.store_full_until = now + nanos(self.seconds(3, 40));
+                let lasting = self.seconds(3, 40);
+                lasts(now, &mut self.store_full_until, lasting)?;
             }
-            Fault::VolumeUnreadable => self.volume_unreadable_until = now + nanos(self.seconds(3, 60)),
+            Fault::VolumeUnreadable => {
+                let lasting = self.seconds(3, 60);
+                lasts(now, &mut self.volume_unreadable_until, lasting)?;
+            }
             Fault::MetricsKilled => {
-                if self.outlet.kill() > 0 {
-                    self.witness.reach("a metrics store forgets what it was given");
+                if self.outlet.kill() == 0 {
+                    return None;
                 }
+                self.witness.reach("a metrics store forgets what it was given");
             }
-            Fault::MetricsSlow => self.sulk(Mood::Slow),
-            Fault::MetricsHanging => self.sulk(Mood::Hanging),
-            Fault::MetricsRefusing => self.sulk(Mood::Refusing),
+            Fault::MetricsSlow => self.sulk(Mood::Slow)?,
+            Fault::MetricsHanging => self.sulk(Mood::Hanging)?,
+            Fault::MetricsRefusing => self.sulk(Mood::Refusing)?,
             // Neither is drawn: each has its time.
             Fault::LongCut | Fault::ClockDrifting => return None,
             Fault::Restored => self.restore_master()?,
@@ -229,19 +266,68 @@ impl World {
             }
             Fault::Commanded => self.command()?,
             Fault::MasterCutOff => {
-                let until = now + nanos(self.seconds(10, 240));
-                for id in self.sites.keys().copied().collect::<Vec<_>>() {
-                    self.cut(id, Way::Up, until);
-                    self.cut(id, Way::Down, until);
-                }
+                let lasting = self.seconds(10, 240);
+                let all: Vec<InstanceId> = self.sites.keys().copied().collect();
+                self.cut_off(&all, lasting)?;
             }
         }
         Some(())
     }
 
-    fn sulk(&mut self, mood: Mood) {
+    fn sulk(&mut self, mood: Mood) -> Option<()> {
         let until = self.now + nanos(self.seconds(5, 240));
-        self.outlet.behave(mood, until);
+        self.outlet.behave(self.now, mood, until).then_some(())
+    }
+
+    /// The machine of a volume loses power: with it go all who work there.
+    pub(super) fn lose_power(&mut self, volume: usize) {
+        let on_it = self.sites.values().filter(|site| site.volume == volume);
+        let all: Vec<InstanceId> = on_it.map(|site| site.instance).collect();
+        all.into_iter().for_each(|id| self.leave(id, true, false));
+    }
+
+    /// A process is told to end. Half of them are replaced as by a rolling update: the next one is there before this one has gone.
+    fn end(&mut self) -> Option<()> {
+        let id = self.some_site()?;
+        let replaced = self.chance.one_in(2);
+        let at = self.chance.time(Duration::ZERO, Duration::from_secs(2));
+        let by = self.now + nanos(Duration::from_millis(3500));
+        let site = self.sites.get_mut(&id).filter(|site| site.ends_by.is_none())?;
+        site.ends_by = Some(by);
+        let time = site.now(self.now);
+        site.scheduler.handle_shutdown(time);
+        site.wake = Some(self.now);
+        let (slot, volume) = (site.slot.clone(), site.volume);
+        if replaced && !std::mem::replace(&mut site.extra, true) {
+            self.after(at, Event::Start { slot, volume, extra: false });
+        }
+        self.at(self.now, Event::Wake(id));
+        Some(())
+    }
+
+    /// Both ways of somebody, and how long they will be bad.
+    fn some_roads(&mut self) -> Option<(&mut Roads, Duration)> {
+        let id = self.some_site()?;
+        let lasting = self.seconds(5, 90);
+        let volume = self.sites.get(&id)?.volume;
+        Some((self.roads.entry(volume).or_default(), lasting))
+    }
+
+    /// A satellite gives its link up, and the master does not hear of it: what the satellite sent in its last seconds is still on its
+    /// way, and comes when the next link may be there already.
+    fn linger(&mut self) -> Option<()> {
+        let id = self.some_site()?;
+        let link = self.links_of(id).pop()?;
+        let (sends, lingers) = (self.seconds(1, 4), self.seconds(1, 5));
+        let volume = self.sites.get(&id)?.volume;
+        let up = &mut self.roads.entry(volume).or_default().up;
+        if up.is_cut(self.now) || up.lingers.is_some_and(|(until, _)| self.now < until) {
+            return None;
+        }
+        up.lingers = Some((self.now + nanos(sends), self.now + nanos(sends + lingers)));
+        self.after(sends, Event::Gone(link, Way::Down));
+        self.after(sends + lingers + Duration::from_secs(1), Event::Lapsed(link, Way::Up));
+        Some(())
     }
 
     /// A clock that is set wrong by seconds, or by hours, or right again.
@@ -268,17 +354,30 @@ impl World {
         Some(())
     }
 
-    fn cut(&mut self, id: InstanceId, way: Way, until: u64) {
-        let Some(volume) = self.sites.get(&id).map(|site| site.volume) else { return };
-        self.roads.entry(volume).or_default().of(way).cut(self.now, until);
+    /// `None` if it is cut already.
+    fn cut(&mut self, id: InstanceId, way: Way, until: u64) -> Option<()> {
+        let volume = self.sites.get(&id)?.volume;
+        let was_whole = self.roads.entry(volume).or_default().of(way).cut(self.now, until);
         for link in self.links_of(id) {
             self.after(IDLE + Duration::from_millis(1), Event::Silence(link, way));
         }
+        was_whole.then_some(())
+    }
+
+    /// Cuts several off both ways. `None` if all of them were.
+    fn cut_off(&mut self, all: &[InstanceId], lasting: Duration) -> Option<()> {
+        let until = self.now + nanos(lasting);
+        let mut hit = None;
+        for id in all {
+            hit = hit.or(both(self.cut(*id, Way::Up, until), self.cut(*id, Way::Down, until)));
+        }
+        hit
     }
 
     /// Cuts a link as soon as there is something undelivered behind it that was not there the time before.
     pub(super) fn flap(&mut self, volume: usize, left: u32, undelivered: u64) {
         if self.calm || left == 0 {
+            self.flapping.remove(&volume);
             return;
         }
         let again = Duration::from_secs(1);
@@ -287,7 +386,8 @@ impl World {
         let site = self.sites.values().find(|site| site.volume == volume);
         let status = site.map(|site| (site.instance, site.scheduler.status(site.now(self.now))));
         let Some((id, status)) = status.filter(|(_, status)| status.connected && !status.fenced) else {
-            return self.after(again, Event::Flap(volume, left, undelivered));
+            // Nobody there, or cut off: looked for less often.
+            return self.after(again * 4, Event::Flap(volume, left, undelivered));
         };
         if status.undelivered > undelivered
             && let Some(link) = self.links_of(id).pop()
@@ -300,23 +400,18 @@ impl World {
         self.after(again, Event::Flap(volume, left, undelivered.min(status.undelivered)));
     }
 
-    /// A region is cut off for so long that an hour of results waits behind the cut.
+    /// A region is cut off for so long that what waits behind the cut is much, or much too old.
     pub(super) fn long_cut(&mut self) {
         let Some(lasts) = self.plan.long_cut.filter(|_| !self.calm) else { return };
-        self.line(|| "FAULT LongCut".to_owned());
-        *self.faults.entry(Fault::LongCut).or_default() += 1;
-        let until = self.now + nanos(lasts);
-        for volume in 0..self.volumes.len() {
-            let now = self.now;
-            let roads = self.roads.entry(volume).or_default();
-            roads.up.cut(now, until);
-            roads.down.cut(now, until);
-        }
-        for link in self.links.keys().copied().collect::<Vec<_>>() {
-            for way in [Way::Up, Way::Down] {
-                self.after(IDLE + Duration::from_millis(1), Event::Silence(link, way));
-            }
-        }
+        let Some(region) = self.some_site().and_then(|id| Some(self.sites.get(&id)?.slot.region.clone())) else {
+            return self.after(Duration::from_secs(1), Event::LongCut);
+        };
+        self.line(|| format!("FAULT LongCut of {region} for {lasts:?}"));
+        let in_it = self.sites.values().filter(|site| site.slot.region == region);
+        let all: Vec<InstanceId> = in_it.map(|site| site.instance).collect();
+        // Whoever comes to one of its machines later is cut off with it.
+        self.cut_off(&all, lasts);
+        self.hit(Fault::LongCut);
     }
 
     /// Whether the master turns this process away.
@@ -340,7 +435,7 @@ impl World {
         self.master_paused_until = self.master_paused_until.min(self.now);
         self.denied.clear();
         self.outlet.calm();
-        (self.commit_fails, self.order_fails) = (false, false);
+        (self.commit_fails, self.order_fails, self.power_fails) = (false, false, None);
         let open: Vec<(InstanceId, u64)> = self.links.iter().map(|(number, link)| (link.instance, *number)).collect();
         open.into_iter().for_each(|(id, link)| self.look_later(id, link));
         self.drained.clear();
@@ -349,4 +444,18 @@ impl World {
         // An order on its way to disk is not seen yet: the operator looks again.
         self.after(Duration::from_secs(30), Event::Operator);
     }
+}
+
+/// Makes something so for that long; `None`, and nothing is changed, if it is so already.
+fn lasts(now: u64, until: &mut u64, lasting: Duration) -> Option<()> {
+    if now < *until {
+        return None;
+    }
+    *until = now + nanos(lasting);
+    Some(())
+}
+
+/// Either of two that both were tried.
+fn both(one: Option<()>, other: Option<()>) -> Option<()> {
+    one.or(other)
 }

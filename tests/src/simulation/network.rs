@@ -1,19 +1,26 @@
-//! Links and the ways they go, as the simulation has them: what QUIC makes of loss, delay and cuts. A frame comes late or not at all,
-//! never out of order within its lane, never twice; a side that hears nothing for so long closes without a word to the other.
-//! Decides when a frame arrives; knows not what it says.
+//! Links and the ways they go, as the simulation has them: packets are lost, doubled and overtake each other, and QUIC makes streams
+//! of them. A lane is one stream for as long as its link lives, so within it a frame comes late or not at all, never out of order,
+//! never twice (docs/decisions/0013-what-streams-rule-out.md); frames of two lanes, or of two links, come in any order. A side that
+//! hears nothing for so long closes without a word to the other. Decides when a frame arrives; knows not what it says.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 use master::fleet::ConnectionId;
+use shared::delivery::Key;
 use shared::frame::Lane;
-use shared::name::{InstanceId, Slot};
+use shared::name::{CheckId, InstanceId, Slot, Timeline};
 
 use super::chance::Chance;
 
 /// A side that has heard nothing for so long gives the link up: both programs' own bound.
 pub(super) const IDLE: Duration = satellite::link::tls::IDLE;
+
+/// Bytes of a frame that one packet carries.
+const PACKET_BYTES: usize = 1200;
+/// A packet that is held back comes up to so much later.
+const HELD: u64 = 2_000_000_000;
 
 /// How long a batch may be under way on a clogged link.
 const CLOGGED: Duration = Duration::from_secs(60);
@@ -34,8 +41,14 @@ pub(super) struct Road {
     pub(super) cut_until: u64,
     /// Since when, if it is cut.
     pub(super) cut_since: u64,
-    /// Packets are lost and late until then.
-    pub(super) bad_until: u64,
+    /// Packets are lost until then.
+    pub(super) lossy_until: u64,
+    /// Packets come twice until then.
+    pub(super) doubling_until: u64,
+    /// Packets are held back, and overtaken, until then.
+    pub(super) reordering_until: u64,
+    /// What is sent until the first arrives at the second.
+    pub(super) lingers: Option<(u64, u64)>,
     /// Batches are under way for up to [`CLOGGED`] until then.
     pub(super) clogged_until: u64,
     /// No batch gets through in time until then.
@@ -49,12 +62,14 @@ impl Road {
         now < self.cut_until
     }
 
-    /// Cuts it, or cuts it for longer.
-    pub(super) fn cut(&mut self, now: u64, until: u64) {
-        if !self.is_cut(now) {
+    /// Cuts it, or cuts it for longer. Whether it was whole.
+    pub(super) fn cut(&mut self, now: u64, until: u64) -> bool {
+        let was_whole = !self.is_cut(now);
+        if was_whole {
             self.cut_since = now;
         }
         self.cut_until = self.cut_until.max(until);
+        was_whole
     }
 }
 
@@ -77,6 +92,19 @@ impl Roads {
     }
 }
 
+/// A frame under way.
+#[derive(Debug)]
+pub(super) struct Frame {
+    /// When it arrives.
+    pub(super) arrival: u64,
+    /// How many frames were sent on the link before it.
+    pub(super) number: u64,
+    /// One of its packets was lost and had to be sent again.
+    pub(super) lost: bool,
+    /// What it is.
+    pub(super) payload: Bytes,
+}
+
 /// A link between a process and a master.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -92,26 +120,119 @@ pub(super) struct Link {
     pub(super) satellite_open: bool,
     /// The master's end is open.
     pub(super) master_open: bool,
-    /// Frames under way, by way and lane, in order, each with its arrival.
-    pub(super) lanes: BTreeMap<(Way, Lane), VecDeque<(u64, Bytes)>>,
+    /// What its process knew when it was opened, and of which timeline, until the master hears of the link.
+    pub(super) knew: Option<(Option<Timeline>, BTreeMap<CheckId, Key>)>,
+    /// Frames sent so far.
+    pub(super) sent: u64,
+    /// Frames under way, by way and lane, in order.
+    pub(super) lanes: BTreeMap<(Way, Lane), VecDeque<Frame>>,
 }
 
-/// How long a frame is under way that is sent now.
-pub(super) fn transit(road: &Road, lane: Lane, now: u64, delay: Duration, chance: &mut Chance) -> u64 {
-    let delay = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
-    let mut transit = delay + chance.below(delay / 4 + 1);
-    if now < road.bad_until {
-        // Lost packets are sent again after a round trip or two.
-        while chance.one_in(3) {
-            transit += 3 * delay + 25_000_000;
-        }
-        transit += chance.below(2 * delay + 1);
+impl Link {
+    /// A batch of the other lane was sent before this frame, and is still under way.
+    #[must_use]
+    pub(super) fn is_overtaking(&self, lane: Lane, number: u64) -> bool {
+        let other = match lane {
+            Lane::Control => return false,
+            Lane::Live => Lane::Backlog,
+            Lane::Backlog => Lane::Live,
+        };
+        let front = self.lanes.get(&(Way::Up, other)).and_then(VecDeque::front);
+        front.is_some_and(|frame| frame.number < number)
     }
+}
+
+/// The passage of a frame that is sent now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Passage {
+    /// How long until all of it is there.
+    pub(super) takes: u64,
+    /// A packet of it was lost.
+    pub(super) lost: bool,
+    /// The second copy of a packet came before the first, which then counts for nothing.
+    pub(super) doubled: bool,
+}
+
+/// How a frame of so many bytes fares that is sent now: it is there when the last of its packets is.
+pub(super) fn passage(
+    road: &Road,
+    lane: Lane,
+    bytes: usize,
+    now: u64,
+    delay: Duration,
+    chance: &mut Chance,
+) -> Passage {
+    let mut passage = Passage::default();
+    for _ in 0..bytes.div_ceil(PACKET_BYTES).max(1) {
+        let (mut takes, lost) = packet(road, now, delay, chance);
+        if now < road.doubling_until {
+            let (copy, _) = packet(road, now, delay, chance);
+            passage.doubled |= copy < takes;
+            takes = takes.min(copy);
+        }
+        passage.lost |= lost;
+        passage.takes = passage.takes.max(takes);
+    }
+    if let Some((_, arrives)) = road.lingers.filter(|(until, _)| now < *until) {
+        passage.takes += arrives.saturating_sub(now);
+    }
+    let clogged = u64::try_from(CLOGGED.as_nanos()).unwrap_or(u64::MAX);
     if now < road.stuck_until && lane != Lane::Control {
-        transit += u64::try_from(CLOGGED.as_nanos()).unwrap_or(u64::MAX);
+        passage.takes += clogged;
     }
     if now < road.clogged_until && lane != Lane::Control {
-        transit += chance.below(u64::try_from(CLOGGED.as_nanos()).unwrap_or(u64::MAX));
+        passage.takes += chance.below(clogged);
     }
-    transit
+    passage
+}
+
+/// How long a packet takes, and whether it was lost and sent again.
+fn packet(road: &Road, now: u64, delay: Duration, chance: &mut Chance) -> (u64, bool) {
+    let delay = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
+    let mut takes = delay + chance.below(delay / 4 + 1);
+    let mut lost = false;
+    // A lost packet is missed, and sent again, after a round trip or two.
+    while now < road.lossy_until && chance.one_in(3) {
+        takes += 3 * delay + 25_000_000;
+        lost = true;
+    }
+    if now < road.reordering_until && chance.one_in(3) {
+        takes += chance.below(HELD);
+    }
+    (takes, lost)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn many(road: &Road, bytes: usize) -> Vec<Passage> {
+        let mut chance = Chance::new(1);
+        (0..200).map(|_| passage(road, Lane::Live, bytes, 0, Duration::from_millis(10), &mut chance)).collect()
+    }
+
+    #[test]
+    fn what_packets_suffer_frames_feel_as_delay() {
+        let longest = |road: &Road| many(road, 100).iter().map(|passage| passage.takes).max().unwrap();
+        let whole = Road::default();
+        assert!(longest(&whole) <= 12_500_000);
+        let lossy = Road { lossy_until: 1, ..whole };
+        assert!(longest(&lossy) >= 55_000_000 && many(&lossy, 100).iter().any(|passage| passage.lost));
+        let reordering = Road { reordering_until: 1, ..whole };
+        assert!(longest(&reordering) > 500_000_000);
+        let doubling = Road { doubling_until: 1, ..whole };
+        assert!(longest(&doubling) <= 12_500_000, "a copy hurries nothing and delays nothing");
+        assert!(many(&doubling, 100).iter().any(|passage| passage.doubled));
+        let of_many = many(&lossy, 40 * PACKET_BYTES).iter().filter(|passage| passage.lost).count();
+        assert_eq!(of_many, 200, "one of forty is lost nearly always");
+    }
+
+    #[test]
+    fn what_lingers_arrives_together_and_later() {
+        let road = Road { lingers: Some((5, 3_000_000_000)), ..Road::default() };
+        assert!(many(&road, 10).iter().all(|passage| passage.takes > 3_000_000_000));
+        let mut chance = Chance::new(1);
+        let after = passage(&road, Lane::Live, 10, 5, Duration::from_millis(10), &mut chance);
+        assert!(after.takes < 20_000_000, "the next link's frames do not wait for them");
+    }
 }

@@ -77,12 +77,13 @@ impl Outlet {
         self.begin_again();
     }
 
-    /// From here on until then the store behaves so.
-    pub(super) fn behave(&mut self, mood: Mood, until: u64) {
-        self.mood = Some((mood, until));
+    /// From here on until then the store behaves so. Whether it did not before.
+    pub(super) fn behave(&mut self, now: u64, mood: Mood, until: u64) -> bool {
+        let before = self.mood.replace((mood, until)).filter(|(_, until)| now < *until);
         if mood == Mood::Refusing {
             self.begin_again();
         }
+        before.is_none_or(|(before, _)| before != mood)
     }
 
     /// The store is killed and started again: what it had not written is gone. Gives how much that was.

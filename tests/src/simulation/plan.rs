@@ -9,16 +9,21 @@ use satellite::outbox::WINDOW_BATCHES;
 use super::chance::Chance;
 
 /// About as many events a world may have; the true bound ([`super::world::EVENTS_MAX`]) leaves room for what faults add.
-const EVENTS: u64 = 10_000;
+const EVENTS: u64 = 14_000;
+/// What an hour of backlog takes.
+const HOUR: Duration = Duration::from_secs(3660);
+/// A long cut begins within this, and this is left behind it.
+pub(super) const CUT_BY: Duration = Duration::from_secs(120);
+const BEHIND_CUT: Duration = Duration::from_secs(240);
 
-/// A kind of fault.
+/// A kind of fault, or of what an operator does meanwhile ([`Fault::is_action`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fault {
     /// A satellite's process is killed; its machine lives on.
     SatelliteKilled,
-    /// A satellite's machine loses power.
+    /// A satellite's machine loses power, at any time or right behind a sync.
     SatellitePowerLost,
-    /// A satellite is told to end.
+    /// A satellite is told to end; in half of the cases its successor does not wait for that.
     SatelliteEnded,
     /// A satellite stands still for some time.
     SatellitePaused,
@@ -46,8 +51,14 @@ pub enum Fault {
     DownCut,
     /// A region is cut off both ways.
     RegionCut,
-    /// Packets are lost, delayed, and overtake each other.
-    LinkBad,
+    /// Packets are lost: their stream waits until they were sent again.
+    PacketsLost,
+    /// Packets come twice, each copy in its own time.
+    PacketsDoubled,
+    /// Packets are held back, and later ones overtake them.
+    PacketsReordered,
+    /// A satellite gives a link up that the master still hears: what is on its way there arrives beside what the next link brings.
+    LinkLingers,
     /// A satellite's wall clock steps.
     ClockStepped,
     /// The master's wall clock steps.
@@ -72,7 +83,7 @@ pub enum Fault {
     LinkClogged,
     /// A link is cut again and again, as soon as something undelivered is behind it.
     LinkFlaps,
-    /// A region is cut off for more than an hour.
+    /// A region is cut off for many minutes, or for more than an hour.
     LongCut,
     /// A slot's certificate is on the deny list for some time.
     Denied,
@@ -100,7 +111,7 @@ pub enum Fault {
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 44] = [
         Self::SatelliteKilled,
         Self::SatellitePowerLost,
         Self::SatelliteEnded,
@@ -117,7 +128,10 @@ impl Fault {
         Self::UpCut,
         Self::DownCut,
         Self::RegionCut,
-        Self::LinkBad,
+        Self::PacketsLost,
+        Self::PacketsDoubled,
+        Self::PacketsReordered,
+        Self::LinkLingers,
         Self::ClockStepped,
         Self::MasterClockStepped,
         Self::SlotClaimed,
@@ -144,6 +158,12 @@ impl Fault {
         Self::Restored,
     ];
 
+    /// An operator does it, and nothing is broken by it.
+    #[must_use]
+    pub fn is_action(self) -> bool {
+        matches!(self, Self::Commanded | Self::Reconfigured | Self::SlotDrained | Self::MovesHeld)
+    }
+
     /// How often compared with the others; 0 for what is not drawn again and again.
     fn weight(self) -> u64 {
         match self {
@@ -153,15 +173,9 @@ impl Fault {
             | Self::UpCut
             | Self::DownCut
             | Self::OrderFailed => 4,
-            Self::MasterKilled | Self::SatellitePowerLost | Self::CommitFailed | Self::LinkBad => 3,
+            Self::MasterKilled | Self::SatellitePowerLost | Self::SatelliteEnded | Self::CommitFailed => 3,
             Self::LongCut | Self::ClockDrifting => 0,
-            Self::LinkFlaps
-            | Self::Impostor
-            | Self::VolumeLost
-            | Self::VolumeCloned
-            | Self::VolumeShared
-            | Self::SlotClaimed
-            | Self::Restored => 1,
+            Self::Impostor | Self::VolumeLost | Self::VolumeCloned | Self::VolumeShared | Self::SlotClaimed => 1,
             _ => 2,
         }
     }
@@ -172,8 +186,8 @@ impl Fault {
 pub(super) struct Plan {
     /// Regions.
     pub(super) regions: u64,
-    /// Slots of each region.
-    pub(super) slots: u64,
+    /// Satellites of all regions together.
+    pub(super) satellites: u64,
     /// Hosts of each region.
     pub(super) hosts: u64,
     /// Services of each host, at most.
@@ -206,6 +220,17 @@ pub(super) struct Plan {
     pub(super) pool: Sizes,
 }
 
+/// Shorter than this it is a cut as others.
+const LONG_CUT_MIN: Duration = Duration::from_secs(260);
+
+/// One satellite, or two, can be cut off for more than an hour: the other hours of more of them would be all heartbeats.
+fn long_cut(satellites: u64, chance: &mut Chance) -> Duration {
+    if satellites <= 2 && !chance.one_in(4) {
+        return chance.time(HOUR, HOUR + Duration::from_secs(240));
+    }
+    Duration::from_secs(chance.log_between(LONG_CUT_MIN.as_secs(), 1800))
+}
+
 fn small_window(chance: &mut Chance) -> usize {
     usize::try_from(chance.log_between(2, 32)).unwrap_or(WINDOW_BATCHES)
 }
@@ -225,11 +250,13 @@ impl Plan {
     #[must_use]
     pub(super) fn draw(chance: &mut Chance) -> Self {
         let seconds = Duration::from_secs;
-        let regions = chance.between(1, 2);
-        let faulty = chance.time(seconds(400), seconds(900));
+        let satellites = chance.log_between(1, 8);
+        let regions = chance.between(1, satellites.min(2));
+        let faults: Vec<Fault> = Fault::ALL.into_iter().filter(|_| chance.one_in(2)).collect();
+        let on = |fault| faults.contains(&fault);
         let mut plan = Self {
             regions,
-            slots: chance.log_between(1, 8 / regions),
+            satellites,
             hosts: chance.log_between(2, 20 / regions),
             services: chance.between(1, 4),
             interval: chance.time(seconds(15), seconds(60)),
@@ -238,44 +265,47 @@ impl Plan {
             failover_after: chance.time(seconds(20), seconds(90)),
             delay: Duration::from_millis(chance.log_between(1, 400)),
             fault_every: Duration::ZERO,
-            faulty,
-            faults: Fault::ALL.into_iter().filter(|fault| fault.weight() > 0 && chance.one_in(2)).collect(),
-            drift_ppm: if chance.one_in(2) { chance.log_between(1, 500) } else { 0 },
+            faulty: chance.time(seconds(400), seconds(900)),
+            drift_ppm: if on(Fault::ClockDrifting) { chance.log_between(1, 500) } else { 0 },
             pool: if chance.one_in(2) { small_pool(chance) } else { Sizes::default() },
-            long_cut: None,
+            long_cut: on(Fault::LongCut).then(|| long_cut(satellites, chance)),
             window: if chance.one_in(2) { small_window(chance) } else { WINDOW_BATCHES },
             limits: Self::limits(chance),
+            faults,
         };
-        if chance.one_in(12) {
-            // An hour and more of backlog; one satellite, so that the other hours are not all heartbeats.
-            (plan.regions, plan.slots, plan.hosts, plan.services) = (1, 1, plan.hosts.min(3), 1);
+        if plan.long_cut.is_some_and(|lasts| lasts >= HOUR) {
+            // An hour of results is many, however seldom they come.
+            (plan.hosts, plan.services) = (plan.hosts.min(3), 1);
             plan.interval = plan.interval.max(seconds(60)) + seconds(30);
-            // Which sends that hour again and again.
-            plan.faults.retain(|fault| *fault != Fault::LinkFlaps);
-            plan.long_cut = Some(chance.time(seconds(3660), seconds(3900)));
-            plan.faulty = seconds(4300);
-            // And is there to be sent.
-            plan.limits = Limits::DEFAULT;
         }
-        if plan.long_cut.is_none() && chance.one_in(24) {
-            // One link that breaks behind every few results, until no more runs may be opened.
-            (plan.regions, plan.slots, plan.hosts, plan.services) = (1, 1, plan.hosts.clamp(2, 3), 3);
-            (plan.interval, plan.retry, plan.faulty) = (seconds(15), seconds(12), seconds(600));
-            plan.faults = vec![Fault::LinkFlaps];
-            plan.limits = Limits::DEFAULT;
-        }
-        while plan.events() > EVENTS && plan.long_cut.is_none() {
-            if plan.faulty > seconds(300) {
-                plan.faulty = plan.faulty.saturating_sub(seconds(20));
-            } else if plan.interval < seconds(90) {
-                plan.interval += seconds(5);
+        plan.shrink();
+        plan.fault_every = plan.faulty / u32::try_from(chance.log_between(60, 300)).unwrap_or(1);
+        plan
+    }
+
+    /// Until it fits. Never fewer satellites: few and many must be as likely as they were drawn.
+    fn shrink(&mut self) {
+        const STEP: Duration = Duration::from_secs(20);
+        const LONGEST: Duration = Duration::from_secs(90);
+        let shortest =
+            |long_cut: Option<Duration>| long_cut.map_or(Duration::from_secs(300), |lasts| CUT_BY + lasts + BEHIND_CUT);
+        self.faulty = self.faulty.max(shortest(self.long_cut));
+        while self.events() > EVENTS {
+            let room = self.long_cut.filter(|lasts| *lasts >= LONG_CUT_MIN + STEP);
+            if self.faulty >= shortest(self.long_cut) + STEP {
+                self.faulty -= STEP;
+            } else if let Some(lasts) = room.filter(|lasts| *lasts < HOUR || self.interval >= LONGEST) {
+                self.long_cut = Some(lasts - STEP);
+            } else if self.interval < LONGEST {
+                self.interval += Duration::from_secs(5);
+            } else if self.hosts > 1 {
+                self.hosts -= 1;
+            } else if self.services > 1 {
+                self.services -= 1;
             } else {
-                plan.hosts = (plan.hosts - 1).max(1);
-                plan.slots = (plan.slots - 1).max(1);
+                return;
             }
         }
-        plan.fault_every = plan.faulty / u32::try_from(chance.log_between(40, 240)).unwrap_or(1);
-        plan
     }
 
     /// About how many events a world of this kind has: heartbeats and housekeeping of each process, and each check on its way.
@@ -291,13 +321,13 @@ impl Plan {
     }
 
     fn events_within(&self, time: Duration) -> u64 {
-        const MASTER: u64 = 130;
-        const PROCESS: u64 = 165;
+        const MASTER: u64 = 80;
+        const PROCESS: u64 = 95;
         // Asked, spooled, sent, committed, acknowledged; where credit is scarce, also wanted, told and given back.
-        let each = if self.pool.pool < Sizes::default().pool { 1300 } else { 850 };
+        let each = if self.pool.pool < Sizes::default().pool { 1350 } else { 950 };
         let seconds = time.as_secs();
         let checks = self.regions * self.hosts * (2 + self.services) / 2;
-        let a_second = MASTER + PROCESS * self.regions * self.slots + each * checks / self.interval.as_secs().max(1);
+        let a_second = MASTER + PROCESS * self.satellites + each * checks / self.interval.as_secs().max(1);
         seconds * a_second / 100
     }
 
@@ -323,5 +353,49 @@ impl Plan {
             drawn = drawn.saturating_sub(fault.weight());
             hit
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANY: u64 = 4000;
+
+    fn plans() -> impl Iterator<Item = Plan> {
+        (0..MANY).map(|seed| Plan::draw(&mut Chance::new(seed)))
+    }
+
+    #[test]
+    fn every_kind_of_fault_is_on_in_half_of_the_worlds() {
+        for fault in Fault::ALL {
+            let on = plans().filter(|plan| plan.faults.contains(&fault)).count() as u64;
+            assert!((MANY * 46 / 100..=MANY * 54 / 100).contains(&on), "{fault:?} is on in {on} of {MANY}");
+        }
+        for plan in plans() {
+            assert_eq!(plan.long_cut.is_some(), plan.faults.contains(&Fault::LongCut));
+            assert_eq!(plan.drift_ppm > 0, plan.faults.contains(&Fault::ClockDrifting));
+        }
+    }
+
+    #[test]
+    fn few_and_many_satellites_are_equally_likely_by_their_exponent() {
+        // Each takes the part of ln 9 that lies between its logarithm and that of the next number.
+        for count in 1..=8_u64 {
+            let (low, high) = ((count as f64).ln(), ((count + 1) as f64).ln());
+            let expected = (high - low) / 9_f64.ln() * MANY as f64;
+            let drawn = plans().filter(|plan| plan.satellites == count).count() as f64;
+            assert!((drawn - expected).abs() < expected.sqrt() * 4.0, "{drawn} worlds of {count}, expected {expected}");
+        }
+    }
+
+    #[test]
+    fn some_worlds_are_cut_off_for_an_hour() {
+        let hours = plans().filter(|plan| plan.long_cut.is_some_and(|lasts| lasts >= HOUR)).count() as u64;
+        assert!(hours * 30 >= MANY, "{hours}");
+        for plan in plans().filter(|plan| plan.long_cut.is_some()) {
+            let lasts = plan.long_cut.unwrap_or_default();
+            assert!(lasts >= LONG_CUT_MIN && plan.faulty >= CUT_BY + lasts, "{plan:?}");
+        }
     }
 }

@@ -67,6 +67,10 @@ pub(super) struct Site {
     pub(super) paused_until: u64,
     /// Failed attempts to reach the master in a row.
     pub(super) failures: u32,
+    /// The master has sent a frame on the present link.
+    pub(super) served: bool,
+    /// And on some link since the process began.
+    pub(super) linked_before: bool,
     /// Told to end; done by then whatever is left.
     pub(super) ends_by: Option<u64>,
     /// Results given up on its volume.

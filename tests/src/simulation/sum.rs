@@ -6,6 +6,9 @@ use super::Report;
 use super::landmark::LANDMARKS;
 use super::plan::Fault;
 
+/// The median world of many has at least so many faults and results.
+pub const MEDIANS: (u64, u64) = (50, 200);
+
 /// What many worlds came to.
 #[derive(Debug, Clone, Default)]
 pub struct Sum {
@@ -23,7 +26,7 @@ pub struct Sum {
     pub violated: Vec<Report>,
     /// In how many worlds each interesting state was reached.
     pub reached: BTreeMap<&'static str, u64>,
-    /// Faults and results of each world, for their medians.
+    /// Faults, without what operators do, and results of each world, for their medians.
     sizes: (Vec<u64>, Vec<u64>),
 }
 
@@ -37,7 +40,7 @@ impl Sum {
         for (fault, count) in &report.faults {
             *self.faults.entry(*fault).or_default() += count;
         }
-        self.sizes.0.push(report.faults.values().sum());
+        self.sizes.0.push(report.broken());
         self.sizes.1.push(report.results);
         for state in &report.reached {
             *self.reached.entry(state).or_default() += 1;
@@ -56,6 +59,13 @@ impl Sum {
             sizes.get(sizes.len() / 2).copied().unwrap_or(0)
         };
         (median(&self.sizes.0), median(&self.sizes.1))
+    }
+
+    /// Whether the median world has as many faults and results as it must.
+    #[must_use]
+    pub fn is_lively(&self) -> bool {
+        let (faults, results) = self.medians();
+        faults >= MEDIANS.0 && results >= MEDIANS.1
     }
 
     /// Interesting states and kinds of faults that never were; and what was reached and stands in no table.

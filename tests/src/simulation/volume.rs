@@ -39,6 +39,8 @@ pub(super) struct Volume {
     pub(super) full: bool,
     /// A planted defect: nothing is synced.
     pub(super) sync_skipped: bool,
+    /// A planted defect: what has been written is deleted at once.
+    pub(super) deleted_early: bool,
     /// A planted defect: locks keep nobody out.
     pub(super) locks_ignored: bool,
 }
@@ -157,6 +159,12 @@ impl Volume {
         }
     }
 
+    /// Where each run of this process begins.
+    pub(super) fn begins(&self, seat: &Seat) -> BTreeMap<RunId, u64> {
+        let held = Self::places(seat).filter_map(|id| self.directories.get(&id)).flat_map(|d| &d.runs);
+        held.map(|(run, file)| (*run, file.first())).collect()
+    }
+
     /// How much room there is for this process.
     pub(super) fn room(&self, seat: &Seat) -> Room {
         let held = Self::places(seat).filter_map(|id| self.directories.get(&id)).flat_map(|d| d.runs.values());
@@ -223,18 +231,18 @@ impl Volume {
     }
 
     fn append(&mut self, seat: &Seat, run: RunId, batches: &[SpooledBatch], refused: bool) -> Answer {
-        let skipped = self.sync_skipped;
+        let (skipped, deleted) = (self.sync_skipped, self.deleted_early);
         let Some(file) = self.run(seat, run) else { return Answer::AppendFailed };
         if refused {
             file.fail();
             return Answer::AppendFailed;
         }
-        if skipped {
-            file.write(batches);
-            return Answer::Appended { run, up_to: file.pretend() };
-        }
         file.append(batches);
-        Answer::Appended { run, up_to: file.sync() }
+        let up_to = if skipped { file.pretend() } else { file.sync() };
+        if deleted {
+            file.trim(up_to.0);
+        }
+        Answer::Appended { run, up_to }
     }
 
     fn keep_states(&mut self, seat: &mut Seat, states: &KeptStates) {

@@ -62,8 +62,8 @@ pub(super) struct Witness {
     drained: BTreeSet<RunId>,
     /// When the state that a snapshot told last was observed.
     told: BTreeMap<CheckId, Timestamp>,
-    /// What each process knew when its last link was opened.
-    knew: BTreeMap<InstanceId, BTreeMap<CheckId, Key>>,
+    /// What each process knew when its newest link was opened of which the master has heard; and which that is.
+    knew: BTreeMap<InstanceId, (u64, BTreeMap<CheckId, Key>)>,
     /// Slots that count as settled.
     settled: BTreeSet<Slot>,
     /// Durable rows that were not handed out yet.
@@ -92,6 +92,8 @@ pub(super) struct Witness {
     forgotten: BTreeSet<(usize, RunId)>,
     /// By volume and run: what was named lost there.
     named: BTreeMap<(usize, RunId), u64>,
+    /// By volume and run: up to where a process has ordered to delete.
+    freed: BTreeMap<(usize, RunId), u64>,
 }
 
 /// The number in an answer's text.
@@ -170,6 +172,16 @@ impl Witness {
     pub(super) fn durable(&mut self, volume: usize, slot: &Slot, run: RunId, up_to: u64) {
         let known = self.durable.entry((volume, run)).or_insert_with(|| (slot.clone(), 0));
         known.1 = up_to.max(known.1);
+    }
+
+    /// A process finds a run that an earlier one left: all of it that was called durable, but for an end that is damaged
+    /// ([`Witness::shortened`]).
+    pub(super) fn found(&mut self, volume: usize, slot: &Slot, run: RunId, last: u64) {
+        let made = self.made(volume, run);
+        if last < made {
+            self.violated("I10", format!("{slot} {run} was durable up to {made}, found again is it up to {last}"));
+        }
+        self.durable(volume, slot, run, last);
     }
 
     /// A volume is gone with everything on it: what only lay there may be lost, and nothing else.
@@ -431,9 +443,19 @@ impl Witness {
         }
     }
 
-    /// A process has a link again, and knows this. What it knows of another timeline beats nothing here.
-    pub(super) fn linked(&mut self, id: InstanceId, timeline: Option<Timeline>, states: BTreeMap<CheckId, Key>) {
-        self.knew.insert(id, if timeline == Some(self.timeline) { states } else { BTreeMap::new() });
+    /// The master hears of a link of a process, which knew this when it was opened. What it knows of another timeline beats nothing here.
+    pub(super) fn linked(
+        &mut self,
+        id: InstanceId,
+        link: u64,
+        timeline: Option<Timeline>,
+        states: BTreeMap<CheckId, Key>,
+    ) {
+        let states = if timeline == Some(self.timeline) { states } else { BTreeMap::new() };
+        // What a link says that was left for another comes too late to say what its process knows.
+        if self.knew.get(&id).is_none_or(|(newest, _)| *newest < link) {
+            self.knew.insert(id, (link, states));
+        }
     }
 
     /// A master has begun: it knows of nobody what they know.
@@ -451,7 +473,7 @@ impl Witness {
             return;
         }
         self.reach("a slot has told its newest states");
-        let Some(knew) = self.holders.get(slot).and_then(|holder| self.knew.get(holder)).cloned() else { return };
+        let Some((_, knew)) = self.holders.get(slot).and_then(|holder| self.knew.get(holder)).cloned() else { return };
         // What moved here since the process took the slot is settled by its first result, whatever marker was on its way.
         let since = status.slots().get(slot).and_then(|state| state.holder.as_ref()).map_or(0, |holder| holder.since.0);
         for (id, own) in knew {

@@ -19,16 +19,17 @@ use shared::check::State;
 use shared::defect::Defects;
 use shared::delivery::Key;
 use shared::frame::Lane;
-use shared::name::{CheckId, InstanceId, ObjectName, Slot, SlotNumber};
+use shared::name::{CheckId, InstanceId, ObjectName, RunId, Slot, SlotNumber};
 use shared::state::StateType;
 use shared::time::Timestamp;
 
 use super::chance::Chance;
 use super::defect::{Hand, Planted};
 use super::estate::Estate;
+use super::fault::Moment;
 use super::network::{Link, Roads, Way};
 use super::outlet::Outlet;
-use super::plan::{Fault, Plan};
+use super::plan::{CUT_BY, Fault, Plan};
 use super::purse::Purse;
 use super::secret;
 use super::site::{Site, WallClock};
@@ -46,7 +47,7 @@ const SURVEY: Duration = satellite::run::SURVEY_EVERY;
 /// How often the metrics writer is looked at.
 const METRICS: Duration = Duration::from_secs(10);
 /// An attempt to connect that nobody answers.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT: Duration = satellite::link::CONNECT_DEADLINE;
 const INSTALLATION: &str = "simulated";
 
 pub(super) const fn nanos(time: Duration) -> u64 {
@@ -75,8 +76,12 @@ pub(super) enum Event {
     Arrive(u64, Way, Lane),
     /// One side has perhaps heard nothing for too long; `Way` is the one on which nothing came.
     Silence(u64, Way),
-    /// One side is told, or finds, that the link is gone: the master's end for `Up`.
+    /// Somebody who is no satellite says something.
+    Forged(u64, Lane, Vec<u8>),
+    /// One side is told that the link is gone, or gives it up: the master's end for `Up`.
     Gone(u64, Way),
+    /// One side has heard nothing for too long.
+    Lapsed(u64, Way),
     /// What a process knows is remembered, and compared with what the master shows a little later.
     Look(InstanceId, u64),
     Compare(InstanceId, u64, BTreeMap<CheckId, Key>),
@@ -84,6 +89,8 @@ pub(super) enum Event {
     MasterWake(u64),
     Committed(u64),
     Fault,
+    /// The machine of a process loses power.
+    PowerFails(InstanceId),
     /// There is room on a volume again.
     VolumeFreed(usize),
     /// The link of a volume's process is cut again if it is time: at most so many times more, and what was undelivered last time.
@@ -140,6 +147,14 @@ pub(super) struct World {
     pub(super) volume_slow_until: u64,
     pub(super) volume_unreadable_until: u64,
     pub(super) order_fails: bool,
+    /// The power of whoever is there next fails.
+    pub(super) power_fails: Option<Moment>,
+    /// Volumes whose link flaps.
+    pub(super) flapping: BTreeSet<usize>,
+    /// Of each run, how far batches of it ever came, and on which link last.
+    pub(super) heard: BTreeMap<RunId, (u64, u64)>,
+    /// The newest link on which batches of a process came.
+    pub(super) newest_heard: BTreeMap<InstanceId, u64>,
     pub(super) calm: bool,
     /// Slots that the operator wants drained.
     pub(super) drained: BTreeSet<Slot>,
@@ -190,6 +205,10 @@ impl World {
             volume_slow_until: 0,
             volume_unreadable_until: 0,
             order_fails: false,
+            power_fails: None,
+            flapping: BTreeSet::new(),
+            heard: BTreeMap::new(),
+            newest_heard: BTreeMap::new(),
             calm: false,
             drained: BTreeSet::new(),
             holding: false,
@@ -213,7 +232,7 @@ impl World {
         let first = world.plan.fault_every;
         world.after(first, Event::Fault);
         if world.plan.long_cut.is_some() {
-            let at = world.chance.time(Duration::from_secs(60), Duration::from_secs(300));
+            let at = world.chance.time(Duration::from_secs(60), CUT_BY);
             world.after(at, Event::LongCut);
         }
         let drifting = world.clocks.iter().filter(|clock| clock.drift_ppm != 0).count();
@@ -232,7 +251,7 @@ impl World {
             if at > end {
                 break;
             }
-            if self.is_void(&event) {
+            if self.is_void(&event, at) {
                 continue;
             }
             self.now = at;
@@ -260,20 +279,27 @@ impl World {
         self.tell_violations(before);
     }
 
-    /// What was to happen to somebody who has gone does not happen.
-    fn is_void(&self, event: &Event) -> bool {
+    /// What was to happen to somebody who has gone does not happen, nor does a deadline that another has replaced.
+    fn is_void(&self, event: &Event, at: u64) -> bool {
         match event {
-            Event::Wake(id)
-            | Event::Disk(id)
+            Event::Wake(id) => self.sites.get(id).is_none_or(|site| site.wake.is_none_or(|wake| wake > at)),
+            Event::Disk(id)
             | Event::Probed(id, _)
             | Event::Survey(id)
             | Event::Dial(id)
             | Event::Opened(id, _)
+            | Event::PowerFails(id)
             | Event::Depart(id) => !self.sites.contains_key(id),
-            Event::Arrive(link, ..) | Event::Silence(link, _) | Event::Gone(link, _) => !self.links.contains_key(link),
-            Event::MasterWake(epoch) | Event::Committed(epoch) => {
-                self.master.as_ref().is_none_or(|master| master.epoch != *epoch)
+            Event::Arrive(link, ..)
+            | Event::Forged(link, ..)
+            | Event::Silence(link, _)
+            | Event::Gone(link, _)
+            | Event::Lapsed(link, _) => !self.links.contains_key(link),
+            Event::MasterWake(epoch) => {
+                let of = |master: &Master| master.epoch == *epoch && master.wake.is_some_and(|wake| wake <= at);
+                !self.master.as_ref().is_some_and(of)
             }
+            Event::Committed(epoch) => self.master.as_ref().is_none_or(|master| master.epoch != *epoch),
             _ => false,
         }
     }
@@ -312,6 +338,7 @@ impl World {
         let mut volume = Volume::default();
         volume.limits = self.plan.limits;
         volume.sync_skipped = self.has(Hand::SyncSkipped);
+        volume.deleted_early = self.has(Hand::DeletedEarly);
         volume.locks_ignored = self.has(Hand::LockIgnored);
         volume
     }
@@ -342,6 +369,7 @@ impl World {
                     | Event::Committed(_)
                     | Event::Arrive(_, Way::Up, _)
                     | Event::Gone(_, Way::Up)
+                    | Event::Lapsed(_, Way::Up)
                     | Event::Silence(_, Way::Up)
                     | Event::Operator
             )
@@ -355,9 +383,12 @@ impl World {
             Event::MasterWake(epoch) => self.wake_master(epoch),
             Event::Committed(epoch) => self.committed(epoch),
             Event::Arrive(link, way, lane) => self.arrive(link, way, lane),
+            Event::Forged(link, lane, payload) => self.forge(link, lane, payload),
             Event::Silence(link, way) => self.silence(link, way),
-            Event::Gone(link, end) => self.gone(link, end),
+            Event::Gone(link, end) => self.gone(link, end, false),
+            Event::Lapsed(link, end) => self.gone(link, end, true),
             Event::Fault => self.fault(),
+            Event::PowerFails(id) => self.fail_power(id),
             Event::VolumeFreed(volume) => {
                 if let Some(volume) = self.volumes.get_mut(volume) {
                     volume.full = false;

@@ -192,9 +192,11 @@ impl RunFile {
     /// Begins a segment: what the one before holds beyond what is published is void from here on.
     fn roll(&mut self) {
         if let Some(before) = self.segments.back_mut() {
-            before.void =
-                before.records.iter().filter(|record| !record.synced).map(|record| record.last).max().unwrap_or(0);
-            before.records.retain(|record| record.synced);
+            let published = self.published;
+            let counts = |record: &Record| record.synced || record.last <= published;
+            let void = before.records.iter().filter(|record| !counts(record));
+            before.void = void.map(|record| record.last).max().unwrap_or(0);
+            before.records.retain(counts);
         }
         if self.given_up && self.segments.back().is_some_and(|before| self.published <= before.prior) {
             self.segments.pop_back();
@@ -229,7 +231,8 @@ impl RunFile {
 
     /// Writes what was not written yet, and makes it durable.
     pub(super) fn append(&mut self, batches: &[SpooledBatch]) {
-        if self.given_up || self.unsynced().is_none() {
+        let written = self.segments.back().and_then(|newest| newest.records.back()).map_or(0, |record| record.last);
+        if self.given_up || batches.last().is_some_and(|last| last.last.0 > written) {
             self.write(batches);
         }
     }

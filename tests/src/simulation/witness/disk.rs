@@ -17,6 +17,24 @@ impl Witness {
         } else {
             *named = up_to.max(*named);
         }
+        self.frees(volume, run, up_to);
+    }
+
+    fn frees(&mut self, volume: usize, run: RunId, up_to: u64) {
+        let freed = self.freed.entry((volume, run)).or_default();
+        *freed = up_to.max(*freed);
+    }
+
+    /// A run on a disk begins later than before, behind `up_to`, or is not there any more: whoever took it away, it was ordered, or
+    /// the master holds it.
+    pub(in crate::simulation) fn vanished(&mut self, volume: usize, slot: &Slot, run: RunId, up_to: Option<u64>) {
+        let up_to = up_to.unwrap_or_else(|| self.made(volume, run));
+        let freed = self.freed.get(&(volume, run)).copied().unwrap_or_default();
+        let held = self.positions.get(&(slot.clone(), run)).copied().unwrap_or_default();
+        if up_to > freed.max(held) {
+            let what = format!("{run} of {slot} vanishes up to {up_to}, ordered was {freed}, the master holds {held}");
+            self.violated("I12", what);
+        }
     }
 
     /// A spool holds so much of what it may. What is not in the states on disk yet stays beyond that: some seconds' worth.
@@ -49,6 +67,7 @@ impl Witness {
             self.forgotten.insert((volume, run));
         }
         let up_to = up_to.unwrap_or_else(|| self.made(volume, run));
+        self.frees(volume, run, if whole { u64::MAX } else { up_to });
         let place = (slot.clone(), run);
         let mut held = self.positions.get(&place).copied().unwrap_or_default();
         if self.welcomed.get(&by) != Some(&self.timeline) {

@@ -17,6 +17,7 @@ use shared::time::Monotonic;
 use super::{Event, INSTALLATION, METRICS, Master, World, nanos};
 use crate::simulation::defect::{Hand, Planted};
 use crate::simulation::network::{IDLE, Way};
+use crate::simulation::plan::Fault;
 use crate::simulation::secret;
 
 /// Rows of one commit, results of one batch: that many are many.
@@ -34,7 +35,7 @@ impl World {
         self.witness.starts();
         if self.has(Hand::ReplayEmits) {
             let rows = self.store.rows(JournalIndex(0));
-            self.witness.published(&rows);
+            self.hand_out(&rows);
         }
         self.line(|| format!("the master starts at {}", status.head));
         let identity = Identity { installation: self.estate.installation(INSTALLATION), software: "1".to_owned() };
@@ -56,6 +57,14 @@ impl World {
             self.after(Duration::from_secs(1), Event::Gone(link, Way::Down));
         }
         self.drain_master();
+    }
+
+    /// Rows go to whoever acts on them: event stream, writers, and whoever notifies.
+    fn hand_out(&mut self, rows: &[Row]) {
+        if let Some(last) = rows.last() {
+            self.witness.shown(last.index);
+        }
+        self.witness.published(rows);
     }
 
     /// The operator's configuration is to run.
@@ -132,7 +141,7 @@ impl World {
         for (number, link) in &mut self.links {
             if link.epoch == master.epoch && std::mem::take(&mut link.master_open) {
                 self.order += 1;
-                self.events.insert((self.now + nanos(IDLE), self.order), Event::Gone(*number, Way::Down));
+                self.events.insert((self.now + nanos(IDLE), self.order), Event::Lapsed(*number, Way::Down));
             }
         }
         let back = self.chance.time(Duration::from_millis(500), Duration::from_secs(40));
@@ -172,7 +181,11 @@ impl World {
         let at = self.wall();
         let Some(master) = self.master.as_mut().filter(|master| master.epoch == epoch) else { return };
         master.committing = false;
-        if std::mem::take(&mut self.commit_fails) || self.now < self.store_full_until {
+        let fails = std::mem::take(&mut self.commit_fails);
+        if fails {
+            *self.faults.entry(Fault::CommitFailed).or_default() += 1;
+        }
+        if fails || self.now < self.store_full_until {
             self.store.fail();
             self.witness.reach("a commit failed");
             self.failed_in_a_row += 1;
@@ -237,12 +250,7 @@ impl World {
                         }
                     }
                 }
-                Order::Published(rows) => {
-                    if let Some(last) = rows.last() {
-                        self.witness.shown(last.index);
-                    }
-                    self.witness.published(&rows);
-                }
+                Order::Published(rows) => self.hand_out(&rows),
                 Order::Show(view) => {
                     self.witness.shown(view.status.head);
                     if view.status.attention().cut_off() {

@@ -77,15 +77,17 @@ impl World {
         if !self.chance.one_in(4) {
             message::encode(&[hello]).into_iter().for_each(|payload| self.forge(link, Lane::Control, payload));
         }
+        // One in four does not wait until its hello can have been heard, and is cut off for that alone.
+        let waits = if self.chance.one_in(4) { Duration::ZERO } else { self.plan.delay * 3 };
         for _ in 0..self.chance.between(3, 9) {
             let payload = self.forged(&slot, &mut forgery);
             let lane = if self.chance.one_in(2) { Lane::Live } else { Lane::Backlog };
-            self.forge(link, lane, payload);
+            self.after(waits, Event::Forged(link, lane, payload));
         }
         if self.chance.one_in(2) {
             let nonsense = self.nonsense();
             let lane = if self.chance.one_in(2) { Lane::Control } else { Lane::Live };
-            self.forge(link, lane, nonsense);
+            self.after(waits, Event::Forged(link, lane, nonsense));
         }
         let stays = self.chance.time(Duration::from_secs(1), Duration::from_secs(20));
         self.after(stays, Event::Gone(link, Way::Up));
@@ -106,13 +108,15 @@ impl World {
             connection,
             satellite_open: false,
             master_open: true,
+            knew: None,
+            sent: 0,
             lanes: BTreeMap::new(),
         };
         self.links.insert(self.connections, link);
         Some(self.connections)
     }
 
-    fn forge(&mut self, link: u64, lane: Lane, payload: Vec<u8>) {
+    pub(in crate::simulation) fn forge(&mut self, link: u64, lane: Lane, payload: Vec<u8>) {
         self.send(link, Way::Up, lane, Bytes::from(payload));
     }
 

@@ -14,8 +14,10 @@ use shared::time::Monotonic;
 
 use super::headquarters::{MANY, first_word};
 use super::{Event, INSTALLATION, SURVEY, World};
-use crate::simulation::defect::{Hand, Planted};
+use crate::simulation::defect::Hand;
+use crate::simulation::fault::Moment;
 use crate::simulation::network::{IDLE, Way};
+use crate::simulation::plan::Fault;
 use crate::simulation::secret;
 use crate::simulation::site::Site;
 use crate::simulation::trace::short;
@@ -39,11 +41,11 @@ impl World {
         }
         self.witness.opened(run, instance);
         let bitten = disk.bitten(&seat);
+        bitten.into_iter().for_each(|(run, last)| self.witness.shortened(volume, run, last));
         for found in &beginning.earlier {
-            self.witness.durable(volume, &slot, found.run, found.last.0);
+            self.witness.found(volume, &slot, found.run, found.last.0);
             self.witness.reach("an earlier process's run is delivered");
         }
-        bitten.into_iter().for_each(|(run, last)| self.witness.shortened(volume, run, last));
         if beginning.kept.is_some() {
             self.witness.reach("a start from disk");
         }
@@ -75,6 +77,8 @@ impl World {
                 wake: None,
                 paused_until: 0,
                 failures: 0,
+                served: false,
+                linked_before: false,
                 ends_by: None,
                 given_up: 0,
                 extra,
@@ -185,12 +189,16 @@ impl World {
             return;
         }
         let Some(order) = site.orders.front() else { return };
+        let appends = matches!(order, spool::Order::Do(Command::Append { .. }));
         if let Some(volume) = self.volumes.get_mut(site.volume) {
             volume.begin(&site.seat, order);
         }
         site.disk_busy = true;
         let took = if slow { (100, 4000) } else { (1, 12) };
         let took = self.chance.time(Duration::from_millis(took.0), Duration::from_millis(took.1));
+        if appends && self.power_fails.take_if(|moment| *moment == Moment::Writing).is_some() {
+            self.after(took / 2, Event::PowerFails(id));
+        }
         self.after(took, Event::Disk(id));
     }
 
@@ -204,8 +212,22 @@ impl World {
         let said = self.trace.is_read().then(|| told_order_of(&order));
         let reads = matches!(order, spool::Order::Do(Command::Read { .. }));
         let fails = matches!(order, spool::Order::Do(_)) && std::mem::take(&mut self.order_fails);
+        if fails {
+            *self.faults.entry(Fault::OrderFailed).or_default() += 1;
+        }
         let fails = fails || (reads && self.now < self.volume_unreadable_until);
-        if let Some(answer) = volume.execute(&mut site.seat, order, fails, fresh) {
+        let before = volume.begins(&site.seat);
+        let answer = volume.execute(&mut site.seat, order, fails, fresh);
+        let after = volume.begins(&site.seat);
+        for (run, first) in before {
+            let now_first = after.get(&run).copied();
+            if now_first.is_none_or(|now_first| now_first > first) {
+                let up_to = now_first.map(|now_first| now_first - 1);
+                self.witness.vanished(site.volume, &site.slot, run, up_to);
+            }
+        }
+        let synced = matches!(answer, Some(spool::Answer::Appended { .. }));
+        if let Some(answer) = answer {
             match &answer {
                 spool::Answer::Opened { run, .. } => {
                     self.witness.opened(*run, id);
@@ -222,22 +244,15 @@ impl World {
                     self.witness.reach("the spool is full and forced something out");
                 }
                 spool::Answer::Neighbours { adopted: Some(adopted), .. } => {
-                    for found in &adopted.runs {
-                        self.witness.durable(site.volume, &site.slot, found.run, found.last.0);
-                    }
                     for (run, last) in volume.bitten(&site.seat) {
                         self.witness.shortened(site.volume, run, last);
+                    }
+                    for found in &adopted.runs {
+                        self.witness.found(site.volume, &site.slot, found.run, found.last.0);
                     }
                     self.witness.reach("a directory is adopted by a living process");
                 }
                 _ => {}
-            }
-            if let spool::Answer::Appended { run, up_to } = answer
-                && self.planted == Some(Planted::Hand(Hand::DeletedEarly))
-            {
-                let trim = Command::Trim { run, up_to };
-                self.witness.deleted(site.volume, id, &site.slot, run, Some(up_to.0));
-                volume.execute(&mut site.seat, spool::Order::Do(trim), false, fresh);
             }
             let told = said.map(|said| format!("{} disk: {said} -> {}", short(id), told_answer(&answer)));
             let room = volume.room(&site.seat);
@@ -252,7 +267,18 @@ impl World {
                 self.line(|| told);
             }
         }
+        if synced && self.power_fails.take_if(|moment| *moment == Moment::Synced).is_some() {
+            self.witness.reach("the power fails right behind a sync");
+            return self.fail_power(id);
+        }
         self.drain(id);
+    }
+
+    /// The power fails at the worst moment.
+    pub(in crate::simulation) fn fail_power(&mut self, id: InstanceId) {
+        let Some(volume) = self.sites.get(&id).map(|site| site.volume) else { return };
+        self.hit(Fault::SatellitePowerLost);
+        self.lose_power(volume);
     }
 
     pub(in crate::simulation) fn wake(&mut self, id: InstanceId) {

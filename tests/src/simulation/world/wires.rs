@@ -1,22 +1,26 @@
 //! The links of a world: dialled, opened, carrying frames, fallen silent, gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use master::fleet::ConnectionId;
-use satellite::link::{LANE_QUEUE_FRAMES, backoff};
+use satellite::link::LANE_QUEUE_FRAMES;
+use satellite::link::backoff::{self, Road};
 use shared::delivery::{Key, decode_header};
 use shared::frame::Lane;
 use shared::message::{self, FRAME_BYTES_MAX, ToMaster, ToSatellite};
-use shared::name::{CheckId, InstanceId};
+use shared::name::{CheckId, InstanceId, Slot};
 use shared::time::Monotonic;
 
 use super::headquarters::first_word;
 use super::{CONNECT, Event, World, nanos};
 use crate::simulation::before;
-use crate::simulation::network::{IDLE, Link, Roads, Way, transit};
+use crate::simulation::network::{Frame, IDLE, Link, Roads, Way, passage};
 use crate::simulation::secret;
+
+/// As many satellites as a world has at most.
+const SATELLITES_MAX: usize = 8;
 
 impl World {
     pub(in crate::simulation) fn links_of(&self, id: InstanceId) -> Vec<u64> {
@@ -40,22 +44,38 @@ impl World {
         let reachable = !roads.up.is_cut(self.now) && !roads.down.is_cut(self.now) && !self.master_pauses();
         if self.is_denied(id) {
             self.witness.reach("a denied satellite is turned away");
-            return self.dial_again(id, self.plan.delay * 4);
+            return self.dial_again(id, self.plan.delay * 4, false);
         }
         match &self.master {
             Some(master) if reachable => {
                 let epoch = master.epoch;
                 self.after(self.plan.delay * 4, Event::Opened(id, epoch));
             }
-            _ => self.dial_again(id, CONNECT),
+            _ => self.dial_again(id, CONNECT, true),
         }
     }
 
-    pub(in crate::simulation) fn dial_again(&mut self, id: InstanceId, after: Duration) {
+    /// A link or an attempt has ended. `silent`: because nothing came back at all.
+    pub(in crate::simulation) fn dial_again(&mut self, id: InstanceId, after: Duration, silent: bool) {
         let part = self.chance.part();
         let Some(site) = self.sites.get_mut(&id) else { return };
-        site.failures = site.failures.saturating_add(1);
-        let wait = after + backoff::wait(backoff::longest(site.failures), part);
+        let served = std::mem::take(&mut site.served);
+        site.failures = if served { 1 } else { site.failures.saturating_add(1) };
+        site.linked_before |= served;
+        let road = match (silent, site.linked_before) {
+            (false, _) => Road::Answering,
+            (true, false) => Road::Silent,
+            (true, true) => Road::Cut,
+        };
+        let longest = backoff::longest(site.failures);
+        match road {
+            Road::Cut if longest >= backoff::KNOCK => self.witness.reach("a road that is cut is knocked at"),
+            Road::Silent if longest >= backoff::BACKOFF_MAX => {
+                self.witness.reach("a road that never answered is tried once a minute");
+            }
+            _ => {}
+        }
+        let wait = after + backoff::pause(road, site.failures, part);
         self.after(wait, Event::Dial(id));
     }
 
@@ -64,14 +84,16 @@ impl World {
         let cut =
             roads.up.is_cut(self.now) || roads.down.is_cut(self.now) || self.master_pauses() || self.is_denied(id);
         let Some(master) = self.master.as_mut().filter(|master| master.epoch == epoch && !cut) else {
-            return self.dial_again(id, CONNECT);
+            return self.dial_again(id, CONNECT, true);
         };
         let Some(site) = self.sites.get_mut(&id) else { return };
-        site.failures = 0;
+        site.served = false;
         site.unacknowledged.clear();
         self.connections += 1;
         let connection = ConnectionId(self.connections);
         master.links.insert(connection, self.connections);
+        // One of the version before tells no states, and is taken to have nothing newer than it delivers.
+        let told = if site.old { BTreeMap::new() } else { site.keys() };
         let link = Link {
             instance: id,
             slot: site.slot.clone(),
@@ -79,6 +101,8 @@ impl World {
             connection,
             satellite_open: true,
             master_open: true,
+            knew: Some((site.timeline(), told)),
+            sent: 0,
             lanes: BTreeMap::new(),
         };
         let rivals = self.links.values().filter(|other| other.slot == link.slot && other.satellite_open);
@@ -88,6 +112,11 @@ impl World {
             _ => self.witness.reach("three processes of a slot are connected"),
         }
         self.links.insert(self.connections, link);
+        let there: BTreeSet<&Slot> =
+            self.links.values().filter(|link| link.satellite_open).map(|link| &link.slot).collect();
+        if there.len() == SATELLITES_MAX {
+            self.witness.reach("eight satellites");
+        }
         master.coordinator.handle_connected(
             connection,
             site.slot.clone(),
@@ -95,9 +124,6 @@ impl World {
             Monotonic(self.now),
         );
         let now = site.now(self.now);
-        // One of the version before tells no states, and is taken to have nothing newer than it delivers.
-        let told = if site.old { BTreeMap::new() } else { site.keys() };
-        self.witness.linked(id, site.timeline(), told);
         site.scheduler.handle_connected(now);
         self.look_later(id, self.connections);
         self.drain(id);
@@ -116,7 +142,7 @@ impl World {
     fn is_whole(&self, id: InstanceId, link: u64) -> bool {
         let soon = self.now + nanos(Duration::from_secs(5));
         self.links.get(&link).is_some_and(|link| {
-            let flows = link.lanes.values().flatten().all(|(arrival, _)| *arrival <= soon);
+            let flows = link.lanes.values().flatten().all(|frame| frame.arrival <= soon);
             link.instance == id && link.satellite_open && link.master_open && flows
         })
     }
@@ -185,12 +211,43 @@ impl World {
         let volume = self.sites.get(&link.instance).map_or(usize::MAX, |site| site.volume);
         let road = self.roads.get(&volume).copied().unwrap_or_default();
         let road = if way == Way::Up { road.up } else { road.down };
-        let arrival = self.now.max(if road.is_cut(self.now) { road.cut_until } else { 0 })
-            + transit(&road, lane, self.now, self.plan.delay, &mut self.chance);
+        let passage = passage(&road, lane, payload.len(), self.now, self.plan.delay, &mut self.chance);
+        if passage.doubled {
+            self.witness.reach("a packet comes twice and counts once");
+        }
+        let arrival = self.now.max(if road.is_cut(self.now) { road.cut_until } else { 0 }) + passage.takes;
+        link.sent += 1;
+        let number_in_link = link.sent;
         let queue = link.lanes.entry((way, lane)).or_default();
-        let arrival = arrival.max(queue.back().map_or(0, |(last, _)| *last));
-        queue.push_back((arrival, payload));
+        let arrival = match queue.back() {
+            Some(before) if before.arrival > arrival => {
+                if before.lost {
+                    self.witness.reach("a stream waits for a packet that was lost");
+                }
+                before.arrival
+            }
+            _ => arrival,
+        };
+        queue.push_back(Frame { arrival, number: number_in_link, lost: passage.lost, payload });
         self.at(arrival, Event::Arrive(number, way, lane));
+    }
+
+    /// Batches that come out of the order in which they were sent: from the other stream, from the link before, a second time.
+    fn count_order(&mut self, number: u64, lane: Lane, sent: u64, payload: &[u8]) {
+        let (Some(link), Ok((header, _))) = (self.links.get(&number), decode_header(payload)) else { return };
+        if link.is_overtaking(lane, sent) {
+            self.witness.reach("a batch overtakes one of the other stream");
+        }
+        let newest = self.newest_heard.entry(link.instance).or_default();
+        if number < *newest {
+            self.witness.reach("batches of two links of one process come in turn");
+        }
+        *newest = number.max(*newest);
+        let (up_to, on) = self.heard.entry(header.run).or_default();
+        if header.first.0 <= *up_to && *on != number {
+            self.witness.reach("a batch comes again on another link");
+        }
+        (*up_to, *on) = (header.last.0.max(*up_to), number);
     }
 
     pub(in crate::simulation) fn arrive(&mut self, number: u64, way: Way, lane: Lane) {
@@ -217,7 +274,16 @@ impl World {
         if later > self.now {
             return self.at(later, Event::Arrive(number, way, lane));
         }
-        let Some((_, payload)) = queue.pop_front() else { return };
+        let Some(Frame { number: sent, payload, .. }) = queue.pop_front() else { return };
+        if way == Way::Up
+            && lane == Lane::Control
+            && let Some((timeline, states)) = self.links.get_mut(&number).and_then(|link| link.knew.take())
+        {
+            self.witness.linked(id, number, timeline, states);
+        }
+        if way == Way::Up && lane != Lane::Control {
+            self.count_order(number, lane, sent, &payload);
+        }
         match way {
             Way::Up => {
                 let at = self.wall();
@@ -259,6 +325,7 @@ impl World {
             }
             Way::Down => {
                 let Some(site) = self.sites.get_mut(&id) else { return };
+                site.served = true;
                 let now = site.now(self.now);
                 for message in message::decode::<ToSatellite>(&payload).unwrap_or_default() {
                     if site.old && !before::understood(&message) {
@@ -297,12 +364,11 @@ impl World {
         }
     }
 
-    /// A way was cut so long ago that whoever listens at its end gives up.
     /// What a fault holds back on its way is sent once more, and comes as from a healthy road.
     pub(in crate::simulation) fn hurry(&mut self) {
         let soon = self.now + nanos(self.plan.delay);
-        for (arrival, _) in self.links.values_mut().flat_map(|link| link.lanes.values_mut()).flatten() {
-            *arrival = soon.min(*arrival);
+        for frame in self.links.values_mut().flat_map(|link| link.lanes.values_mut()).flatten() {
+            frame.arrival = soon.min(frame.arrival);
         }
         let behind = self.events.split_off(&(soon, u64::MAX));
         for ((at, order), event) in behind {
@@ -311,20 +377,22 @@ impl World {
         }
     }
 
+    /// A way was cut so long ago that whoever listens at its end gives up.
     pub(in crate::simulation) fn silence(&mut self, number: u64, way: Way) {
         let Some(link) = self.links.get(&number) else { return };
         let volume = self.sites.get(&link.instance).map_or(usize::MAX, |site| site.volume);
         let mut roads = self.roads.get(&volume).copied().unwrap_or_default();
         let road = roads.of(way);
         if road.is_cut(self.now) && self.now.saturating_sub(road.cut_since) >= nanos(IDLE) {
-            self.gone(number, way);
+            self.gone(number, way, true);
             // Whose words were not heard is not told; it hears nothing from now on either.
             let other = if way == Way::Up { Way::Down } else { Way::Up };
-            self.after(IDLE, Event::Gone(number, other));
+            self.after(IDLE, Event::Lapsed(number, other));
         }
     }
 
-    pub(in crate::simulation) fn gone(&mut self, number: u64, end: Way) {
+    /// An end of a link is there no more. `silent`: because nothing came.
+    pub(in crate::simulation) fn gone(&mut self, number: u64, end: Way, silent: bool) {
         let Some(link) = self.links.get_mut(&number) else { return };
         let (id, connection, epoch) = (link.instance, link.connection, link.epoch);
         match end {
@@ -344,7 +412,7 @@ impl World {
                 }
                 site.scheduler.handle_disconnected(now);
                 self.drain(id);
-                self.dial_again(id, Duration::ZERO);
+                self.dial_again(id, Duration::ZERO, silent);
             }
             _ => {}
         }
