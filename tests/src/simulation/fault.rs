@@ -386,8 +386,7 @@ impl World {
         let site = self.sites.values().find(|site| site.volume == volume);
         let status = site.map(|site| (site.instance, site.scheduler.status(site.now(self.now))));
         let Some((id, status)) = status.filter(|(_, status)| status.connected && !status.fenced) else {
-            // Nobody there, or cut off: looked for less often.
-            return self.after(again * 4, Event::Flap(volume, left, undelivered));
+            return self.after(again, Event::Flap(volume, left, undelivered));
         };
         if status.undelivered > undelivered
             && let Some(link) = self.links_of(id).pop()

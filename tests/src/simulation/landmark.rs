@@ -160,11 +160,8 @@ pub const LANDMARKS: &[(&str, &str)] = &[
 /// hundred worlds may well have none of them; two thousand have all.
 pub const RARE: &[(&str, u64)] = &[
     ("the sixty-fourth run", 200),
-    ("a batch that is known in part", 105),
-    ("who sends beyond its credit is cut off", 69),
     ("a second result of a command is not logged", 54),
-    ("a result is refused", 49),
-    ("a gap nobody explained", 47),
+    ("an answer is good for nothing", 33),
 ];
 
 #[cfg(test)]
