@@ -161,6 +161,7 @@ pub const LANDMARKS: &[(&str, &str)] = &[
 pub const RARE: &[(&str, u64)] = &[
     ("the sixty-fourth run", 200),
     ("a second result of a command is not logged", 54),
+    ("a second result of a lost timeline's command is not logged", 400),
     ("an answer is good for nothing", 33),
 ];
 
