@@ -482,6 +482,7 @@ impl Outbox {
 
     fn advance(&mut self, now: Monotonic) {
         self.commands.extend(self.gathering.next_append(now));
+        self.settle_given_up();
         self.keep_bounds(now);
         if self.sending != Sending::No {
             // Once for all that came to hand: one question for credit, not one a batch.

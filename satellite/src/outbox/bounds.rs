@@ -39,7 +39,11 @@ pub struct Bounds {
     giving: usize,
     retry: Option<Monotonic>,
     look: Option<Monotonic>,
+    /// Given up, and nobody can have it any more.
     given_up: u64,
+    /// First and last sequence of what was given up of a run and has not been told as a gap. What the master acknowledges of it all the
+    /// same was on its way when it was deleted, or had come by an earlier process: no loss.
+    untold: BTreeMap<RunId, (Sequence, Sequence)>,
 }
 
 /// What of a run is to be given up.
@@ -198,7 +202,11 @@ impl Outbox {
     /// So many results were named a gap and deleted.
     pub fn handle_given_up(&mut self, now: Monotonic, run: RunId, up_to: Sequence, lost: u64) {
         self.bounds.giving = self.bounds.giving.saturating_sub(1);
-        self.bounds.given_up = self.bounds.given_up.saturating_add(lost);
+        if lost > 0 {
+            // What is given up of a run follows what was given up before, or what the master had by then.
+            let first = Sequence(up_to.0.saturating_sub(lost - 1));
+            self.bounds.untold.entry(run).and_modify(|(_, last)| *last = up_to).or_insert((first, up_to));
+        }
         if let Some(place) = self.place_of(run)
             && let Some(run) = self.runs.get_mut(&place)
         {
@@ -224,10 +232,40 @@ impl Outbox {
         self.commands.extend(self.bounds.poll(now));
     }
 
-    /// Results given up since the start, on the volume and in memory.
+    /// Of what was given up the master may have some already.
+    pub(super) fn settle_given_up(&mut self) {
+        if self.bounds.untold.is_empty() {
+            return;
+        }
+        let runs: BTreeMap<RunId, Sequence> = self.runs.iter().map(|((_, id), run)| (*id, run.position)).collect();
+        self.bounds.untold.retain(|run, (first, last)| {
+            // A run that is no longer here was closed: the master has all of it.
+            let Some(position) = runs.get(run) else { return false };
+            *first = Sequence(first.0.max(position.0.saturating_add(1)));
+            first <= last
+        });
+    }
+
+    /// Up to here a run's gaps are told: that much of it nobody can have any more.
+    pub(super) fn tell_given_up(&mut self, run: RunId, up_to: Sequence) {
+        let Some((first, last)) = self.bounds.untold.get_mut(&run) else { return };
+        let next = Sequence(up_to.min(*last).0.saturating_add(1));
+        self.bounds.given_up = self.bounds.given_up.saturating_add(next.0.saturating_sub(first.0));
+        *first = next.max(*first);
+        if *first > *last {
+            self.bounds.untold.remove(&run);
+        }
+    }
+
+    /// Results given up since the start, on the volume and in memory. Of what is on its way to the master it is not known yet.
     #[must_use]
     pub fn given_up(&self) -> u64 {
-        self.bounds.given_up.saturating_add(self.gathering.given_up())
+        let sure = |(run, (first, last)): (&RunId, &(Sequence, Sequence))| {
+            let sent = self.place_of(*run).and_then(|place| self.runs.get(&place)).map_or(*last, |run| run.sent);
+            last.0.saturating_add(1).saturating_sub(first.0.max(sent.0.saturating_add(1)))
+        };
+        let untold = self.bounds.untold.iter().map(sure).fold(0, u64::saturating_add);
+        self.bounds.given_up.saturating_add(untold).saturating_add(self.gathering.given_up())
     }
 
     /// Whether something must go for something new to stay.

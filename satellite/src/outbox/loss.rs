@@ -61,6 +61,7 @@ impl Outbox {
                 return;
             }
             let payload = self.gathering.gap(place, &gap);
+            self.tell_given_up(place.1, gap.last);
             self.send(lane, place, gap.last, payload);
         }
     }

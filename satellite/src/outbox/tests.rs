@@ -12,7 +12,7 @@ use shared::time::Timestamp;
 
 use super::gathering::LINGER;
 use super::*;
-use crate::command::{Limits, SpooledBatch};
+use crate::command::{Extent, Limits, Piece, Room, SpooledBatch};
 
 const WAITING_BYTES_MAX: usize = Limits::DEFAULT.memory;
 
@@ -460,4 +460,89 @@ fn a_volume_that_cannot_be_written_costs_no_result_until_memory_is_full() {
     assert_eq!(next, made + 1);
     assert_eq!(gaps, 1, "one record for all that was given up");
     assert!(kept > made / 4, "{kept} of {made}");
+}
+
+/// An adopted run of 12 results whose first eight are told to be given up while a reading of all is on its way.
+fn given_up_meanwhile(position_before: u64) -> (Outbox, ReadId) {
+    let limits = Limits { bytes: 600, ..Limits::DEFAULT };
+    let mut outbox = Outbox::new(&found(9, 0), &[found(3, 12)]).with_limits(limits);
+    outbox.handle_covered(&BTreeMap::from([(run(3), Sequence(12))]));
+    outbox.handle_welcome(at(0), &[position(3, position_before)]);
+    let (read, ..) = read_of(&orders(&mut outbox)).unwrap();
+    outbox.handle_room(at(1), Room { held: 800, free: 1 << 40, size: 1 << 40 });
+    let piece = |last| Piece { last: Sequence(last), bytes: 400, begun: None };
+    outbox.handle_measured(at(1), &[Extent { run: run(3), pieces: vec![piece(8), piece(12)] }]);
+    let first = Sequence(position_before + 1);
+    let order = Command::GiveUp { run: run(3), first, up_to: Sequence(8), reason: reason::SPOOL_FULL };
+    assert!(orders(&mut outbox).contains(&order));
+    (outbox, read)
+}
+
+/// What the volume says once the first eight are gone.
+fn left(position_before: u64) -> ReadBatches {
+    let gap = GapRecord {
+        first: Sequence(position_before + 1),
+        last: Sequence(8),
+        reason: reason::SPOOL_FULL.to_owned(),
+        from: None,
+        to: None,
+    };
+    ReadBatches { batches: vec![batch(3, 9, 12)], through: Sequence(12), trimmed_below: Sequence(9), lost: vec![gap] }
+}
+
+#[test]
+fn what_was_deleted_on_its_way_and_arrived_is_not_given_up() {
+    let (mut outbox, read) = given_up_meanwhile(0);
+    let all = ReadBatches { batches: vec![batch(3, 1, 6), batch(3, 7, 12)], through: Sequence(12), ..left(0) };
+    outbox.handle_read(at(2), read, &ReadBatches { trimmed_below: Sequence(0), lost: Vec::new(), ..all });
+    assert_eq!(sent(&mut outbox), [(Lane::Backlog, 1, 6), (Lane::Backlog, 7, 12)]);
+    outbox.handle_given_up(at(3), run(3), Sequence(8), 8);
+    assert_eq!(outbox.given_up(), 0, "it may arrive");
+    outbox.handle_ack(at(4), position(3, 6));
+    assert_eq!(outbox.given_up(), 0);
+    // The link breaks before the second batch is there: seven and eight are gone, and named on the next.
+    outbox.handle_disconnected();
+    assert_eq!(outbox.given_up(), 2);
+    outbox.handle_welcome(at(5), &[position(3, 6)]);
+    let (read, ..) = read_of(&orders(&mut outbox)).unwrap();
+    outbox.handle_read(at(6), read, &left(0));
+    assert_eq!(sent(&mut outbox), [(Lane::Backlog, 7, 8), (Lane::Backlog, 9, 12)]);
+    outbox.handle_ack(at(7), position(3, 12));
+    outbox.handle_close(at(8), run(3));
+    assert_eq!(outbox.given_up(), 2, "what the gap names");
+}
+
+#[test]
+fn what_arrived_before_it_was_deleted_is_not_given_up() {
+    let (mut outbox, _) = given_up_meanwhile(0);
+    outbox.handle_ack(at(2), position(3, 12));
+    outbox.handle_given_up(at(3), run(3), Sequence(8), 8);
+    assert_eq!(outbox.given_up(), 0);
+    // Or the master closes the run, or tells on the next connection that it has it.
+    let (mut outbox, _) = given_up_meanwhile(0);
+    outbox.handle_given_up(at(2), run(3), Sequence(8), 8);
+    assert_eq!(outbox.given_up(), 8, "nothing of it was sent");
+    outbox.handle_close(at(3), run(3));
+    assert_eq!(outbox.given_up(), 0);
+    let (mut outbox, _) = given_up_meanwhile(0);
+    outbox.handle_disconnected();
+    outbox.handle_given_up(at(2), run(3), Sequence(8), 8);
+    outbox.handle_welcome(at(3), &[position(3, 5)]);
+    assert_eq!(outbox.given_up(), 3);
+}
+
+#[test]
+fn what_is_given_up_is_what_its_gap_names_however_often_it_is_told() {
+    let (mut outbox, read) = given_up_meanwhile(2);
+    outbox.handle_given_up(at(2), run(3), Sequence(8), 6);
+    assert_eq!(outbox.given_up(), 6);
+    outbox.handle_read(at(3), read, &left(2));
+    assert_eq!(sent(&mut outbox), [(Lane::Backlog, 3, 8), (Lane::Backlog, 9, 12)]);
+    assert_eq!(outbox.given_up(), 6);
+    outbox.handle_disconnected();
+    outbox.handle_welcome(at(4), &[position(3, 2)]);
+    let (read, ..) = read_of(&orders(&mut outbox)).unwrap();
+    outbox.handle_read(at(5), read, &left(2));
+    outbox.handle_ack(at(6), position(3, 12));
+    assert_eq!(outbox.given_up(), 6);
 }
