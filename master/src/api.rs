@@ -49,6 +49,7 @@ use crate::history::HistoryReader;
 use crate::store::Store;
 
 pub use figure::Figure;
+pub(crate) use listener::CONNECTIONS_MAX;
 use token::Tokens;
 
 /// Name of the local socket in the data directory.

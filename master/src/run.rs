@@ -2,6 +2,7 @@
 //! coordinator with what happens and does what it says. Decides nothing.
 #![expect(clippy::disallowed_methods, reason = "the shell that reads the clocks and gives the time to the pure rooms")]
 
+mod descriptors;
 mod latency;
 mod points;
 mod revision;
@@ -110,6 +111,8 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
     // Everything fallible comes before anything is bound: a bad first configuration stops here.
     let first =
         if status.catalog.is_none() { Some(revision::compile_first(&settings.config, &store).await?) } else { None };
+    let catalog = status.catalog.as_deref().or(first.as_deref());
+    descriptors::look(catalog.map_or(0, |catalog| catalog.writers.len()));
     let running = status.digest.clone();
     let history = Arc::new(History::open(&settings.data, store.clone(), &status).context("opening the history")?);
 
