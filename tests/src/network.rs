@@ -179,7 +179,7 @@ impl Machine {
         self.counted(way, "ACCEPT")
     }
 
-    /// Packets of this way that a slow cable has let wait or dropped.
+    /// Bytes of this way that went at a slow cable's rate.
     ///
     /// # Errors
     /// A tool refuses.
@@ -272,14 +272,14 @@ fn met(line: &str, target: &str) -> Option<u64> {
     (words.next() == Some(target)).then_some(packets)
 }
 
-/// What a `tbf` has dropped and let wait, by `tc -s qdisc`: `Sent 6 bytes 1 pkt (dropped 2, overlimits 3 requeues 0)`.
+/// Bytes that a `tbf` has passed on at its rate, by `tc -s qdisc`: `Sent 6 bytes 1 pkt (dropped 2, overlimits 3 requeues 0)`.
 fn held(said: &str) -> u64 {
     let number = |name: &str| {
         let (_, rest) = said.split_once(name)?;
         rest.trim_start().split(|c: char| !c.is_ascii_digit()).next()?.parse::<u64>().ok()
     };
     let is_slow = said.contains("qdisc tbf");
-    if is_slow { number("dropped ").unwrap_or(0) + number("overlimits ").unwrap_or(0) } else { 0 }
+    if is_slow { number("Sent ").unwrap_or(0) } else { 0 }
 }
 
 /// What a tool says.
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!(met("Chain INPUT (policy ACCEPT 5 packets, 500 bytes)", "ACCEPT"), None);
         assert_eq!(met("    pkts      bytes target     prot opt in     out     source   destination", "DROP"), None);
         let slow = "qdisc tbf 8001: root refcnt 2 rate 256Kbit burst 4000b lat 400ms \n Sent 6 bytes 1 pkt (dropped 2, overlimits 30 requeues 0)";
-        assert_eq!(held(slow), 32);
+        assert_eq!(held(slow), 6);
         assert_eq!(
             held("qdisc noqueue 0: root refcnt 2 \n Sent 0 bytes 0 pkt (dropped 0, overlimits 5 requeues 0)"),
             0
