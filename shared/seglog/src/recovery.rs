@@ -69,6 +69,9 @@ pub(crate) struct Recovered {
     pub(crate) remains: Vec<PathBuf>,
 }
 
+/// Number of the segment with which a log begins.
+const FIRST_SERIAL: u64 = 1;
+
 /// First index and mark.
 type Identity = (u64, u64);
 
@@ -216,8 +219,12 @@ fn order(found: &[Found], medium: &Arc<dyn Medium>) -> Result<Vec<u64>, Error> {
     Ok(priors)
 }
 
-/// The first record says what the damaged header did; failing that, the name bounds it.
+/// The first record says what the damaged header did; failing that, the name bounds it. Before the first segment of all there was
+/// nothing.
 fn prior_of_headless(file: &Found, medium: &Arc<dyn Medium>) -> Result<u64, Error> {
+    if file.mark >> 32 == FIRST_SERIAL {
+        return Ok(0);
+    }
     let mut scan = patient_scan(&file.path, file.mark, 0, medium)?;
     Ok(match scan.next(file.length, u64::MAX, 0)? {
         Step::Record { header, lost, .. } if lost.is_empty() => header.published,

@@ -99,8 +99,8 @@ pub(crate) fn verdict(before: &Image, after: &Image) -> Verdict {
         let mut end = now.len().min(HEADER);
         let (first, begin, stop) = records(was)[0];
         if last == 0 && headless && now.get(begin..stop) != was.get(begin..stop) {
-            // Only the name still says where the log begins.
-            last = first - 1;
+            // Only the name still says where the log begins; before its first segment, number 1, there was nothing.
+            last = if number(was, 32) >> 32 == 1 { 0 } else { first - 1 };
         }
         for (index, begin, stop) in records(was) {
             if now.get(begin..stop) == Some(&was[begin..stop]) {
