@@ -1,5 +1,6 @@
 //! Spools damaged at rest, given to the real brain and the real disk's hands: nobody panics, every record that is intact is delivered, and
-//! between them everything is named once. `PERIGEE_SPOOLS` says how many, `PERIGEE_SEED` which.
+//! everything else is named once, from the first result to the last that was made. Where nothing is left that could tell how many
+//! there were, the gap at the end says that. `PERIGEE_SPOOLS` says how many, `PERIGEE_SEED` which.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,7 +13,7 @@ use satellite::command::{Beginning, Command, Identity, Limits, SpooledBatch};
 use satellite::outbox::Outbox;
 use satellite::spool::{Answer, Order, Spool};
 use shared::check::{Exit, State};
-use shared::delivery::{BatchBuilder, BatchHeader, BatchItem, decode_header, decode_items};
+use shared::delivery::{BatchBuilder, BatchHeader, BatchItem, decode_header, decode_items, reason};
 use shared::frame::Lane;
 use shared::message::RunPosition;
 use shared::name::{CheckId, Generation, Grant, InstanceId, RunCounter, RunId, Sequence, Timeline};
@@ -126,21 +127,39 @@ fn delivered(spool: &mut Spool, beginning: &Beginning) -> Delivered {
     delivered
 }
 
-/// Every sequence up to the last one is there once, as a result or in a gap; gaps that touch have different names. `headless`: the
-/// first segment may be gone; that something is missing before the first batch is the master's to see.
-fn covered(results: &BTreeSet<u64>, gaps: &[(u64, u64, String)], headless: bool, what: &str) {
+/// What must be told of a run.
+struct Due {
+    /// Results that it was made of.
+    made: u64,
+    /// What is left shows where the run ended, or that this cannot be known: nothing at its end may be missing without a name.
+    end: bool,
+    /// Its files are where they were: what is missing was damaged there, and nothing else is a reason.
+    in_place: bool,
+}
+
+/// Every sequence from the first to the last one is there once, as a result or in a gap; gaps that touch have different names. Whether
+/// the last gap is one whose end nobody knows.
+fn covered(results: &BTreeSet<u64>, gaps: &[(u64, u64, String)], due: &Due, what: &str) -> bool {
     let mut parts: Vec<(u64, u64)> = results.iter().map(|sequence| (*sequence, *sequence)).collect();
     parts.extend(gaps.iter().map(|(first, last, _)| (*first, *last)));
     parts.sort_unstable();
-    let mut next = parts.first().map_or(1, |(first, _)| if headless { *first } else { 1 });
+    let mut next = 1;
     for (first, last) in parts {
         assert_eq!(first, next, "{what}: {gaps:?}");
         next = last + 1;
     }
+    let last = next - 1;
+    assert!(last <= due.made, "{what}: {last} of {}: {gaps:?}", due.made);
     let ordered: BTreeMap<u64, &(u64, u64, String)> = gaps.iter().map(|gap| (gap.0, gap)).collect();
     for (one, two) in ordered.values().zip(ordered.values().skip(1)) {
         assert!(one.1 + 1 < two.0 || one.2 != two.2, "{what}: two gaps for one stretch: {gaps:?}");
     }
+    let open: Vec<u64> = gaps.iter().filter(|gap| gap.2 == reason::SPOOL_END).map(|gap| gap.1).collect();
+    assert!(open.is_empty() || open == [last], "{what}: an end that is none: {gaps:?}");
+    assert!(!due.end || last == due.made || !open.is_empty(), "{what}: nothing tells what was behind {last}: {gaps:?}");
+    let damaged = |gap: &(u64, u64, String)| [reason::SPOOL_DAMAGED, reason::SPOOL_END].contains(&gap.2.as_str());
+    assert!(!due.in_place || gaps.iter().all(damaged), "{what}: damage under another name: {gaps:?}");
+    !open.is_empty()
 }
 
 type Image = BTreeMap<PathBuf, Vec<u8>>;
@@ -173,8 +192,8 @@ pub(crate) fn is_segment(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "seg")
 }
 
-/// Hurts one file, or swaps, doubles or adds one.
-fn wound(image: &mut Image, draw: &mut StdRng) {
+/// Hurts one file, or swaps, doubles or adds one; those that are not what they were called go into `moved`.
+fn wound(image: &mut Image, moved: &mut BTreeSet<PathBuf>, draw: &mut StdRng) {
     let segments: Vec<PathBuf> = image.keys().filter(|path| is_segment(path)).cloned().collect();
     let all: Vec<PathBuf> = image.keys().cloned().collect();
     let any = &segments[draw.random_range(0..segments.len())];
@@ -198,6 +217,9 @@ fn wound(image: &mut Image, draw: &mut StdRng) {
         4 => {
             // Each has the other's name, in its own directory or in another run's.
             let (one, two) = (image[any].clone(), image[other].clone());
+            if any != other {
+                moved.extend([any.clone(), other.clone()]);
+            }
             image.insert(any.clone(), two);
             image.insert(other.clone(), one);
         }
@@ -243,6 +265,28 @@ fn intact(before: &Image, after: &Image, batches: &[SpooledBatch]) -> Vec<Spoole
     batches.iter().filter(stands).cloned().collect()
 }
 
+/// The segments of a run as they were, oldest first.
+fn segments_of(before: &Image, run: RunId) -> Vec<&PathBuf> {
+    let name = run.to_string();
+    before.keys().filter(|path| is_segment(path) && path.to_string_lossy().contains(&name)).collect()
+}
+
+/// What must be told of a run after its files were hurt. Its end is lost without a trace only where its newest segment was taken
+/// elsewhere, or cut exactly behind its header or a record.
+fn due(before: &Image, after: &Image, moved: &BTreeSet<PathBuf>, run: RunId, batches: &[SpooledBatch]) -> Due {
+    let segments = segments_of(before, run);
+    let in_place = !segments.iter().any(|path| moved.contains(*path));
+    let newest = *segments.last().unwrap();
+    let (was, is) = (&before[newest], &after[newest]);
+    let end_of = |batch: &SpooledBatch| {
+        let at = was.windows(batch.bytes.len()).position(|window| window == batch.bytes.as_ref())?;
+        Some(at + batch.bytes.len())
+    };
+    let cut_between =
+        is.len() < was.len() && (is.len() == 64 || batches.iter().filter_map(end_of).any(|end| end == is.len()));
+    Due { made: batches.last().unwrap().last.0, end: in_place && !cut_between, in_place }
+}
+
 #[test]
 fn damaged_spools_deliver_what_is_intact_and_name_the_rest() {
     let spools = number("PERIGEE_SPOOLS", 400);
@@ -256,15 +300,15 @@ fn damaged_spools_deliver_what_is_intact_and_name_the_rest() {
     let before = image(&data);
     let largest = before.iter().filter(|(path, _)| is_segment(path)).map(|(_, bytes)| bytes.len()).max().unwrap();
     let one = before.iter().find(|(path, bytes)| is_segment(path) && bytes.len() == largest).unwrap().0.clone();
-    let (mut gaps_named, mut lost) = (0, 0);
+    let (mut gaps_named, mut lost, mut ends, mut open_ends) = (0, 0, 0, 0);
     for number in 0..spools {
-        let mut after = before.clone();
+        let (mut after, mut moved) = (before.clone(), BTreeSet::new());
         if number < largest as u64 && spools > largest as u64 {
             // First every byte at which one file can be cut.
             after.get_mut(&one).unwrap().truncate(usize::try_from(number).unwrap());
         } else {
             for _ in 0..draw.random_range(1..=3) {
-                wound(&mut after, &mut draw);
+                wound(&mut after, &mut moved, &mut draw);
             }
         }
         restore(&data, &after);
@@ -274,10 +318,9 @@ fn damaged_spools_deliver_what_is_intact_and_name_the_rest() {
         drop(spool);
         for (run, batches) in &made {
             let (results, gaps) = delivered.get(run).cloned().unwrap_or_default();
-            let oldest =
-                before.iter().find(|(path, _)| is_segment(path) && path.to_string_lossy().contains(&run.to_string()));
-            let (path, bytes) = oldest.unwrap();
-            covered(&results, &gaps, after.get(path) != Some(bytes), &what);
+            let due = due(&before, &after, &moved, *run, batches);
+            ends += usize::from(due.end);
+            open_ends += usize::from(covered(&results, &gaps, &due, &format!("{what}, run {run}")));
             for batch in intact(&before, &after, batches) {
                 let whole = (batch.first.0..=batch.last.0).all(|sequence| results.contains(&sequence));
                 assert!(whole, "{what}: {run} {}..={} is intact and not delivered: {gaps:?}", batch.first, batch.last);
@@ -286,11 +329,13 @@ fn damaged_spools_deliver_what_is_intact_and_name_the_rest() {
             lost += batches.len() * 3 - results.len();
         }
     }
-    assert!(gaps_named > 0);
+    assert!(gaps_named > 0 && open_ends > 0, "{gaps_named} gaps, {open_ends} of them with an open end");
     figure(
         18,
         &format!(
-            "D3: {spools} damaged spools, seed {seed}: 0 panics, every intact record delivered, {lost} results lost in {gaps_named} gaps"
+            "D3: {spools} damaged spools, seed {seed}: 0 panics, every intact record delivered, {lost} results lost in {gaps_named} gaps; \
+             results and gaps make up each run from its first result, to the last made in the {ends} runs whose end left a trace, {open_ends} \
+             times by a gap that says its end is not known"
         ),
     );
 }

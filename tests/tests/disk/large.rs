@@ -16,7 +16,7 @@ use rustix::fs::{Advice, fadvise};
 use satellite::command::{Beginning, Command, Identity, Limits, SpooledBatch};
 use satellite::outbox::Outbox;
 use satellite::spool::{Answer, Order, Spool};
-use shared::delivery::{BatchBuilder, BatchHeader, BatchItem, GapRecord, decode_header, decode_items};
+use shared::delivery::{BatchBuilder, BatchHeader, BatchItem, GapRecord, decode_header, decode_items, reason};
 use shared::frame::Lane;
 use shared::message::RunPosition;
 use shared::name::{CheckId, Generation, RunCounter, RunId, Sequence, Timeline};
@@ -83,6 +83,8 @@ struct Large {
     wounds: usize,
     /// Numbers of the batches that were hit.
     hurt: BTreeSet<u64>,
+    /// See [`Wounds`].
+    end_lost: bool,
 }
 
 impl Large {
@@ -97,6 +99,7 @@ impl Large {
             segments: Vec::new(),
             wounds: 0,
             hurt: BTreeSet::new(),
+            end_lost: false,
         };
         let mut lengths = Vec::new();
         while spool.bytes() < mib << 20 {
@@ -110,7 +113,8 @@ impl Large {
         large.segments = segments_of(spool.directory());
         large.wounds = large.segments.len() * 3;
         drop(spool);
-        large.hurt = wound(&large.segments, &places(&large.segments, &lengths), large.wounds, draw);
+        let wounds = wound(&large.segments, &places(&large.segments, &lengths), large.wounds, draw);
+        (large.hurt, large.end_lost) = (wounds.hurt, wounds.end_lost);
         large
     }
 
@@ -192,9 +196,16 @@ fn places(segments: &[PathBuf], lengths: &[u64]) -> Vec<Vec<u64>> {
     places.collect()
 }
 
-/// Flips bits all over but in the last record: how many results a run had whose very end is damaged nobody knows. Gives the numbers of
-/// the batches that were hit.
-fn wound(segments: &[PathBuf], places: &[Vec<u64>], wounds: usize, draw: &mut StdRng) -> BTreeSet<u64> {
+/// What was hit.
+struct Wounds {
+    /// Numbers of the batches.
+    hurt: BTreeSet<u64>,
+    /// The last record's header is hit: how far the run went then stands nowhere.
+    end_lost: bool,
+}
+
+/// Flips bits all over, one of them in a segment's header and one in the last record of all.
+fn wound(segments: &[PathBuf], places: &[Vec<u64>], wounds: usize, draw: &mut StdRng) -> Wounds {
     let files: Vec<File> =
         segments.iter().map(|path| File::options().read(true).write(true).open(path).unwrap()).collect();
     let firsts: Vec<u64> = places
@@ -205,22 +216,35 @@ fn wound(segments: &[PathBuf], places: &[Vec<u64>], wounds: usize, draw: &mut St
             Some(first)
         })
         .collect();
-    let last = segments.len() - 1;
-    let mut hit = BTreeSet::new();
+    let newest = segments.len() - 1;
+    let (before_last, end) = match places[newest][..] {
+        [.., before, end] => (before, end),
+        [end] => (SEGMENT_HEADER, end),
+        [] => panic!("the newest segment is empty"),
+    };
+    let last_header = before_last..before_last + RECORD_HEADER;
+    let header = (draw.random_range(0..segments.len()), draw.random_range(0..SEGMENT_HEADER));
+    let last = if draw.random() { last_header.clone() } else { last_header.end..end };
+    let mut chosen = vec![header, (newest, draw.random_range(last))];
     let mut bits = BTreeSet::new();
+    let mut hit = Wounds { hurt: BTreeSet::new(), end_lost: false };
     while bits.len() < wounds {
-        let segment = draw.random_range(0..segments.len());
-        let ends = &places[segment];
-        let spared = usize::from(segment == last);
-        let Some(end) = ends.len().checked_sub(1 + spared).map(|newest| ends[newest]) else { continue };
-        let (at, bit) = (draw.random_range(SEGMENT_HEADER..end), draw.random_range(0..8_u8));
+        let (segment, at) = chosen.pop().unwrap_or_else(|| {
+            let segment = draw.random_range(0..segments.len());
+            (segment, draw.random_range(0..*places[segment].last().unwrap()))
+        });
+        let bit = draw.random_range(0..8_u8);
         if !bits.insert((segment, at, bit)) {
             continue;
         }
         let mut byte = [0];
         files[segment].read_exact_at(&mut byte, at).unwrap();
         files[segment].write_all_at(&[byte[0] ^ 1 << bit], at).unwrap();
-        hit.insert(firsts[segment] + ends.partition_point(|end| *end <= at) as u64);
+        // What a segment's header said stands in its first record and in its name as well.
+        if at >= SEGMENT_HEADER {
+            hit.hurt.insert(firsts[segment] + places[segment].partition_point(|end| *end <= at) as u64);
+        }
+        hit.end_lost |= segment == newest && last_header.contains(&at);
     }
     hit
 }
@@ -327,15 +351,25 @@ fn a_large_damaged_spool_starts_within_ten_seconds_with_exact_gaps() {
     let (batches, gaps) = large.delivered(&mut spool, &beginning);
     let whole: BTreeSet<u64> = (0..large.made).filter(|number| !large.hurt.contains(number)).collect();
     assert!(batches == whole, "{:?} are missing or not as written", whole.symmetric_difference(&batches).take(9));
-    let named: Vec<(u64, u64)> = gaps.iter().map(|gap| (gap.first.0, gap.last.0)).collect();
-    assert!(named == stretches(&large.hurt), "{} gaps, which are not what was hurt", named.len());
-    assert!(gaps.iter().all(|gap| gap.reason == "spool-damaged"), "{:?}", gaps.first());
+    // How far the stretch at the end went stands in the headers of its records alone; without the last of them it has an open end.
+    let hurt = stretches(&large.hurt);
+    let ((at_end, inside), (&(first, last), others)) = (gaps.split_last().unwrap(), hurt.split_last().unwrap());
+    let named: Vec<(u64, u64)> = inside.iter().map(|gap| (gap.first.0, gap.last.0)).collect();
+    assert!(named == others, "{} gaps, which are not what was hurt", named.len());
+    assert!(inside.iter().all(|gap| gap.reason == reason::SPOOL_DAMAGED), "{:?}", inside.first());
+    let told = (at_end.first.0, at_end.last.0, at_end.reason.as_str());
+    let known = if large.end_lost { first..=last } else { last..=last };
+    assert!(
+        told.0 == first && known.contains(&told.1) && told.2 == reason::SPOOL_END,
+        "{told:?} instead of {first}..={last}, the header of the last record hit: {}",
+        large.end_lost
+    );
     assert!(cold <= WITHIN && warm <= WITHIN, "{took:?}");
     figure(
         18,
         &format!(
-            "D3: a spool of {mib} MiB ({} results of {CHECKS} checks) with {} flipped bits opens in {:.1} s from the disk ({:.1} s of \
-             CPU, {:.1} s waiting for one), {:.1} s from the page cache; {} gaps name exactly the {} batches that were hit, the other {} come byte for byte",
+            "D3: a spool of {mib} MiB ({} results of {CHECKS} checks) with {} flipped bits, one of them in its last record, opens in {:.1} s from the disk ({:.1} s of \
+             CPU, {:.1} s waiting for one), {:.1} s from the page cache; {} gaps name exactly the {} batches that were hit, the last gap with its end {}, the other {} batches come byte for byte",
             large.made * RESULTS,
             large.wounds,
             cold.as_secs_f64(),
@@ -344,6 +378,7 @@ fn a_large_damaged_spool_starts_within_ten_seconds_with_exact_gaps() {
             warm.as_secs_f64(),
             gaps.len(),
             large.hurt.len(),
+            if large.end_lost { "open" } else { "known" },
             batches.len()
         ),
     );
