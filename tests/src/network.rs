@@ -179,17 +179,17 @@ impl Machine {
         self.counted(way, "ACCEPT")
     }
 
-    /// Bytes of this way that went at a slow cable's rate.
+    /// Bytes of this way that went over a slow cable, and packets that it has let wait or dropped.
     ///
     /// # Errors
     /// A tool refuses.
-    pub fn held_up(&self, way: Way) -> Result<u64> {
+    pub fn slowed(&self, way: Way) -> Result<(u64, u64)> {
         // A packet waits where it leaves.
         let (leaves, end) = match way {
             Way::Up => (Way::Down, "far"),
             Way::Down => (Way::Up, "near"),
         };
-        Ok(held(&self.on(leaves, &["tc", "-s", "qdisc", "show", "dev", end])?))
+        Ok(slowed(&self.on(leaves, &["tc", "-s", "qdisc", "show", "dev", end])?))
     }
 
     /// So many of a thousand datagrams are lost.
@@ -272,14 +272,15 @@ fn met(line: &str, target: &str) -> Option<u64> {
     (words.next() == Some(target)).then_some(packets)
 }
 
-/// Bytes that a `tbf` has passed on at its rate, by `tc -s qdisc`: `Sent 6 bytes 1 pkt (dropped 2, overlimits 3 requeues 0)`.
-fn held(said: &str) -> u64 {
+/// Bytes that a `tbf` has sent, and packets that it has dropped or let wait, by `tc -s qdisc`:
+/// `Sent 6 bytes 1 pkt (dropped 2, overlimits 3 requeues 0)`.
+fn slowed(said: &str) -> (u64, u64) {
     let number = |name: &str| {
         let (_, rest) = said.split_once(name)?;
-        rest.trim_start().split(|c: char| !c.is_ascii_digit()).next()?.parse::<u64>().ok()
+        rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u64>().ok()
     };
-    let is_slow = said.contains("qdisc tbf");
-    if is_slow { number("Sent ").unwrap_or(0) } else { 0 }
+    let number = |name| number(name).filter(|_| said.contains("qdisc tbf")).unwrap_or(0);
+    (number("Sent "), number("dropped ").saturating_add(number("overlimits ")))
 }
 
 /// What a tool says.
@@ -301,10 +302,10 @@ mod tests {
         assert_eq!(met("Chain INPUT (policy ACCEPT 5 packets, 500 bytes)", "ACCEPT"), None);
         assert_eq!(met("    pkts      bytes target     prot opt in     out     source   destination", "DROP"), None);
         let slow = "qdisc tbf 8001: root refcnt 2 rate 256Kbit burst 4000b lat 400ms \n Sent 6 bytes 1 pkt (dropped 2, overlimits 30 requeues 0)";
-        assert_eq!(held(slow), 6);
+        assert_eq!(slowed(slow), (6, 32));
         assert_eq!(
-            held("qdisc noqueue 0: root refcnt 2 \n Sent 0 bytes 0 pkt (dropped 0, overlimits 5 requeues 0)"),
-            0
+            slowed("qdisc noqueue 0: root refcnt 2 \n Sent 0 bytes 0 pkt (dropped 0, overlimits 5 requeues 0)"),
+            (0, 0)
         );
     }
 }

@@ -8,7 +8,7 @@ use tests::load::Load;
 use tests::missing::missing;
 use tests::network::{Machine, Way, cables_need, is_own};
 
-use crate::scene::{Course, Scene, all, let_run, report};
+use crate::scene::{Course, Scene, all, report};
 
 /// What is done to a cable, and what the kernel says came of it: 0 if nothing did.
 struct Damage {
@@ -20,8 +20,6 @@ struct Damage {
 /// A packet of the kernel's with the heads of IP and UDP is by so much longer than its payload.
 const HEADS: u16 = 28;
 const NARROW: u16 = 1280;
-/// A link outlives a cut this short.
-const GATHERED: Duration = Duration::from_secs(4);
 
 fn lose(machine: &Machine, thousandths: u32) -> Result<()> {
     machine.lose(Way::Up, thousandths)?;
@@ -31,14 +29,6 @@ fn lose(machine: &Machine, thousandths: u32) -> Result<()> {
 fn swallow(machine: &Machine, above: u16) -> Result<()> {
     machine.swallow_above(Way::Up, above)?;
     machine.swallow_above(Way::Down, above)
-}
-
-/// Two hundred results a second fit; what has gathered in a short cut before has to wait its turn.
-fn squeeze(machine: &Machine) -> Result<()> {
-    machine.cut(Way::Up)?;
-    let_run(GATHERED);
-    machine.mend()?;
-    machine.slow_down(256)
 }
 
 /// What is lost both ways is lost on both.
@@ -55,12 +45,19 @@ fn above_narrow(machine: &Machine) -> Result<u64> {
     Ok(machine.passed(Way::Up)? + machine.passed(Way::Down)?)
 }
 
-const ONE_WAY: usize = 7;
-const ALL: [Damage; 10] = [
+const ONE_WAY: usize = 8;
+const ALL: [Damage; 11] = [
     Damage { name: "1 % loss", done: |machine| lose(machine, 10), seen: dropped_on_both },
     Damage { name: "10 % loss", done: |machine| lose(machine, 100), seen: dropped_on_both },
     Damage { name: "30 % loss", done: |machine| lose(machine, 300), seen: dropped_on_both },
-    Damage { name: "256 kbit/s", done: squeeze, seen: |machine| machine.held_up(Way::Up) },
+    // Two hundred small results a second fit, paced as they are: nothing waits.
+    Damage {
+        name: "256 kbit/s",
+        done: |machine| machine.slow_down(256),
+        seen: |machine| Ok(machine.slowed(Way::Up)?.0),
+    },
+    // They do not fit here until many share a packet.
+    Damage { name: "64 kbit/s", done: |machine| machine.slow_down(64), seen: |machine| Ok(machine.slowed(Way::Up)?.1) },
     Damage { name: "MTU 1280", done: |machine| machine.narrow(NARROW), seen: above_narrow },
     Damage { name: "black hole above 1200", done: |machine| swallow(machine, 1200), seen: dropped_on_one },
     Damage { name: "black hole above 1400", done: |machine| swallow(machine, 1400), seen: dropped_on_one },
