@@ -59,7 +59,7 @@ pub(super) struct BygoneCommands {
 impl BygoneCommands {
     fn remember(&mut self, place: Place, bygone: Bygone) {
         while self.commands.len() >= COMMANDS_REMEMBERED_MAX && !self.commands.contains_key(&place) {
-            drop(self.commands.pop_first());
+            self.commands.pop_first();
         }
         self.commands.insert(place, bygone);
     }

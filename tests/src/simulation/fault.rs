@@ -11,6 +11,8 @@ use super::world::{Event, World, nanos};
 
 /// A link that flaps is cut so often: more often than a satellite opens runs.
 const FLAPS: u32 = 80;
+/// And is looked at this often where nothing is written.
+const FLAP_LOOK: Duration = Duration::from_secs(5);
 /// The deny list acts on open connections within this.
 const DENIED_WITHIN: Duration = Duration::from_secs(5);
 
@@ -194,10 +196,11 @@ impl World {
             Fault::LinkFlaps => {
                 let id = self.some_site()?;
                 let volume = self.sites.get(&id)?.volume;
-                if !self.flapping.insert(volume) {
+                if self.flapping.contains_key(&volume) {
                     return None;
                 }
-                self.after(Duration::from_secs(1), Event::Flap(volume, FLAPS, 0));
+                self.flapping.insert(volume, (FLAPS, 0));
+                self.flap(volume);
             }
             Fault::Denied => {
                 let id = self.some_site()?;
@@ -374,29 +377,34 @@ impl World {
         hit
     }
 
-    /// Cuts a link as soon as there is something undelivered behind it that was not there the time before.
-    pub(super) fn flap(&mut self, volume: usize, left: u32, undelivered: u64) {
-        if self.calm || left == 0 {
+    /// The link of a volume flaps on: no batch gets through it, and it is looked at even where nothing is written.
+    pub(super) fn flap(&mut self, volume: usize) {
+        if self.calm || self.flapping.get(&volume).is_none_or(|(left, _)| *left == 0) {
             self.flapping.remove(&volume);
             return;
         }
-        let again = Duration::from_secs(1);
-        let until = self.now + nanos(Duration::from_secs(3));
-        self.roads.entry(volume).or_default().up.stuck_until = until;
+        self.roads.entry(volume).or_default().up.stuck_until = self.now + nanos(FLAP_LOOK * 2);
+        self.cut_behind(volume);
+        self.after(FLAP_LOOK, Event::Flap(volume));
+    }
+
+    /// Cuts a link that flaps as soon as there is something undelivered behind it that was not there the time before.
+    pub(super) fn cut_behind(&mut self, volume: usize) {
+        let Some((left, undelivered)) = self.flapping.get(&volume).copied().filter(|(left, _)| *left > 0) else {
+            return;
+        };
         let site = self.sites.values().find(|site| site.volume == volume);
         let status = site.map(|site| (site.instance, site.scheduler.status(site.now(self.now))));
-        let Some((id, status)) = status.filter(|(_, status)| status.connected && !status.fenced) else {
-            return self.after(again, Event::Flap(volume, left, undelivered));
-        };
-        if status.undelivered > undelivered
-            && let Some(link) = self.links_of(id).pop()
-        {
+        let Some((id, status)) = status.filter(|(_, status)| status.connected && !status.fenced) else { return };
+        let link = self.links_of(id).pop().filter(|_| status.undelivered > undelivered);
+        if let Some(link) = link {
             self.witness.reach("a link flaps");
             self.after(Duration::ZERO, Event::Gone(link, Way::Up));
             self.after(Duration::ZERO, Event::Gone(link, Way::Down));
-            return self.after(again, Event::Flap(volume, left - 1, status.undelivered));
+            self.flapping.insert(volume, (left - 1, status.undelivered));
+        } else {
+            self.flapping.insert(volume, (left, undelivered.min(status.undelivered)));
         }
-        self.after(again, Event::Flap(volume, left, undelivered.min(status.undelivered)));
     }
 
     /// A region is cut off for so long that what waits behind the cut is much, or much too old.

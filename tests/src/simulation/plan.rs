@@ -316,8 +316,10 @@ impl Plan {
     /// A world that has had so many events gets no more faults, so that it comes to its end within [`super::world::EVENTS_MAX`].
     pub(super) fn busy(&self) -> u64 {
         const LEAST: u64 = 4000;
+        // What waits everywhere is delivered when nothing is in its way any more.
+        const BACKLOG: u64 = 2000;
         let quiet = self.events_within(super::world::QUIET);
-        super::world::EVENTS_MAX.saturating_sub(2 * quiet).max(LEAST)
+        super::world::EVENTS_MAX.saturating_sub(2 * quiet + BACKLOG).max(LEAST)
     }
 
     fn events_within(&self, time: Duration) -> u64 {

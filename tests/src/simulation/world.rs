@@ -93,8 +93,12 @@ pub(super) enum Event {
     PowerFails(InstanceId),
     /// There is room on a volume again.
     VolumeFreed(usize),
-    /// The link of a volume's process is cut again if it is time: at most so many times more, and what was undelivered last time.
-    Flap(usize, u32, u64),
+    /// The link of a volume's process is looked at: it flaps.
+    Flap(usize),
+    /// The master's store is backed up.
+    BackUp,
+    /// And put back.
+    Restore,
     /// A region is cut off for long.
     LongCut,
     /// The metrics writer goes on.
@@ -149,8 +153,8 @@ pub(super) struct World {
     pub(super) order_fails: bool,
     /// The power of whoever is there next fails.
     pub(super) power_fails: Option<Moment>,
-    /// Volumes whose link flaps.
-    pub(super) flapping: BTreeSet<usize>,
+    /// Volumes whose link flaps: how often still, and what was undelivered the time before.
+    pub(super) flapping: BTreeMap<usize, (u32, u64)>,
     /// Of each run, how far batches of it ever came, and on which link last.
     pub(super) heard: BTreeMap<RunId, (u64, u64)>,
     /// The newest link on which batches of a process came.
@@ -206,7 +210,7 @@ impl World {
             volume_unreadable_until: 0,
             order_fails: false,
             power_fails: None,
-            flapping: BTreeSet::new(),
+            flapping: BTreeMap::new(),
             heard: BTreeMap::new(),
             newest_heard: BTreeMap::new(),
             calm: false,
@@ -395,7 +399,13 @@ impl World {
                 }
             }
             Event::Depart(id) => self.leave(id, false, false),
-            Event::Flap(volume, left, undelivered) => self.flap(volume, left, undelivered),
+            Event::Flap(volume) => self.flap(volume),
+            Event::BackUp => self.store.back_up(),
+            Event::Restore => {
+                if !self.calm && self.restore_master().is_some() {
+                    self.hit(Fault::Restored);
+                }
+            }
             Event::LongCut => self.long_cut(),
             Event::Outlet => self.write_metrics(),
             Event::Calm if self.calm => {}

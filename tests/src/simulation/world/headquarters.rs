@@ -151,7 +151,15 @@ impl World {
     /// The master's store is put back from an old backup; the first time one is taken. `None` if nothing was put back.
     pub(in crate::simulation) fn restore_master(&mut self) -> Option<()> {
         if !self.store.has_backup() {
-            self.store.back_up();
+            // While owners do what they were just asked, where operators ask.
+            if self.plan.faults.contains(&Fault::Commanded) {
+                for _ in 0..3 {
+                    self.command();
+                }
+            }
+            self.after(Duration::from_secs(1), Event::BackUp);
+            let soon = self.chance.time(Duration::from_secs(5), Duration::from_secs(120));
+            self.after(soon, Event::Restore);
             return None;
         }
         self.kill_master();

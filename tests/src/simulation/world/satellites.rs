@@ -272,6 +272,9 @@ impl World {
             return self.fail_power(id);
         }
         self.drain(id);
+        if synced && let Some(volume) = self.sites.get(&id).map(|site| site.volume) {
+            self.cut_behind(volume);
+        }
     }
 
     /// The power fails at the worst moment.
