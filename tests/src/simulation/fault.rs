@@ -34,9 +34,32 @@ impl World {
         let next = self.chance.time(mean / 4, mean * 7 / 4);
         self.after(next, Event::Fault);
         let Some(fault) = self.plan.fault(&mut self.chance) else { return };
+        self.strike(fault);
+    }
+
+    /// Lets it happen now.
+    pub(super) fn strike(&mut self, fault: Fault) {
+        if self.calm {
+            return;
+        }
         self.line(|| format!("FAULT {fault:?}"));
         if self.befall(fault).is_some() {
             self.hit(fault);
+        }
+    }
+
+    /// Until a backup is put back no batch gets through: what owners do meanwhile for operators is told to another store than asked.
+    pub(super) fn hold_back(&mut self, lasting: Duration) {
+        let until = self.now + nanos(lasting);
+        for volume in 0..self.volumes.len() {
+            let up = &mut self.roads.entry(volume).or_default().up;
+            up.stuck_until = up.stuck_until.max(until);
+        }
+        for _ in 0..4 {
+            self.command();
+        }
+        if self.plan.faults.contains(&Fault::SlotDrained) {
+            self.after(lasting / 3, Event::Befall(Fault::SlotDrained));
         }
     }
 

@@ -159,10 +159,9 @@ pub const LANDMARKS: &[(&str, &str)] = &[
 /// States that fewer than one world in thirty reaches, and how many worlds take one of them on average, as measured over 2,000. Three
 /// hundred worlds may well have none of them; two thousand have all.
 pub const RARE: &[(&str, u64)] = &[
-    ("the sixty-fourth run", 200),
-    ("a second result of a command is not logged", 54),
-    ("a second result of a lost timeline's command is not logged", 400),
-    ("an answer is good for nothing", 33),
+    ("the sixty-fourth run", 250),
+    ("a second result of a lost timeline's command is not logged", 200),
+    ("a second result of a command is not logged", 65),
 ];
 
 #[cfg(test)]

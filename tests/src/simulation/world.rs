@@ -97,8 +97,8 @@ pub(super) enum Event {
     Flap(usize),
     /// The master's store is backed up.
     BackUp,
-    /// And put back.
-    Restore,
+    /// Something goes wrong that belongs to what went wrong before.
+    Befall(Fault),
     /// A region is cut off for long.
     LongCut,
     /// The metrics writer goes on.
@@ -401,11 +401,7 @@ impl World {
             Event::Depart(id) => self.leave(id, false, false),
             Event::Flap(volume) => self.flap(volume),
             Event::BackUp => self.store.back_up(),
-            Event::Restore => {
-                if !self.calm && self.restore_master().is_some() {
-                    self.hit(Fault::Restored);
-                }
-            }
+            Event::Befall(fault) => self.strike(fault),
             Event::LongCut => self.long_cut(),
             Event::Outlet => self.write_metrics(),
             Event::Calm if self.calm => {}

@@ -151,15 +151,12 @@ impl World {
     /// The master's store is put back from an old backup; the first time one is taken. `None` if nothing was put back.
     pub(in crate::simulation) fn restore_master(&mut self) -> Option<()> {
         if !self.store.has_backup() {
-            // While owners do what they were just asked, where operators ask.
-            if self.plan.faults.contains(&Fault::Commanded) {
-                for _ in 0..3 {
-                    self.command();
-                }
-            }
             self.after(Duration::from_secs(1), Event::BackUp);
-            let soon = self.chance.time(Duration::from_secs(5), Duration::from_secs(120));
-            self.after(soon, Event::Restore);
+            let soon = self.chance.time(Duration::from_secs(15), Duration::from_secs(60));
+            if self.plan.faults.contains(&Fault::Commanded) && self.chance.one_in(2) {
+                self.hold_back(soon);
+            }
+            self.after(soon, Event::Befall(Fault::Restored));
             return None;
         }
         self.kill_master();
