@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod audit;
+pub mod browser;
 pub mod carbon;
 pub mod bench;
 pub mod daemon;
