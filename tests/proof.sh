@@ -59,7 +59,7 @@ claim_14() { worlds --seeds 2000 --within 300 --claim && worlds --seeds 20000 --
 claim_15() { worlds --seeds 2000 --defects --claim --table "$table"; }
 claim_16() { PERIGEE_ROUNDS=200 PERIGEE_CLAIMS=30 PERIGEE_STOPS=5 PERIGEE_STEPS=3 programs kill; }
 claim_17() { PERIGEE_PROFILES=all programs network; }
-# Every kind of call and place takes two minutes for the spool and one for the journal, ten thousand spools one and a half; a
+# Every call site takes six minutes for the spool and three for the journal, ten thousand spools one and a half; a
 # satellite's volume stays full for half an hour.
 claim_18() {
   PERIGEE_CALLS=all PERIGEE_SPOOLS=10000 PERIGEE_SPOOL_MIB=1024 PERIGEE_OPERATIONS=10000 PERIGEE_FULL_SECONDS=1800 CI=true \

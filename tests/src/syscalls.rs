@@ -6,6 +6,9 @@
 
 use std::collections::BTreeMap;
 
+/// Stands behind the result of a call that strace has refused.
+const INJECTED: &str = "(INJECTED)";
+
 /// One system call of one thread.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Call {
@@ -15,6 +18,8 @@ pub struct Call {
     pub arguments: String,
     /// What it returned; none if that is not known.
     pub returned: Option<i64>,
+    /// It was refused by strace and never made.
+    pub injected: bool,
     /// When it began, in seconds since 1970.
     pub began: f64,
     /// When it had ended.
@@ -60,12 +65,14 @@ pub fn calls(trace: &str) -> Vec<Call> {
             let (arguments, returned, _) = end(rest);
             call.arguments.push_str(arguments);
             (call.returned, call.ended, call.last_line) = (returned, time, number);
+            call.injected = rest.contains(INJECTED);
             calls.push(call);
         } else if let Some((name, rest)) = rest.split_once('(') {
             let call = |arguments: &str| Call {
                 name: name.to_owned(),
                 arguments: arguments.to_owned(),
                 returned: None,
+                injected: false,
                 began: time,
                 ended: time,
                 first_line: number,
@@ -75,7 +82,8 @@ pub fn calls(trace: &str) -> Vec<Call> {
                 open.insert((thread, name.to_owned()), call(arguments.trim_end()));
             } else {
                 let (arguments, returned, took) = end(rest);
-                calls.push(Call { returned, ended: time + took, ..call(arguments) });
+                let injected = rest.contains(INJECTED);
+                calls.push(Call { returned, injected, ended: time + took, ..call(arguments) });
             }
         }
     }

@@ -4,7 +4,7 @@
 
 mod damaged;
 mod full;
-mod injected;
 mod kept;
 mod large;
+mod refused;
 mod scene;
