@@ -57,19 +57,23 @@ impl Watch {
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             let mut shown = Shown::default();
-            while !stopped.load(Ordering::Acquire) {
+            loop {
+                // The last look begins after it was asked for.
+                let last = stopped.load(Ordering::Acquire);
                 // An answer that does not come is a look that was not had: what it would have shown is seen later.
                 if let Ok(services) = api.items("services", "") {
                     shown.note(jiff::Timestamp::now().as_millisecond(), &services);
                 }
+                if last {
+                    return shown;
+                }
                 std::thread::sleep(BETWEEN);
             }
-            shown
         });
         Self { stop, thread }
     }
 
-    /// Ends it.
+    /// Ends it, with one more look at what is shown now.
     ///
     /// # Panics
     /// When the watcher did.

@@ -176,6 +176,10 @@ impl Scene {
         assert!(right, "{name}: a state that changed while the road was bad is not shown after {RIGHT_WITHIN:?}");
         let (verdict, evidence) = self.audit.verdict(&self.fleet, ARRIVES).unwrap();
         assert!(verdict.is_clean(), "{name}: {verdict:#?}\n{}", self.fleet.last_words());
+        // A state that was told after a cut bears no number; the next result of its check does.
+        let numbered = |service: &Value| service["perfdata"].as_str().is_some_and(|text| text.contains("serial="));
+        let showing = |api: &tests::http::Client| Ok(api.items("services", "")?.iter().all(numbered));
+        self.fleet.until("showing results", PATIENCE, showing).unwrap();
         let lags = Lags::of(&evidence.answers, &self.audit.commands, &watch.end(), from, to).unwrap();
         let results = self.fleet.master.api().events("result").unwrap();
         let recorded = |event: &Value| event["recorded"].as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
