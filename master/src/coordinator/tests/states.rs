@@ -222,10 +222,12 @@ fn a_slot_is_settled_from_its_marker_until_it_is_silent_for_a_lease() {
 #[test]
 fn a_marker_on_a_link_that_its_process_has_left_settles_nothing() {
     let (mut bench, _, _) = with_one_slot();
+    let (check, grant) = owned(&bench, "host1!load");
     let marker = ToMaster::StatesEnd(Generation(1));
     let settled = |bench: &Bench| bench.coordinator.view(seconds(3)).links[&slot("eu", 1)].settled;
     // Heard before the next link's hello, durable after it.
-    bench.control(1, &[marker.clone()], seconds(2));
+    bench.control(1, &[tell(check, key(grant, 1, 1), State::Critical), marker.clone()], seconds(2));
+    bench.drain();
     bench.connect(2, slot("eu", 1), 1, Vec::new(), seconds(2));
     bench.settle();
     assert!(!settled(&bench), "what it knows by now it tells on the new link");
