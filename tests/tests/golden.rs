@@ -366,7 +366,7 @@ fn rows() -> Vec<(u8, &'static str, Row)> {
         reason: "journal-bytes".into(),
     };
     vec![
-        (1, "restored", plain(Entry::Restored(restored.clone()))),
+        (1, "restored", plain(Entry::Restored(Restored { given_up: Vec::new(), ..restored.clone() }))),
         (1, "restored-naming-commands", plain(Entry::Restored(restored))),
         (1, "continued", plain(Entry::Continued(continued))),
         (1, "writer-gap", plain(Entry::WriterGap(overrun))),

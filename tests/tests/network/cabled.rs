@@ -98,7 +98,7 @@ fn make_talkative(scene: &Scene) {
     }
 }
 
-fn run(damage: &Damage) -> Course {
+fn run(damage: &Damage) -> (Course, u64, u64) {
     let name = damage.name;
     let time = if all() { Duration::from_secs(30) } else { Duration::from_secs(14) };
     let (mut scene, machine) = Scene::cabled(Load::TWO_HUNDRED);
@@ -133,8 +133,7 @@ fn run(damage: &Damage) -> Course {
     } else {
         assert!(seen > 0, "{name}: the kernel did nothing to any packet");
     }
-    eprintln!("{} (the kernel's count: {seen}; larger than {NARROW} bytes before: {large})", course.told(name));
-    course
+    (course, seen, large)
 }
 
 #[test]
@@ -148,7 +147,9 @@ fn no_result_is_lost_or_doubled_over_a_cable_of_the_kernel() {
     let profiles = if all() { &ALL[..] } else { &ALL[ONE_WAY..=ONE_WAY] };
     let mut courses = Vec::new();
     for damage in profiles {
-        let (name, course) = (damage.name, run(damage));
+        let name = damage.name;
+        let (course, seen, large) = run(damage);
+        eprintln!("{} (the kernel's count: {seen}; larger than {NARROW} bytes before: {large})", course.told(name));
         if is_of_size(name) {
             assert_eq!(course.links, 0, "{name}: a packet size that does not pass costs no link");
         }

@@ -26,10 +26,10 @@ const CHECKS: u64 = SERVICES as u64 + 2;
 fn configuration(fakes: &Fakes) -> String {
     let address = fakes.addresses["h"];
     let (ip, port) = (address.ip(), address.port());
-    let mut text = format!(
-        "regions:\n  eu: {{ slots: 1, failover_after: 20s }}\n  us: {{ slots: 2, failover_after: 20s }}\n\
-         templates:\n  fast: {{ check_interval: 200ms, retry_interval: 200ms, timeout: 60s, max_check_attempts: 1 }}\nhosts:\n"
-    );
+    let mut text = "regions:\n  eu: { slots: 1, failover_after: 20s }\n  us: { slots: 2, failover_after: 20s }\n\
+                    templates:\n  fast: { check_interval: 200ms, retry_interval: 200ms, timeout: 60s, max_check_attempts: 1 }\n\
+                    hosts:\n"
+        .to_owned();
     for (name, region) in [("h", "eu"), ("far", "us"), ("farther", "us")] {
         let _ = writeln!(
             text,

@@ -59,7 +59,7 @@ fn what_the_backup_has_a_result_of_gets_no_second_one() {
 
 #[test]
 fn the_same_index_of_two_timelines_names_two_commands() {
-    let (mut bench, catalog, _) = with_one_slot();
+    let (bench, catalog, _) = with_one_slot();
     let (check, _) = owned(&bench, "host1!load");
     let backup = bench.coordinator.published().as_ref().clone();
     let mut back = back_to(&bench, &backup);

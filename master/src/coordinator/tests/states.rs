@@ -231,7 +231,7 @@ fn a_marker_on_a_link_that_its_process_has_left_settles_nothing() {
     bench.connect(2, slot("eu", 1), 1, Vec::new(), seconds(2));
     bench.settle();
     assert!(!settled(&bench), "what it knows by now it tells on the new link");
-    bench.control(1, &[marker.clone()], seconds(3));
+    bench.control(1, std::slice::from_ref(&marker), seconds(3));
     bench.settle();
     assert!(!settled(&bench), "the old link still brings what was on its way");
     bench.control(2, &[marker], seconds(3));
