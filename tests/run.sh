@@ -52,7 +52,7 @@ if [[ -n $flaky ]]; then
   flaky_tests=$(wc -l <<<"$flaky")
   {
     echo "FLAKY: $flaky_tests of them failed at the first try, which is said above under \"TRY 1\". Look into each:"
-    sed 's/^/  /' <<<"$flaky"
+    while read -r name; do echo "  $name"; done <<<"$flaky"
   } >&2
 fi
 echo "$passed passed, $failed failed, $skipped skipped"
