@@ -1,6 +1,7 @@
 // Commands to the owners of checks that have no answer yet, as the API lists them, and their words.
 import { keyOf } from './item';
-import { type Fields, fields, flag, maybe, number, text, time } from './reading';
+import { fields, flag, maybe, number, text, time } from './reading';
+import { maybeSlot } from './slot';
 
 export interface Command {
   readonly index: number;
@@ -18,11 +19,6 @@ export interface Command {
   readonly reason: string | null;
 }
 
-function owner(of: Fields): string | null {
-  const region = maybe(of, 'region', text);
-  return region === null ? null : `${region}/${number(of, 'slot')}`;
-}
-
 export function readCommand(value: unknown): Command {
   const of = fields(value, 'commands');
   return {
@@ -33,7 +29,7 @@ export function readCommand(value: unknown): Command {
     what: text(of, 'what'),
     state: maybe(of, 'state', text),
     output: maybe(of, 'output', text),
-    owner: owner(of),
+    owner: maybeSlot(of),
     told: flag(of, 'told'),
     reason: maybe(of, 'reason', text),
   };

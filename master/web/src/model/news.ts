@@ -3,6 +3,7 @@
 import { type Item, keyOf, readItem } from './item';
 import { counted, offset } from './quantity';
 import { type Fields, fields, flag, list, maybe, number, text, time } from './reading';
+import { maybeSlot, slotNamed } from './slot';
 import { type State, type StateType, isProblem, readState, readStateType } from './state';
 
 /** A change of one object's state, with the object it left. */
@@ -59,7 +60,7 @@ const PRESENCE: Readonly<Record<string, string>> = {
 };
 
 function slotNews(of: Fields, what: string, at: number): News {
-  const [index, name] = [number(of, 'index'), `${text(of, 'region')}/${number(of, 'slot')}`];
+  const [index, name] = [number(of, 'index'), slotNamed(of)];
   const told = { kind: 'slot' as const, key: `${index} ${what} ${name}`, index, at, title: `slot ${name}` };
   if (what === 'presence') {
     const present = maybe(of, 'present', flag) ?? false;
@@ -80,7 +81,7 @@ function slotNews(of: Fields, what: string, at: number): News {
 /** What befell the fleet, what operators said about it, and clocks that were set. */
 function fleetNews(of: Fields, kind: string, at: number): News {
   const index = number(of, 'index');
-  const slot = slotOf(of);
+  const slot = maybeSlot(of);
   const told = { kind: 'slot' as const, key: `${index} ${kind} ${slot ?? ''}`, index, at, title: slot === null ? 'master' : `slot ${slot}` };
   const author = maybe(of, 'author', text);
   if (kind === 'moves') {
@@ -100,12 +101,6 @@ function fleetNews(of: Fields, kind: string, at: number): News {
   return { ...told, line, bad: open };
 }
 
-/** The slot of an event, `region/number`: history has it in one field, the stream in two. */
-function slotOf(of: Fields): string | null {
-  const region = maybe(of, 'region', text);
-  return region === null ? maybe(of, 'slot', text) : `${region}/${number(of, 'slot')}`;
-}
-
 function activationNews(of: Fields, at: number): News {
   const [index, generation] = [number(of, 'index'), number(of, 'generation')];
   const author = maybe(of, 'author', text);
@@ -115,7 +110,7 @@ function activationNews(of: Fields, at: number): News {
 
 function gapNews(of: Fields, index: number, at: number): News {
   const writer = maybe(of, 'writer', text);
-  const name = writer ?? `${text(of, 'region')}/${number(of, 'slot')}`;
+  const name = writer ?? slotNamed(of);
   const [first, last] = [number(of, 'first'), number(of, 'last')];
   const explained = maybe(of, 'explained', flag) ?? false;
   const what = writer === null ? `${counted(last - first + 1, 'result')} lost` : `rows ${first} to ${last} not sent`;

@@ -14,6 +14,16 @@ export function readStep(of: Fields, name: string): Step {
   return { at: time(step, 'at'), byMs: number(step, 'by_ms') };
 }
 
+/** The slot that something is about, `region/number`. */
+export function slotNamed(of: Fields): string {
+  return `${text(of, 'region')}/${number(of, 'slot')}`;
+}
+
+/** The same of what may be about none. History has it in one field, all else in two. */
+export function maybeSlot(of: Fields): string | null {
+  return maybe(of, 'region', text) === null ? maybe(of, 'slot', text) : slotNamed(of);
+}
+
 export interface Slot {
   readonly region: string;
   readonly slot: number;
@@ -190,7 +200,7 @@ export function readGap(value: unknown): Gap {
   return {
     key: `${number(of, 'index')} ${maybe(of, 'run', text) ?? ''} ${number(of, 'first')}`,
     at: time(of, 'at'),
-    whose: maybe(of, 'writer', text) ?? `${text(of, 'region')}/${number(of, 'slot')}`,
+    whose: maybe(of, 'writer', text) ?? slotNamed(of),
     lost: maybe(of, 'lost', number),
     open: OPEN_ENDED.has(text(of, 'reason')),
     from: maybe(of, 'from', time),
