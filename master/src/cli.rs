@@ -6,6 +6,7 @@
 mod backup;
 mod client;
 mod command;
+mod gaps;
 mod order;
 mod show;
 mod table;
@@ -409,7 +410,7 @@ fn perform(command: Command, look: &Look, out: &mut Vec<u8>) -> Result<u8, Failu
             if reach.json {
                 write_json(out, &gaps)?
             } else {
-                show::gaps(out, &gaps, look)?
+                gaps::gaps(out, &gaps, look)?
             }
             Ok(GOOD)
         }

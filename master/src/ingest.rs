@@ -76,7 +76,7 @@ pub fn judge(status: &Status, slot: &Slot, bytes: &[u8]) -> Reception {
     if let Some((first, last)) = missing.filter(|_| !status.defects.has(Defect::GapForgotten)) {
         // What another timeline held of it is gone with that timeline.
         let restored = header.timeline != status.timeline;
-        gap(first, last, if restored { reason::LOST_BY_RESTORE } else { "missing" }, restored);
+        gap(first, last, if restored { reason::LOST_BY_RESTORE } else { reason::MISSING }, restored);
     }
     let items = match delivery::decode_items(&header, body) {
         Ok(items) => items,

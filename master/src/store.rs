@@ -32,7 +32,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
 
 use crate::config::Catalog;
-use crate::entry::Entry;
+use crate::entry::{Entry, JOURNAL_AGE, JOURNAL_BYTES};
 use crate::status::Status;
 
 pub use checkpoint::CHECKPOINTS_KEPT;
@@ -341,7 +341,7 @@ impl Store {
     /// Stable name of the bound that last cost a cursor its rows.
     #[must_use]
     pub fn overran_by(&self) -> &'static str {
-        if self.inner.progress.for_age.load(Ordering::Acquire) { "journal-age" } else { "journal-bytes" }
+        if self.inner.progress.for_age.load(Ordering::Acquire) { JOURNAL_AGE } else { JOURNAL_BYTES }
     }
 
     /// Makes a catalog durable under its digest, before an entry names it.

@@ -8,6 +8,8 @@
 //!
 //! The header is never compressed: a position can be moved, and a foreign timeline told, without inflating anything.
 
+pub mod reason;
+
 use minicbor::{Decode, Encode};
 
 use crate::item::{self, Items};
@@ -66,28 +68,6 @@ pub struct BatchHeader {
     /// Last sequence covered, inclusive.
     #[n(5)]
     pub last: Sequence,
-}
-
-/// Why results are gone: stable names, shown to people.
-pub mod reason {
-    /// Volume and memory were full, and the oldest made room.
-    pub const SPOOL_FULL: &str = "spool-full";
-    /// They lay undelivered for longer than the spool keeps them.
-    pub const SPOOL_AGE: &str = "spool-age";
-    /// The volume could not be read.
-    pub const SPOOL_DAMAGED: &str = "spool-damaged";
-    /// The end of a run is unfinished or damaged: from the first sequence on, nobody knows how many.
-    pub const SPOOL_END: &str = "spool-end-unknown";
-    /// The master acknowledged them once, was restored from a backup that does not have them, and no volume has them any more.
-    pub const LOST_BY_RESTORE: &str = "lost-by-restore";
-    /// Nothing of a run came for a month, and no volume lists it any more: from the first sequence on, nobody knows how many.
-    pub const STRANDED: &str = "stranded";
-
-    /// Whether nobody knows how many results such a gap is.
-    #[must_use]
-    pub fn is_open_ended(reason: &str) -> bool {
-        matches!(reason, SPOOL_END | STRANDED)
-    }
 }
 
 /// Results that are gone for good, and why: occupies their sequences.

@@ -8,6 +8,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use serde_json::Value;
+use shared::delivery::reason;
 use shared::name::{Generation, InstanceId, JournalIndex, RegionName, RunId, Sequence, Slot, SlotNumber};
 use shared::time::Timestamp;
 
@@ -279,7 +280,11 @@ pub(crate) struct ShownGap<'a> {
     last: Sequence,
     /// How many results; of a writer's gap nobody knows.
     lost: Option<u64>,
+    /// Whether `lost` is the least, and nobody knows how many more.
+    open_ended: bool,
     reason: &'a str,
+    /// What the reason means, for people; none where its name says all.
+    meaning: Option<&'static str>,
     explained: bool,
     from: Option<Timestamp>,
     to: Option<Timestamp>,
@@ -298,7 +303,9 @@ impl<'a> ShownGap<'a> {
             first: record.first,
             last: record.last,
             lost: Some(record.last.0.saturating_sub(record.first.0).saturating_add(1)),
+            open_ended: record.lost().is_none(),
             reason: &record.reason,
+            meaning: reason::meaning(&record.reason),
             explained: gap.explained,
             from: record.from,
             to: record.to,
@@ -316,7 +323,9 @@ impl<'a> ShownGap<'a> {
             first: Sequence(gap.first.0),
             last: Sequence(gap.last.0),
             lost: None,
+            open_ended: false,
             reason: &gap.reason,
+            meaning: gap.meaning(),
             explained: true,
             from: None,
             to: None,
@@ -337,7 +346,9 @@ impl Fields for GapFields {
         "first",
         "last",
         "lost",
+        "open_ended",
         "reason",
+        "meaning",
         "explained",
         "from",
         "to",

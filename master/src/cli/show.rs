@@ -63,7 +63,7 @@ pub(super) fn since(value: &Value, look: &Look) -> String {
     age(Duration::from_millis(u64::try_from(passed).unwrap_or(0)))
 }
 
-fn count(value: &Value) -> u64 {
+pub(super) fn count(value: &Value) -> u64 {
     value.as_u64().unwrap_or(0)
 }
 
@@ -354,53 +354,6 @@ fn spool(out: &mut dyn Write, slot: &Value) -> io::Result<()> {
     }
 }
 
-/// How many results a gap is; of one at the end of a run nobody knows.
-fn lost(gap: &Value) -> String {
-    let open = gap["reason"].as_str().is_some_and(shared::delivery::reason::is_open_ended);
-    format!("{}{}", count(&gap["lost"]), if open { "+" } else { "" })
-}
-
-/// Results that will never come.
-pub(super) fn gaps(out: &mut dyn Write, gaps: &Value, look: &Look) -> io::Result<()> {
-    if items(gaps).is_empty() {
-        return writeln!(out, "no gaps: every result that was made has arrived or is still on its way");
-    }
-    let columns = [
-        column("WHOSE"),
-        column("LOST").right(),
-        column("REASON"),
-        column("NAMED").expendable(1).right(),
-        column("EXPLAINED").expendable(2),
-        column("SEQUENCES").expendable(4),
-        column("FROM").expendable(3),
-        column("TO").expendable(3),
-        column("RUN").expendable(5),
-    ];
-    let rows: Vec<Vec<Cell>> = items(gaps)
-        .iter()
-        .map(|gap| {
-            vec![
-                Cell::from(match gap["writer"].as_str() {
-                    Some(writer) => writer.to_owned(),
-                    None => format!("{}/{}", text(&gap["region"]), text(&gap["slot"])),
-                }),
-                Cell::from(if gap["lost"].is_u64() { lost(gap) } else { "rows".to_owned() }),
-                Cell::from(text(&gap["reason"])),
-                Cell::from(format!("{} ago", since(&gap["at"], look))),
-                Cell::from(if gap["explained"] == true { "yes" } else { "NO" }),
-                Cell::from(format!("{}–{}", count(&gap["first"]), count(&gap["last"]))),
-                Cell::from(text(&gap["from"])),
-                Cell::from(text(&gap["to"])),
-                Cell::from(text(&gap["run"])),
-            ]
-        })
-        .collect();
-    out.write_all(table::render(&columns, &rows, look.width, look.colours).as_bytes())?;
-    let lost: u64 = items(gaps).iter().map(|gap| count(&gap["lost"])).sum();
-    let number = u64::try_from(items(gaps).len()).unwrap_or(u64::MAX);
-    writeln!(out, "\n{}, {}", plural(number, "gap", "gaps"), plural(lost, "result lost", "results lost"))
-}
-
 /// Tokens without their secrets.
 pub(super) fn tokens(out: &mut dyn Write, tokens: &Value, look: &Look) -> io::Result<()> {
     if items(tokens).is_empty() {
@@ -470,7 +423,6 @@ mod tests {
         assert_eq!(text, "no problems: 20 services OK, 6 hosts UP, 2 checks without a result yet\n");
         let none = json!({ "items": [] });
         assert!(written(|out| slots(out, &none, &look(80))).starts_with("no slots: "));
-        assert!(written(|out| gaps(out, &none, &look(80))).starts_with("no gaps: "));
     }
 
     #[test]

@@ -75,6 +75,11 @@ impl Continued {
     }
 }
 
+/// Reason of a [`WriterGap`]: the journal had reached its bytes.
+pub const JOURNAL_BYTES: &str = "journal-bytes";
+/// Reason of a [`WriterGap`]: the rows had reached the journal's age.
+pub const JOURNAL_AGE: &str = "journal-age";
+
 /// Rows that a writer will never send, because they were removed before it came to them.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct WriterGap {
@@ -90,7 +95,19 @@ pub struct WriterGap {
     /// Last index lost to it.
     #[n(3)]
     pub last: JournalIndex,
-    /// Stable name of the reason: `journal-bytes`, `journal-age`.
+    /// Stable name of the reason: [`JOURNAL_BYTES`], [`JOURNAL_AGE`].
     #[n(4)]
     pub reason: String,
+}
+
+impl WriterGap {
+    /// What happened, for people, in a sentence without a full stop; `None` for a reason of a later version.
+    #[must_use]
+    pub fn meaning(&self) -> Option<&'static str> {
+        match self.reason.as_str() {
+            JOURNAL_BYTES => Some("the writer was so far behind that the journal had reached --journal-bytes"),
+            JOURNAL_AGE => Some("the writer was so far behind that the rows had reached --journal-age"),
+            _ => None,
+        }
+    }
 }

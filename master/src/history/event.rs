@@ -7,6 +7,7 @@ use std::str::FromStr;
 use rusqlite::{Connection, Row};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use shared::delivery::reason;
 use shared::name::{JournalIndex, RunId};
 use shared::time::Timestamp;
 
@@ -238,8 +239,12 @@ pub struct GapDetail {
     pub first: u64,
     /// Last lost sequence.
     pub last: u64,
+    /// Whether more may be lost behind the last one, nobody knows how many.
+    pub open_ended: bool,
     /// Stable name of the reason.
     pub reason: String,
+    /// What the reason means, for people; none where its name says all.
+    pub meaning: Option<&'static str>,
     /// Whether the satellite itself named it.
     pub explained: bool,
     /// Earliest time of a lost result.
@@ -390,11 +395,14 @@ fn transition(row: &Row<'_>) -> rusqlite::Result<Detail> {
 }
 
 fn gap(row: &Row<'_>) -> rusqlite::Result<Detail> {
+    let reason: String = row.get(8)?;
     Ok(Detail::Gap(GapDetail {
         run: RunId(row.get(5)?),
         first: natural(row, 6)?,
         last: natural(row, 7)?,
-        reason: row.get(8)?,
+        open_ended: reason::is_open_ended(&reason),
+        meaning: reason::meaning(&reason),
+        reason,
         explained: row.get(9)?,
         from: row.get::<_, Option<i64>>(10)?.map(Timestamp::from_millis),
         to: row.get::<_, Option<i64>>(11)?.map(Timestamp::from_millis),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use shared::check::State::{Critical, Down, Ok as Good, Unknown, Up, Warning};
 use shared::command::{Passive, What};
-use shared::delivery::GapRecord;
+use shared::delivery::{GapRecord, reason};
 use shared::name::{JournalIndex, RunId, Sequence};
 
 use super::rig::{LONG, Rig, catalog, get, name, slot};
@@ -246,6 +246,10 @@ async fn gaps_are_listed_newest_first_with_what_they_cost() {
     let gaps = get(address, "/api/v1/gaps").await.json();
     let lost: Vec<_> = gaps["items"].as_array().unwrap().iter().map(|gap| gap["lost"].clone()).collect();
     assert_eq!(lost, [1, 4]);
+    assert_eq!(gaps["items"][0]["meaning"], json!(reason::meaning(reason::SPOOL_FULL).unwrap()));
+    let document: Value = serde_json::from_str(document::DOCUMENT).unwrap();
+    let fields = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(fields(&gaps["items"][0]), fields(&document["components"]["schemas"]["Gap"]["properties"]));
     assert_eq!(get(address, "/api/v1/gaps?filter=explained%3Dfalse").await.json()["total"], 1);
 
     let gap = WriterGap {
@@ -262,6 +266,7 @@ async fn gaps_are_listed_newest_first_with_what_they_cost() {
         (&json!("graphite-a"), &json!(3), &json!(9), &json!("journal-bytes"))
     );
     assert!(newest["lost"].is_null() && newest["region"].is_null());
+    assert!(newest["meaning"].as_str().unwrap().contains("--journal-bytes") && newest["open_ended"] == false);
     assert_eq!(get(address, "/api/v1/gaps?filter=writer%3Dgraphite*").await.json()["total"], 1);
     rig.stop().await;
 }

@@ -4,7 +4,8 @@ import { EMPTY, type Board, type Part, fold, withNews, withProblems, withStatus 
 import { type Command, readCommand } from '../model/command';
 import { readEvent, PAST_KINDS, readPast, type Change, type StreamEvent } from '../model/news';
 import { Unreadable } from '../model/reading';
-import { type Gap, readGap, readSlot } from '../model/slot';
+import { type Gap, readGap } from '../model/gap';
+import { readSlot } from '../model/slot';
 import { readStatus } from '../model/status';
 import { Client, Locked, Refused, storeToken } from './client';
 import { items, page } from './lists';

@@ -183,6 +183,8 @@ describe('the feed', () => {
     const news = told(event('gap', { index: 9, at, gaps: [gap] }))[0];
     expect(readPast({ ...gap, index: 9, kind: 'gap', time: at })).toEqual(news);
     expect(news && 'line' in news && news.line).toBe('5 results lost: spool-full');
+    const open = told(event('gap', { index: 9, at, gaps: [{ ...gap, last: 5, reason: 'stranded', open_ended: true }] }))[0];
+    expect(open && 'line' in open && open.line).toBe('at least 1 result lost: stranded');
   });
 
   test('is bounded and newest first', () => {

@@ -1,5 +1,6 @@
 // What happened, as events of the stream and as lines of the feed. The same happening read from history and from the stream has the
 // same key, so that it is shown once.
+import { results, whoseGap } from './gap';
 import { type Item, keyOf, readItem } from './item';
 import { counted, offset } from './quantity';
 import { type Fields, fields, flag, list, maybe, number, text, time } from './reading';
@@ -110,10 +111,10 @@ function activationNews(of: Fields, at: number): News {
 
 function gapNews(of: Fields, index: number, at: number): News {
   const writer = maybe(of, 'writer', text);
-  const name = writer ?? slotNamed(of);
+  const name = whoseGap(of);
   const [first, last] = [number(of, 'first'), number(of, 'last')];
   const explained = maybe(of, 'explained', flag) ?? false;
-  const what = writer === null ? `${counted(last - first + 1, 'result')} lost` : `rows ${first} to ${last} not sent`;
+  const what = writer === null ? `${results(last - first + 1, maybe(of, 'open_ended', flag) ?? false)} lost` : `rows ${first} to ${last} not sent`;
   const line = `${what}: ${text(of, 'reason')}${explained ? '' : ', unexplained'}`;
   return { kind: 'gap', key: `${index} gap ${maybe(of, 'run', text) ?? ''} ${first}`, index, at, title: `gap in ${name}`, line, bad: true };
 }

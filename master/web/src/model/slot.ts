@@ -175,37 +175,3 @@ export function regions(slots: readonly Slot[]): Region[] {
   const later = (region: Region) => (region.missing > 0 ? 0 : 1);
   return made.sort((a, b) => later(a) - later(b) || (a.name < b.name ? -1 : 1));
 }
-
-/** Results that will never come, as the master knows of them. */
-export interface Gap {
-  readonly key: string;
-  readonly at: number;
-  /** `region/slot`, or the name of a writer. */
-  readonly whose: string;
-  /** `null` where nobody knows: a writer counts rows. */
-  readonly lost: number | null;
-  /** Nobody knows how many more: the end of a run could not be read. */
-  readonly open: boolean;
-  readonly from: number | null;
-  readonly to: number | null;
-  readonly reason: string;
-  readonly explained: boolean;
-}
-
-/** Reasons of gaps of which nobody knows how many results they are. */
-const OPEN_ENDED = new Set(['spool-end-unknown', 'stranded']);
-
-export function readGap(value: unknown): Gap {
-  const of = fields(value, 'gaps');
-  return {
-    key: `${number(of, 'index')} ${maybe(of, 'run', text) ?? ''} ${number(of, 'first')}`,
-    at: time(of, 'at'),
-    whose: maybe(of, 'writer', text) ?? slotNamed(of),
-    lost: maybe(of, 'lost', number),
-    open: OPEN_ENDED.has(text(of, 'reason')),
-    from: maybe(of, 'from', time),
-    to: maybe(of, 'to', time),
-    reason: text(of, 'reason'),
-    explained: flag(of, 'explained'),
-  };
-}

@@ -1,6 +1,7 @@
 // How times, numbers, slots and calm are put into words, and in which order problems stand.
 import { describe, expect, test } from 'vitest';
 import { age, clockTime, moment, span } from './age';
+import { lostOf, madeAt, readGap } from './gap';
 import { readItem, worstFirst } from './item';
 import { bytes, counted, measured, offset } from './quantity';
 import { asked, readCommand, waitsFor } from './command';
@@ -128,6 +129,19 @@ describe('slots', () => {
     expect(said({ region: null, slot: null, reason: 'no-owner' })).toBe('check now: waits for a slot that will own the check');
     expect(said({ what: 'dance' })).toContain('dance: ');
   });
+});
+
+test('a gap says whose it is, how many at least, when, and what its reason means', () => {
+  const given = { index: 7, at: '2026-11-21T10:00:00.000Z', region: 'eu', slot: 1, first: 5, last: 9, lost: 5, open_ended: false, reason: 'spool-full', explained: true };
+  const now = Date.UTC(2026, 11, 24);
+  const said = (more: Record<string, unknown>) => {
+    const gap = readGap({ ...given, meaning: 'no room', ...more });
+    return [gap.whose, lostOf(gap), madeAt(gap, now), gap.meaning];
+  };
+  const [from, to] = ['2026-11-20T12:00:00.000Z', '2026-11-22T12:00:00.000Z'];
+  expect(said({ from, to })).toEqual(['eu/1', '5 results', '20 Nov to 22 Nov', 'no room']);
+  expect(said({ lost: 1, open_ended: true, from, to: null, meaning: null })).toEqual(['eu/1', 'at least 1 result', 'since 20 Nov', null]);
+  expect(said({ region: null, slot: null, writer: 'graphite', lost: null })).toEqual(['graphite', 'rows not sent', '', 'no room']);
 });
 
 describe('calm', () => {
