@@ -8,6 +8,7 @@ mod client;
 mod command;
 mod gaps;
 mod order;
+mod restored;
 mod show;
 mod table;
 #[cfg(test)]
@@ -421,7 +422,7 @@ fn perform(command: Command, look: &Look, out: &mut Vec<u8>) -> Result<u8, Failu
         Command::Backup { to, with_keys, without_history, reach } => {
             backup::back_up(&reach, &to, with_keys, !without_history, out)
         }
-        Command::Restore { from, data, json } => backup::restore(&from, &data, json, out),
+        Command::Restore { from, data, json } => backup::restore(&from, &data, json, look, out),
         Command::Token(command) => tokens(command, look, out),
         Command::Certificate { region, slot, days, out: directory, data, ca_certificate, ca_key, json } => {
             let given = ca_certificate.zip(ca_key).map(|(certificate, key)| GivenCa { certificate, key });

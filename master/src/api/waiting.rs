@@ -8,8 +8,8 @@ use axum::extract::State;
 use serde::Serialize;
 use serde_json::Value;
 use shared::check::State as Observed;
-use shared::command::{Passive, What};
-use shared::name::{HostName, JournalIndex, ObjectName, RegionName, ServiceName, Slot, SlotNumber};
+use shared::command::What;
+use shared::name::{HostName, JournalIndex, RegionName, ServiceName, Slot, SlotNumber};
 use shared::time::Timestamp;
 
 use crate::api::Api;
@@ -18,7 +18,7 @@ use crate::api::list::{Fields, lines};
 use crate::api::object::value;
 use crate::api::parameter::{OF_LISTS, Parameters};
 use crate::coordinator::View;
-use crate::status::command::Errand;
+use crate::status::command::{Errand, state_of};
 
 /// Characters of a result from outside that are shown; the rest is left out, and an ellipsis says so.
 const OUTPUT_SHOWN: usize = 200;
@@ -64,15 +64,6 @@ fn cut(text: &str) -> String {
     }
 }
 
-/// A state from outside, as the object has it.
-fn observed(name: &ObjectName, passive: &Passive) -> Observed {
-    match passive.state {
-        Observed::Ok if name.is_host() => Observed::Up,
-        _ if name.is_host() => Observed::Down,
-        state => state,
-    }
-}
-
 fn shown(view: &View, index: JournalIndex, errand: &Errand, now: Timestamp) -> Option<Result<Value, ApiError>> {
     let what = errand.what.as_ref()?;
     let object = view.status.object(errand.check)?;
@@ -87,7 +78,7 @@ fn shown(view: &View, index: JournalIndex, errand: &Errand, now: Timestamp) -> O
         host: &object.name.host,
         service: object.name.service.as_ref(),
         what: what.as_str(),
-        state: passive.map(|passive| observed(&object.name, passive)),
+        state: passive.map(|passive| state_of(&object.name, passive)),
         output: passive.map(|passive| cut(&passive.text)),
         region: owner.map(|owner| &owner.region),
         slot: owner.map(|owner| owner.number),

@@ -8,6 +8,8 @@ use std::sync::atomic::AtomicU64;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
+use shared::check::State;
+use shared::command::What;
 use shared::name::{CheckId, JournalIndex, Timeline};
 use shared::time::Timestamp;
 
@@ -15,7 +17,7 @@ use super::{Listed, Manifest, copying, wall};
 use crate::coordinator::timeline;
 use crate::entry;
 use crate::history;
-use crate::status::Status;
+use crate::status::{Status, command};
 use crate::store::{self, Commit, Done, Opened, Options, Restoring, Store};
 
 /// Files of the directory that stay as they are when it has them.
@@ -55,6 +57,10 @@ pub struct LeftCommand {
     pub object: String,
     /// What was asked.
     pub what: &'static str,
+    /// Of a result from outside: its state, as the object has it.
+    pub state: Option<State>,
+    /// Of a result from outside: all of its text.
+    pub output: Option<String>,
     /// By whom.
     pub author: String,
     /// When.
@@ -94,9 +100,18 @@ pub fn restore(from: &Path, data: &Path, fresh: u64, told: &mut dyn FnMut(&Liste
 
 fn given_up(backup: &Status) -> Vec<LeftCommand> {
     let waiting = backup.errands().filter_map(|(index, errand)| {
-        let what = errand.what.as_ref()?.as_str();
-        let object = backup.object(errand.check)?.name.to_string();
-        Some(LeftCommand { command: index, object, what, author: errand.author.clone(), at: errand.at })
+        let what = errand.what.as_ref()?;
+        let name = &backup.object(errand.check)?.name;
+        let passive = if let What::Passive(passive) = what { Some(passive) } else { None };
+        Some(LeftCommand {
+            command: index,
+            object: name.to_string(),
+            what: what.as_str(),
+            state: passive.map(|passive| command::state_of(name, passive)),
+            output: passive.map(|passive| passive.text.clone()),
+            author: errand.author.clone(),
+            at: errand.at,
+        })
     });
     waiting.collect()
 }

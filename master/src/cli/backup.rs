@@ -9,16 +9,14 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::client::{Client, Failure};
-use super::show::plural;
-use super::{GOOD, Reach, WAIT, client, write_json};
+use super::show::Look;
+use super::{GOOD, Reach, WAIT, client, restored, write_json};
 use crate::backup;
 
 /// A backup copies everything there is.
 const BACKUP_WAIT: Duration = Duration::from_secs(6 * 3600);
 /// Between two words about how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(2);
-/// Commands of a restore that people are shown by name.
-const COMMANDS_SHOWN: usize = 20;
 /// The last thing heard is looked for this often.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -77,7 +75,7 @@ fn watch(client: &Client, done: &AtomicBool) {
 }
 
 /// Puts a backup into a data directory; progress goes to standard error.
-pub(super) fn restore(from: &Path, data: &Path, as_json: bool, out: &mut Vec<u8>) -> Result<u8, Failure> {
+pub(super) fn restore(from: &Path, data: &Path, as_json: bool, look: &Look, out: &mut Vec<u8>) -> Result<u8, Failure> {
     let absolute = |path: &Path| -> Result<PathBuf, Failure> {
         std::path::absolute(path).map_err(|error| Failure::Wrong(format!("{}: {error}", path.display())))
     };
@@ -97,40 +95,6 @@ pub(super) fn restore(from: &Path, data: &Path, as_json: bool, out: &mut Vec<u8>
         write_json(out, &value)?;
         return Ok(GOOD);
     }
-    writeln!(out, "installation {}, as it was at {} (row {})", outcome.installation, outcome.head_at, outcome.head)?;
-    writeln!(out, "a new timeline begins: {}, first check id {}", outcome.timeline, outcome.first_check)?;
-    if let Some(aside) = &outcome.aside {
-        writeln!(out, "the store that was there before: {}", aside.display())?;
-    }
-    let given_up = &outcome.given_up;
-    if !given_up.is_empty() {
-        writeln!(
-            out,
-            "{} given up; ask again for what is still wanted:",
-            plural(given_up.len() as u64, "command that waited was", "commands that waited were")
-        )?;
-        for command in given_up.iter().take(COMMANDS_SHOWN) {
-            writeln!(out, "  {} of {}, by {} at {}", command.what, command.object, command.author, command.at)?;
-        }
-        if given_up.len() > COMMANDS_SHOWN {
-            writeln!(out, "  and {} more: `--json` names them all", given_up.len() - COMMANDS_SHOWN)?;
-        }
-    }
-    if !outcome.history {
-        writeln!(out, "history is made anew from the journal at the next start")?;
-    }
-    if outcome.keys {
-        writeln!(
-            out,
-            "start the master on {}: satellites send again what they still have, gaps name the rest",
-            data.display()
-        )?;
-    } else {
-        writeln!(
-            out,
-            "the CA's key is not there: put it back as {}, or start with --ca-certificate and --ca-key",
-            data.join("trust/ca.key").display()
-        )?;
-    }
+    restored::restored(out, &outcome, &data, look)?;
     Ok(GOOD)
 }

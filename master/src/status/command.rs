@@ -5,8 +5,9 @@
 use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
-use shared::command::{Commanded, What};
-use shared::name::{CheckId, JournalIndex};
+use shared::check::State;
+use shared::command::{Commanded, Passive, What};
+use shared::name::{CheckId, JournalIndex, ObjectName};
 use shared::time::Timestamp;
 
 use super::{REMEMBER, Status};
@@ -34,6 +35,16 @@ pub struct Errand {
     /// A result of it stands in history. One that comes from another owner changes the state and nothing else.
     #[n(4)]
     pub logged: bool,
+}
+
+/// The state of a result from outside, as the object has it: hosts are up or down.
+#[must_use]
+pub fn state_of(name: &ObjectName, passive: &Passive) -> State {
+    match passive.state {
+        State::Ok if name.is_host() => State::Up,
+        _ if name.is_host() => State::Down,
+        state => state,
+    }
 }
 
 impl Errand {
