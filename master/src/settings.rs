@@ -31,7 +31,8 @@ pub struct Settings {
     /// Where the page and the API are served; plain HTTP on a loopback address only
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-    /// Certificate chain for HTTPS, PEM; needed wherever --listen is no loopback address
+    /// Certificate chain for HTTPS, PEM; needed wherever --listen is no loopback address. Read at the start only: restart the master
+    /// when it was renewed
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_certificate: Option<PathBuf>,
     /// Its key, PEM, readable by the owner alone
