@@ -17,14 +17,14 @@ pub mod scene;
 pub mod seglog;
 pub mod wire;
 
-use std::fs;
-use std::ops::Range;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
+
+use crate::usage::{processor, resident};
 
 /// All contests. Who adds a row adds a file and a line here.
 pub const BENCHES: &[Bench] = &[
@@ -39,8 +39,6 @@ pub const BENCHES: &[Bench] = &[
 
 /// Rounds that count, after one that only warms up.
 pub const ROUNDS: u32 = 5;
-/// `USER_HZ`: the unit of CPU times in `/proc`, 100 on every architecture that Rust and Linux share.
-const TICKS_PER_SECOND: u64 = 100;
 
 /// A contest by its rows.
 #[derive(Debug, Clone, Copy)]
@@ -155,9 +153,9 @@ impl Contest {
         let mut sums = vec![Sum::default(); self.contestants.len()];
         for round in 0..=rounds {
             for (contestant, sum) in self.contestants.iter_mut().zip(&mut sums) {
-                let (cpu, began) = (cpu_used()?, Instant::now());
+                let (cpu, began) = (used()?, Instant::now());
                 let done = (contestant.run)().with_context(|| format!("{} in round {round}", contestant.row))?;
-                let (wall, cpu) = (began.elapsed(), done.cpu.unwrap_or(cpu_used()?.saturating_sub(cpu)));
+                let (wall, cpu) = (began.elapsed(), done.cpu.unwrap_or(used()?.saturating_sub(cpu)));
                 ensure!(done.units > 0, "{} did nothing", contestant.row);
                 let cost = cpu.as_secs_f64() * 1e6 / done.units as f64;
                 tracing::info!(row = contestant.row, round, units = done.units, cpu_us_per_unit = cost, "measured");
@@ -166,7 +164,7 @@ impl Contest {
                     sum.cpu += cpu;
                     sum.wall += wall;
                 }
-                sum.rss_kib = rss_kib()?;
+                sum.rss_kib = resident(std::process::id())? / 1024;
                 sum.figures = done.figures;
             }
         }
@@ -204,43 +202,8 @@ impl Contest {
 }
 
 /// User and system time of this process and of the children it has waited for.
-///
-/// # Errors
-/// There is no `/proc`, or it is not Linux's.
-pub fn cpu_used() -> Result<Duration> {
-    cpu_in("/proc/self/stat", 0..4)
-}
-
-/// The same of another process and of the children it has waited for.
-///
-/// # Errors
-/// There is no such process.
-pub fn cpu_of(pid: u32) -> Result<Duration> {
-    cpu_in(&format!("/proc/{pid}/stat"), 0..4)
-}
-
-/// User and system time of the children that this process has waited for.
-///
-/// # Errors
-/// There is no `/proc`, or it is not Linux's.
-pub fn cpu_of_children() -> Result<Duration> {
-    cpu_in("/proc/self/stat", 2..4)
-}
-
-/// Of the four times in a `stat` (user, system, and both of the children) those asked for.
-fn cpu_in(path: &str, times: Range<usize>) -> Result<Duration> {
-    let stat = fs::read_to_string(path).with_context(|| path.to_owned())?;
-    // The name of the program comes second, in parentheses, and may hold anything.
-    let (_, fields) = stat.rsplit_once(") ").with_context(|| format!("{path} has another form"))?;
-    let times = fields.split(' ').skip(11 + times.start).take(times.len());
-    let ticks = times.map(str::parse::<u64>).sum::<Result<u64, _>>()?;
-    Ok(Duration::from_micros(ticks * 1_000_000 / TICKS_PER_SECOND))
-}
-
-fn rss_kib() -> Result<u64> {
-    let status = fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
+fn used() -> Result<Duration> {
+    Ok(processor(std::process::id())?.sum())
 }
 
 /// What is being measured: the commit, marked if the tree has changed since.
@@ -282,9 +245,9 @@ mod tests {
 
     fn burning(row: &'static str, millis: u64, peer: Option<&'static str>, at_least: Option<f64>) -> Contestant {
         let run = Box::new(move || {
-            let until = cpu_used()? + Duration::from_millis(millis);
+            let until = used()? + Duration::from_millis(millis);
             let mut spins = 0_u64;
-            while cpu_used()? < until {
+            while used()? < until {
                 spins += 1;
             }
             Ok(Done { units: 10, figures: vec![("spins", spins as f64)], ..Done::default() })

@@ -12,7 +12,6 @@ pub mod scenes;
 mod voice;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -192,37 +191,5 @@ impl Storm {
     /// Everybody who owns a check offers this from now on.
     pub fn offer(&self, offer: Offer) {
         self.crowd.offer.send_replace(offer);
-    }
-}
-
-/// Resident bytes of a process.
-///
-/// # Errors
-/// There is no such process.
-pub fn resident(process: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kibibytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kibibytes * 1024)
-}
-
-/// The value of one sample in a page of metrics, labels as written.
-#[must_use]
-pub fn sample(page: &str, name: &str) -> Option<f64> {
-    let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
-    value.trim().parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn samples_are_found_by_their_whole_name() {
-        let page = "# TYPE a gauge\na_b 3\na{lane=\"live\"} 4\na 5.5\n";
-        assert_eq!(
-            (sample(page, "a"), sample(page, "a{lane=\"live\"}"), sample(page, "b")),
-            (Some(5.5), Some(4.0), None)
-        );
     }
 }

@@ -21,6 +21,7 @@ use tests::daemon::hostile::{ANSWERED, kinds};
 use tests::daemon::{Daemon, Spec, Transport};
 use tests::fakes::Fakes;
 use tests::figure::figure;
+use tests::usage;
 use tests::wait::until;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -153,11 +154,9 @@ fn holds(good: &[Phase], hostile: &[Phase]) -> bool {
     median(hostile) <= (normal * 6 / 5).max(normal + FLOOR)
 }
 
-/// A figure of `/proc/self/status` in bytes.
+/// A size of this process in bytes.
 fn memory(name: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-    line.trim_matches([':', ' ', '\t', 'k', 'B']).parse::<u64>().unwrap() * 1024
+    usage::memory(std::process::id(), name).unwrap()
 }
 
 fn descriptors() -> usize {

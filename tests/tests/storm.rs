@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use tests::figure::figure;
+use tests::samples::{page, sample};
 use tests::storm::scenes::{Size, flood, idle, stage, stall};
-use tests::storm::{Offer, Storm, sample};
+use tests::storm::{Offer, Storm};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// All are back within this.
@@ -91,7 +92,7 @@ fn who_sends_beyond_its_credit_is_cut_off_and_counted() {
     storm.offer(Offer { batches: 3, beyond_credit: true, ..Offer::default() });
     let cut = |storm: &Storm| storm.reasons().keys().any(|reason| reason.contains("credit_exceeded"));
     storm.until(PATIENCE, cut).unwrap();
-    let page = fleet.master.api().text("/api/v1/metrics").unwrap();
+    let page = page(&fleet.master.api()).unwrap();
     assert!(sample(&page, "perigee_link_refused_total{reason=\"credit_exceeded\"}").unwrap() >= 1.0);
     assert_eq!(
         sample(&page, "perigee_slot_results_total{region=\"r1\",slot=\"1\"}"),

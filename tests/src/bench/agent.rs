@@ -14,9 +14,10 @@ use satellite::probe::nrpe::policy::{Endpoint, Security};
 use satellite::probe::nrpe::{Client, Query, VERSION_COMMAND};
 use tokio::runtime::Runtime;
 
-use super::{Bench, Contest, Contestant, Done, Prepared, cpu_of, cpu_of_children};
+use super::{Bench, Contest, Contestant, Done, Prepared};
 use crate::agent::Agent;
 use crate::nrpe::{CHECK_NRPE, DAEMON, RealNrpe, Transport};
+use crate::usage::processor;
 use crate::wait::until;
 
 /// Rows of this contest; each of ours has the daemon's beside it.
@@ -76,8 +77,8 @@ impl Scene {
     /// CPU of the server and of all that it has started and that is gone.
     fn cpu(&self) -> Result<Duration> {
         match &self.server {
-            Server::Ours(agent) => cpu_of(agent.pid()),
-            Server::Theirs(daemon) => Ok(cpu_of(daemon.pid())? + cpu_of_children()?),
+            Server::Ours(agent) => Ok(processor(agent.pid())?.sum()),
+            Server::Theirs(daemon) => Ok(processor(daemon.pid())?.sum() + processor(std::process::id())?.children),
         }
     }
 

@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Offer, Storm, resident, sample};
+use super::{Offer, Storm};
 use crate::fleet::Fleet;
+use crate::samples::{self, sample};
+use crate::usage::{processor, resident};
 use crate::wait::until_every;
 
 /// Everything that is waited for comes within this, or the scene has failed. Beyond every bound that is judged.
@@ -144,7 +146,7 @@ pub fn stage(directory: &Path, size: Size) -> Result<(Fleet, Storm)> {
 }
 
 fn page(fleet: &Fleet) -> Result<String> {
-    fleet.master.api().text("/api/v1/metrics")
+    samples::page(&fleet.master.api())
 }
 
 fn value(page: &str, name: &str) -> Result<f64> {
@@ -153,8 +155,7 @@ fn value(page: &str, name: &str) -> Result<f64> {
 
 /// Results of all slots by a page of metrics.
 fn taken_in(page: &str) -> f64 {
-    let lines = page.lines().filter(|line| line.starts_with("perigee_slot_results_total{"));
-    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    samples::samples(page, "perigee_slot_results_total").iter().sum()
 }
 
 /// Idle links in two sizes, then `kill -9` of the master.
@@ -278,7 +279,7 @@ pub fn stall(directory: &Path, size: Size, bytes: usize, rate: usize) -> Result<
     thread::sleep(SETTLED);
     let before = page(&fleet)?;
     let (process, began) = (fleet.master.process_id()?, Instant::now());
-    let (cpu, mut checkpoints) = (processor(process)?, std::collections::BTreeSet::new());
+    let (cpu, mut checkpoints) = (processor(process)?.own, std::collections::BTreeSet::new());
     let batches = (bytes / size.identities / BATCH).max(1);
     let pause = u64::try_from(BATCH * size.identities)? * 1_000_000 / u64::try_from(rate.max(1))?;
     let pause = Duration::from_micros(pause);
@@ -305,16 +306,6 @@ pub fn stall(directory: &Path, size: Size, bytes: usize, rate: usize) -> Result<
         trimmed: more("perigee_journal_first_index")?,
         bytes: storm.counts().offered_bytes.load(Ordering::Relaxed),
         took,
-        cpu: processor(process)?.saturating_sub(cpu),
+        cpu: processor(process)?.own.saturating_sub(cpu),
     })
-}
-
-/// What a process has used of the processors.
-fn processor(process: u32) -> Result<Duration> {
-    /// USER_HZ, the same on every Linux.
-    const TICKS: u64 = 100;
-    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
-    let (_, fields) = stat.rsplit_once(')').context("no process")?;
-    let ticks: Vec<u64> = fields.split(' ').skip(12).take(2).filter_map(|field| field.parse().ok()).collect();
-    Ok(Duration::from_millis(ticks.iter().sum::<u64>() * 1000 / TICKS))
 }

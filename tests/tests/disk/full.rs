@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tests::figure::figure;
 use tests::missing::missing;
 use tests::slope::slope;
-use tests::storm::resident;
+use tests::usage::resident;
 use tests::wait::until;
 
 use crate::scene::{PATIENCE, scene};

@@ -15,6 +15,7 @@ use tests::browser;
 use tests::fakes::Fakes;
 use tests::fleet::{Fleet, free_tcp};
 use tests::http::Client;
+use tests::samples::{page as page_of, samples};
 
 use crate::scene::{PATIENCE, daemon, page, said};
 
@@ -66,9 +67,7 @@ impl Store {
 
 /// One figure of the master; 0 if it is not there.
 fn figure(api: &Client, name: &str) -> anyhow::Result<f64> {
-    let text = api.text("/api/v1/metrics")?;
-    let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
-    Ok(line.and_then(|line| line.rsplit(' ').next()).map_or(Ok(0.0), str::parse)?)
+    Ok(samples(&page_of(api)?, name).first().copied().unwrap_or_default())
 }
 
 #[test]

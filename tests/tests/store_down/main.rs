@@ -27,7 +27,9 @@ use tests::fakes::{Fakes, daemon};
 use tests::figure::figure;
 use tests::fleet::Fleet;
 use tests::ledger::{Answer, answers};
+use tests::samples::{page, samples};
 use tests::slope::{LOOKS_MIN, slope};
+use tests::usage::{processor, resident};
 use tests::wait::{until, until_every};
 
 use crate::series::{VALUES, differences, seconds, texts};
@@ -100,24 +102,6 @@ impl Hanging {
         self.stop.store(true, Ordering::Release);
         self.thread.take().unwrap().join().unwrap()
     }
-}
-
-/// What the master's process costs so far.
-#[derive(Debug, Clone, Copy)]
-struct Cost {
-    cpu_ms: u64,
-    memory_kib: u64,
-}
-
-fn cost(pid: u32) -> Cost {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    // Behind the name in parentheses; the kernel counts in hundredths of a second.
-    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    let memory_kib = resident.trim().trim_end_matches(" kB").parse().unwrap();
-    Cost { cpu_ms: ticks * 10, memory_kib }
 }
 
 /// A stretch of time, with the store in one condition.
@@ -236,9 +220,12 @@ fn millis(time: &Value) -> Result<i64> {
     Ok(time.as_millisecond())
 }
 
+/// The one writer's figure, or the journal's.
 fn metric(metrics: &str, name: &str) -> u64 {
-    let value = metrics.lines().filter(|line| line.starts_with(name)).find_map(|line| line.rsplit_once(' '));
-    value.and_then(|(_, value)| value.parse::<f64>().ok()).map_or(0, |value| value as u64)
+    match samples(metrics, name)[..] {
+        [value] => value as u64,
+        ref found => panic!("{name}: {found:?}\n{metrics}"),
+    }
 }
 
 /// Graphite, daemons and a fleet that runs.
@@ -282,12 +269,17 @@ impl Scene {
         slots.iter().filter_map(|slot| slot["results"].as_u64()).sum::<u64>() as usize
     }
 
-    fn cost(&self) -> Cost {
-        cost(self.fleet.master.pid().unwrap())
+    fn memory_kib(&self) -> u64 {
+        resident(self.fleet.master.pid().unwrap()).unwrap() / 1024
+    }
+
+    /// Processor time of the master so far.
+    fn cpu(&self) -> Duration {
+        processor(self.fleet.master.pid().unwrap()).unwrap().own
     }
 
     fn metrics(&self) -> String {
-        self.fleet.master.api().text("/api/v1/metrics").unwrap()
+        page(&self.fleet.master.api()).unwrap()
     }
 
     /// Until the master's caches are full.
@@ -295,7 +287,7 @@ impl Scene {
         let began = Instant::now();
         let mut looks = Vec::new();
         let full = until_every(LOOK, WARM, || {
-            looks.push(self.cost().memory_kib);
+            looks.push(self.memory_kib());
             let before = looks.len().checked_sub(LOOKS_MIN).map(|before| looks[before]);
             before.is_some_and(|before| looks.last().is_some_and(|now| *now <= before + WARM_KIB))
         });
@@ -308,14 +300,14 @@ impl Scene {
         let (mut to, mut looks, mut parts) = (from, Vec::new(), Vec::new());
         let started = Instant::now();
         for _ in 0..PARTS {
-            let (before, counted, began, since) = (self.cost(), self.results(), Instant::now(), to);
+            let (before, counted, began, since) = (self.cpu(), self.results(), Instant::now(), to);
             until_every(LOOK.min(lasts / PARTS), lasts / PARTS, || {
-                looks.push((started.elapsed(), self.cost().memory_kib));
+                looks.push((started.elapsed(), self.memory_kib()));
                 began.elapsed() >= lasts / PARTS
             });
-            let (cost, new) = (self.cost(), self.results() - counted);
+            let (cpu, new) = (self.cpu() - before, self.results() - counted);
             to = jiff::Timestamp::now().as_millisecond();
-            let cpu_us_a_result = (cost.cpu_ms - before.cpu_ms) as f64 * 1000.0 / new.max(1) as f64;
+            let cpu_us_a_result = cpu.as_micros() as f64 / new.max(1) as f64;
             parts.push(Part { from: since, to, results: new, cpu_us_a_result });
         }
         let metrics = self.metrics();
