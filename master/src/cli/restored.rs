@@ -48,8 +48,8 @@ fn commands(out: &mut dyn Write, given_up: &[LeftCommand], look: &Look) -> io::R
         column("GIVEN").right(),
         column("WHAT"),
         column("CHECK"),
-        column("AUTHOR").expendable(1),
-        column("TEXT").expendable(2),
+        column("AUTHOR").expendable(2),
+        column("TEXT").expendable(1),
     ];
     let row = |command: &LeftCommand| {
         let state = command.state.map(|state| state.to_string());
@@ -66,8 +66,8 @@ fn commands(out: &mut dyn Write, given_up: &[LeftCommand], look: &Look) -> io::R
     out.write_all(table::render(&columns, &rows, look.width, look.colours).as_bytes())?;
     let many = u64::try_from(given_up.len()).unwrap_or(u64::MAX);
     let said = format!(
-        "{} in the backup and told to nobody any more: give again what is still wanted",
-        plural(many, "command was without an answer", "commands were without an answer")
+        "{} no answer in the backup, and nobody is told any more: give again what is still wanted",
+        plural(many, "command had", "commands had")
     );
     writeln!(out, "\n{}\n", table::wrapped(&said, look.width))
 }
@@ -120,8 +120,13 @@ mod tests {
         };
         let text = written(&outcome((0..50).map(command).collect()));
         assert!((0..50).all(|number| text.contains(&format!("web{number:02}.eu.example.net!load"))), "{text}");
-        assert!(text.contains("1d 3h ago  passive-result  web00.eu.example.net!load  ann"), "{text}");
-        assert!(text.contains("\n50 commands were without an answer in the backup"), "{text}");
+        assert!(text.contains("1d 3h ago  passive-result  web00.eu.example.net!load  "), "{text}");
+        assert_eq!(
+            text.matches("  WARNING many users").count(),
+            50,
+            "what was said is worth more room than who said it: {text}"
+        );
+        assert!(text.contains("\n50 commands had no answer in the backup"), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH) && !text.contains('\u{1b}'), "{text}");
         let next = text.find("next: start the master on /var/lib/perigee").unwrap();
         assert!(text.find("web49").unwrap() < next && !text[next..].contains('\u{1b}'), "{text}");
