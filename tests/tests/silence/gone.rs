@@ -14,7 +14,7 @@ use tests::fleet::{Fleet, program};
 use tests::http::Client;
 use tests::wait::until;
 
-use crate::scene::{PATIENCE, daemon, grouped, page, said};
+use crate::scene::{PATIENCE, daemon, grouped, page, said, words};
 
 const SERVICES: usize = 40;
 /// About what a result holds.
@@ -107,11 +107,15 @@ fn gaps_are_shown(fleet: &Fleet, directory: &Path) -> u64 {
     let shown = said(&fleet.master, &["gaps"], 0);
     assert!(shown.contains("eu/1") && shown.contains("spool-full"), "{shown}");
     assert!(shown.contains(&format!("{lost} result")), "{lost}: {shown}");
+    // What the reason means stands beside its name.
+    let meaning = gaps[0]["meaning"].as_str().unwrap();
+    assert!(words(&shown).contains(&format!("spool-full: {meaning}")), "{shown}");
     let markup = page(&fleet.master, directory);
     let text = browser::text(browser::labelled(&markup, "Gaps", "section").unwrap_or_default());
     // The newest stands first.
     let newest = grouped(gaps[0]["lost"].as_u64().unwrap());
     assert!(text.contains(&format!("eu/1 {newest} result")) && text.contains("spool-full"), "{text}");
+    assert!(words(&text).contains(meaning), "{text}");
     lost
 }
 

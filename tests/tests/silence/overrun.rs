@@ -17,7 +17,7 @@ use tests::fleet::{Fleet, free_tcp};
 use tests::http::Client;
 use tests::samples::{page as page_of, samples};
 
-use crate::scene::{PATIENCE, daemon, page, said};
+use crate::scene::{PATIENCE, daemon, page, said, words};
 
 const SERVICES: usize = 40;
 /// About what a result holds: long texts fill a journal soonest.
@@ -121,12 +121,15 @@ fn a_writer_that_is_overrun_is_a_gap_on_every_face() {
 
     let shown = said(&fleet.master, &["gaps"], 0);
     assert!(shown.contains(writer) && shown.contains("rows") && shown.contains("journal-bytes"), "{shown}");
+    let meaning = gap["meaning"].as_str().unwrap();
+    assert!(words(&shown).contains(&format!("journal-bytes: {meaning}")), "{shown}");
     assert!(shown.contains("1 gap, 0 results lost"), "a store without points, and nothing of the results: {shown}");
     let status = said(&fleet.master, &["status"], 0);
     assert!(status.contains("`perigee-master gaps` names them"), "{status}");
     let markup = page(&fleet.master, directory);
     let shown = browser::text(browser::labelled(&markup, "Gaps", "section").unwrap_or_default());
     assert!(shown.contains(&format!("{writer} rows not sent")) && shown.contains("journal-bytes"), "{shown}");
+    assert!(words(&shown).contains(meaning), "{shown}");
 
     // It goes on behind the gap.
     let now = row(&fleet.master.api(), "perigee_journal_published_index").unwrap();

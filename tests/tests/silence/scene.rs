@@ -40,6 +40,11 @@ pub(crate) fn page(master: &Master, directory: &Path) -> String {
     browser::look(&format!("http://{}/", master.web), &profile.path().join("browser")).unwrap()
 }
 
+/// A text without the line feeds that keep it within a terminal.
+pub(crate) fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// A number as the page writes it.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
