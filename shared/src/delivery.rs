@@ -13,7 +13,7 @@ pub mod reason;
 use minicbor::{Decode, Encode};
 
 use crate::item::{self, Items};
-use crate::name::{CheckId, Generation, Grant, RunCounter, RunId, Sequence, Timeline};
+use crate::name::{CheckId, Generation, Grant, JournalIndex, RunCounter, RunId, Sequence, Timeline};
 use crate::result::CheckResult;
 use crate::time::Timestamp;
 
@@ -30,6 +30,8 @@ pub const RUNS_UNDELIVERED_MAX: usize = 64;
 
 const ITEM_RESULT: u16 = 1;
 const ITEM_GAP: u16 = 2;
+/// Number of the field of a result that names a command.
+const COMMAND_FIELD: u64 = 13;
 /// Fast enough not to matter beside a check, and a third of the bytes (measured; facts in docs/decisions).
 const ZSTD_LEVEL: i32 = 1;
 
@@ -220,27 +222,40 @@ pub fn decode_items(header: &BatchHeader, body: &[u8]) -> Result<Vec<BatchItem>,
     decode_chosen(header, body, |_, _| true)
 }
 
-/// The results of a batch that `wanted` asks for by check and key, in order; the others are passed over without being decoded, which
-/// costs a twentieth.
+/// The results of a batch that `wanted` asks for by check, key, and the command that they answer, in order; the others are passed over
+/// without being decoded, which costs a fraction.
 ///
 /// # Errors
 /// As [`decode_items`], whether they concern a wanted result or not.
 pub fn decode_wanted(
     header: &BatchHeader,
     body: &[u8],
-    mut wanted: impl FnMut(CheckId, Key) -> bool,
+    mut wanted: impl FnMut(CheckId, Key, Option<JournalIndex>) -> bool,
 ) -> Result<Vec<(Sequence, Box<CheckResult>)>, BatchError> {
     let items = decode_chosen(header, body, |sequence, bytes| {
         // What a result begins with; one that does not even tell so much does not decode at all.
         let mut decoder = minicbor::Decoder::new(bytes);
-        let begins = decoder.array().and_then(|_| Ok((decoder.decode::<CheckId>()?, decoder.decode::<Grant>()?)));
-        begins.is_ok_and(|(check, grant)| wanted(check, Key { grant, counter: header.counter, sequence }))
+        let begins =
+            decoder.array().and_then(|fields| Ok((fields, decoder.decode::<CheckId>()?, decoder.decode::<Grant>()?)));
+        begins.is_ok_and(|(fields, check, grant)| {
+            let command = command_behind(&mut decoder, fields.unwrap_or_default());
+            wanted(check, Key { grant, counter: header.counter, sequence }, command)
+        })
     })?;
     let results = items.into_iter().filter_map(|item| match item {
         BatchItem::Result(sequence, result) => Some((sequence, result)),
         BatchItem::Gap(_) | BatchItem::Unreadable(_) => None,
     });
     Ok(results.collect())
+}
+
+/// The command that a result of so many fields answers; the first two of them are read already.
+fn command_behind(decoder: &mut minicbor::Decoder<'_>, fields: u64) -> Option<JournalIndex> {
+    if fields <= COMMAND_FIELD {
+        return None;
+    }
+    (2..COMMAND_FIELD).try_for_each(|_| decoder.skip()).ok()?;
+    decoder.decode().ok()?
 }
 
 /// The items of a batch, of its results only those that are chosen by sequence and bytes.
@@ -371,18 +386,18 @@ mod tests {
             item::push(&mut list, ITEM_RESULT, &result(check, "OK"));
         }
         item::push(&mut list, ITEM_RESULT, &"no result");
-        item::push(&mut list, ITEM_RESULT, &result(1, "OK"));
+        item::push(&mut list, ITEM_RESULT, &CheckResult { command: Some(JournalIndex(70)), ..result(1, "OK") });
         let body = zstd::bulk::compress(&list, 1).unwrap();
         let mut asked = Vec::new();
-        let wanted = decode_wanted(&header(10, 14), &body, |check, key| {
-            asked.push((check.0, key.sequence.0));
+        let wanted = decode_wanted(&header(10, 14), &body, |check, key, command| {
+            asked.push((check.0, key.sequence.0, command.map(|index| index.0)));
             assert_eq!((key.grant, key.counter), (result(1, "").grant, header(10, 14).counter));
             check == CheckId(1) && key.sequence > Sequence(10)
         });
         let sequences: Vec<u64> = wanted.unwrap().iter().map(|(sequence, _)| sequence.0).collect();
         assert_eq!(sequences, [12, 14]);
-        assert_eq!(asked, [(1, 10), (2, 11), (1, 12), (1, 14)]);
-        assert!(decode_wanted(&header(10, 15), &body, |_, _| false).is_err(), "a result is missing");
+        assert_eq!(asked, [(1, 10, None), (2, 11, None), (1, 12, None), (1, 14, Some(70))]);
+        assert!(decode_wanted(&header(10, 15), &body, |_, _, _| false).is_err(), "a result is missing");
     }
 
     #[test]

@@ -12,8 +12,8 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
 use seglog::{Item, Log, Medium, Options, Reader};
-use shared::delivery::{BatchItem, GapRecord, decode_header, decode_items, decode_wanted, reason};
-use shared::name::{RunCounter, RunId, Sequence, Timeline};
+use shared::delivery::{BatchHeader, BatchItem, GapRecord, decode_header, decode_items, decode_wanted, reason};
+use shared::name::{JournalIndex, RunCounter, RunId, Sequence, Timeline};
 use shared::time::Timestamp;
 
 use crate::command::{FoundRun, KeptStates, Piece, ReadBatches, SpooledBatch};
@@ -350,8 +350,9 @@ impl RunLog {
         Ok(())
     }
 
-    /// Adds the states of what is above `covered` to `known`, unless they are of another timeline. Newest first: a check's newest result
-    /// is decoded and nearly all others are only passed, so that a start stays short however much lies on the volume.
+    /// Adds the states of what is above `covered` to `known`, and the commands applied there, unless they are of another timeline. Newest
+    /// first: a check's newest result is decoded, and of the others those that answer a command; nearly all are only passed, so that a
+    /// start stays short however much lies on the volume.
     ///
     /// # Errors
     /// When the system refuses.
@@ -379,24 +380,32 @@ impl RunLog {
                 }
             }
             for payload in payloads.iter().rev() {
-                let Some(of) = fold_batch(payload, timeline, known) else { continue };
+                let of_this = |header: &BatchHeader| timeline.is_none_or(|of| of == header.timeline);
+                let Some((header, body)) = decode_header(payload).ok().filter(|(header, _)| of_this(header)) else {
+                    continue;
+                };
                 if !told {
-                    known.timeline = of;
+                    known.timeline = header.timeline;
                     told = true;
                 }
+                fold_batch(&header, body, known);
             }
         }
         Ok(())
     }
 }
 
-/// Adds the states of one batch to `known`, unless it is of another timeline than this; gives its own.
-fn fold_batch(batch: &[u8], timeline: Option<Timeline>, known: &mut KeptStates) -> Option<Timeline> {
-    let (header, body) =
-        decode_header(batch).ok().filter(|(header, _)| timeline.is_none_or(|of| of == header.timeline))?;
-    let newer = |check, key| known.states.get(&check).is_none_or(|known| key > known.key);
-    for (sequence, result) in decode_wanted(&header, body, newer).ok()? {
+/// Adds the states of one batch to `known`, and the commands it answers: one that was applied stays applied, however much newer what is
+/// known of its check is. An index of another timeline names another command.
+fn fold_batch(header: &BatchHeader, body: &[u8], known: &mut KeptStates) {
+    let same = header.timeline == known.timeline;
+    let wanted = |check, key, command: Option<JournalIndex>| {
+        known.states.get(&check).is_none_or(|known| key > known.key)
+            || (same && command.is_some_and(|index| known.applied.get(&check).is_none_or(|applied| index > *applied)))
+    };
+    let Ok(results) = decode_wanted(header, body, wanted) else { return };
+    for (sequence, mut result) in results {
+        result.command = result.command.filter(|_| same);
         known.take_result(header.counter, sequence, &result);
     }
-    Some(header.timeline)
 }

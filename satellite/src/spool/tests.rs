@@ -11,7 +11,7 @@ use bytes::Bytes;
 use shared::assignment::{Assignment, Carried};
 use shared::check::{Exit, State};
 use shared::delivery::{BatchBuilder, BatchHeader, BatchItem, Key, decode_header, decode_items};
-use shared::name::{CheckId, Generation, Grant, InstanceId, SlotNumber};
+use shared::name::{CheckId, Generation, Grant, InstanceId, JournalIndex, SlotNumber};
 use shared::result::CheckResult;
 use shared::state::CheckState;
 use shared::time::Timestamp;
@@ -366,14 +366,70 @@ fn only_living_processes_tell_their_status() {
     assert_eq!(status::ask(data.path()).unwrap().len(), 1);
 }
 
+/// A batch of one result, with something of it changed.
+fn changed(
+    run: &FoundRun,
+    sequence: u64,
+    text: &str,
+    change: impl Fn(&mut BatchHeader, &mut CheckResult),
+) -> SpooledBatch {
+    let whole = batch(run, sequence, sequence, State::Ok, text);
+    let (mut header, body) = decode_header(&whole.bytes).unwrap();
+    let Some(BatchItem::Result(_, mut result)) = decode_items(&header, body).unwrap().pop() else {
+        panic!("no result")
+    };
+    change(&mut header, &mut result);
+    let mut builder = BatchBuilder::default();
+    builder.push(&result);
+    SpooledBatch { bytes: Bytes::from(builder.finish(&header)), ..whole }
+}
+
 /// A batch of one result.
 fn single(run: &FoundRun, sequence: u64, check: u32, grant: u64, text: &str) -> SpooledBatch {
-    let whole = batch(run, sequence, sequence, State::Ok, text);
-    let (header, body) = decode_header(&whole.bytes).unwrap();
-    let Some(BatchItem::Result(_, result)) = decode_items(&header, body).unwrap().pop() else { panic!("no result") };
-    let mut builder = BatchBuilder::default();
-    builder.push(&CheckResult { check: CheckId(check), grant: Grant(grant), ..*result });
-    SpooledBatch { bytes: Bytes::from(builder.finish(&header)), ..whole }
+    changed(run, sequence, text, |_, result| (result.check, result.grant) = (CheckId(check), Grant(grant)))
+}
+
+#[test]
+fn a_command_is_known_to_be_applied_however_old_the_result_that_answers_it() {
+    let answer = |run: &FoundRun, sequence, index| {
+        changed(run, sequence, "forced", |_, result| result.command = Some(JournalIndex(index)))
+    };
+    let data = tempfile::tempdir().unwrap();
+    let (mut spool, beginning) = open(data.path());
+    let run = beginning.open;
+    let key = |sequence| Key { grant: Grant(5), counter: run.counter, sequence: Sequence(sequence) };
+    keep_states(
+        &mut spool,
+        KeptStates {
+            timeline: TIMELINE,
+            states: BTreeMap::from([(CheckId(2), Carried { state: state(State::Ok), key: key(1) })]),
+            covered: BTreeMap::from([(run.run, Sequence(1))]),
+            ..KeptStates::default()
+        },
+    );
+    // Since the states were kept: two commands, and newer results of the check, one of them in the same batch.
+    append(&mut spool, &run, vec![single(&run, 1, 2, 5, "kept"), answer(&run, 2, 70), answer(&run, 3, 80)]);
+    append(&mut spool, &run, vec![batch(&run, 4, 6, State::Critical, "newer")]);
+    drop(spool);
+    let (_spool, beginning) = open(data.path());
+    assert_eq!(beginning.states.states[&CheckId(1)], Carried { state: state(State::Critical), key: key(6) });
+    assert_eq!(beginning.states.applied, BTreeMap::from([(CheckId(1), JournalIndex(80))]));
+}
+
+#[test]
+fn a_command_of_another_timeline_is_not_taken_for_one_of_this() {
+    let data = tempfile::tempdir().unwrap();
+    let (mut spool, beginning) = open(data.path());
+    let run = beginning.open;
+    let old = changed(&run, 1, "forced", |header, result| {
+        (header.timeline, result.command) = (Timeline(TIMELINE.0 + 1), Some(JournalIndex(900)));
+    });
+    let new = changed(&run, 2, "forced", |_, result| result.command = Some(JournalIndex(70)));
+    append(&mut spool, &run, vec![old, new, batch(&run, 3, 3, State::Ok, "newer")]);
+    drop(spool);
+    let (_spool, beginning) = open(data.path());
+    assert_eq!(beginning.states.timeline, TIMELINE);
+    assert_eq!(beginning.states.applied, BTreeMap::from([(CheckId(1), JournalIndex(70))]));
 }
 
 #[test]
