@@ -294,7 +294,8 @@ impl RunLog {
     pub fn give_up(&mut self, first: Sequence, up_to: Sequence, reason: &str) -> Result<u64> {
         let up_to = up_to.min(self.last());
         let acknowledged = Sequence(first.0.saturating_sub(1));
-        let first = first.max(Sequence(self.lost.last().0.saturating_add(1)));
+        // What is named already, and what was trimmed because the master had it, is not lost by this.
+        let first = first.max(Sequence(self.lost.last().0.saturating_add(1))).max(self.first());
         let mut count = 0;
         if first <= up_to {
             let mut lost = self.lost.clone();

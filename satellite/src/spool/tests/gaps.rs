@@ -126,6 +126,23 @@ fn an_end_that_cannot_be_read_is_a_gap_of_unknown_length() {
 }
 
 #[test]
+fn what_was_trimmed_is_no_loss_although_nobody_says_yet_what_the_master_has() {
+    let data = tempfile::tempdir().unwrap();
+    let (mut spool, beginning) = open_small(data.path());
+    let run = beginning.open;
+    fill(&mut spool, &run, 1..=40);
+    let ends = pieces(&mut spool, run.run);
+    spool.execute(Order::Do(Command::Trim { run: run.run, up_to: Sequence(ends[0]) }));
+    drop(spool);
+    // The next process knows of no acknowledgement, and must make room before it has heard of one.
+    let (mut spool, beginning) = open_small(data.path());
+    assert_eq!(beginning.earlier[0].first, Sequence(ends[0] + 1));
+    let answer = give_up(&mut spool, run.run, 1, ends[1], "spool-full");
+    assert!(matches!(answer, Some(Answer::GivenUp { lost, .. }) if lost == ends[1] - ends[0]), "{answer:?}");
+    assert_eq!(lost(&read(&mut spool, run.run, 1)), [(ends[0] + 1, ends[1], "spool-full")]);
+}
+
+#[test]
 fn an_end_that_cannot_be_read_is_not_forgotten_when_all_before_it_was_given_up() {
     let data = tempfile::tempdir().unwrap();
     let (mut spool, beginning) = open_small(data.path());

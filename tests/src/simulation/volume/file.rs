@@ -291,7 +291,7 @@ impl RunFile {
     pub(super) fn name_lost(&mut self, first: Sequence, up_to: Sequence, reason: &str) {
         let up_to = up_to.0.min(self.last());
         let acknowledged = first.0.saturating_sub(1);
-        let first = first.0.max(self.lost_last() + 1);
+        let first = first.0.max(self.lost_last() + 1).max(self.first);
         if first <= up_to {
             self.lost.retain(|gap| gap.last.0 > acknowledged);
         }
