@@ -88,6 +88,8 @@ pub struct Scheduler {
     states_keeping: Option<BTreeMap<RunId, Sequence>>,
     adoptions: u64,
     results: u64,
+    /// Answers that became no result, because their question was gone.
+    void: u64,
     room: Room,
     /// Commands of operators that wait for their turn.
     waiting: commands::Waiting,
@@ -134,6 +136,7 @@ impl Scheduler {
             states_keeping: None,
             adoptions,
             results: 0,
+            void: 0,
             room: Room::default(),
             waiting: commands::Waiting::new(),
             owed: BTreeSet::new(),
@@ -201,6 +204,7 @@ impl Scheduler {
 
     fn end_probe(&mut self, now: Now, probe: ProbeId, outcome: Outcome) {
         let Some(Ended { flight, check, before, current }) = self.roster.end(probe) else {
+            self.void += 1;
             tracing::debug!(target: "perigee::void", probe = probe.0, "what an execution brought is no result: its question is gone");
             return;
         };

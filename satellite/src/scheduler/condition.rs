@@ -25,6 +25,8 @@ pub struct Status {
     pub in_flight: usize,
     pub late: u64,
     pub results: u64,
+    /// Answers since it began that became no result: their check was asked something else by then, or is unknown to a restored master.
+    pub void: u64,
     pub runs: usize,
     pub undelivered: u64,
     pub spool_bytes: u64,
@@ -56,6 +58,7 @@ impl Scheduler {
             in_flight: self.roster.in_flight(),
             late: self.roster.late(),
             results: self.results,
+            void: self.void,
             runs: self.outbox.run_count(),
             undelivered: self.outbox.undelivered(),
             spool_bytes: self.room.held,

@@ -235,6 +235,7 @@ fn what_is_executed_while_the_timeline_changes_counts_in_the_new_one_where_the_c
             known.map(|known| (known.state.state, known.key.grant)),
             counts.then_some((State::Critical, Grant(900)))
         );
+        assert_eq!(world.brain.status(world.now).void, u64::from(!counts));
         // Either way it is asked again in its turn.
         world.run_for(minutes(2), |_| State::Ok);
         assert_eq!(world.state(1).state.state, State::Ok);
