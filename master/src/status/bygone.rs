@@ -20,7 +20,7 @@ const ANCESTORS_MAX: usize = 256;
 struct Bygone {
     #[n(0)]
     check: CheckId,
-    /// When it was given, or its result was made.
+    /// When it was given, or its result came into history: the journal's time, since no satellite's clock decides what is remembered.
     #[n(1)]
     at: Timestamp,
     /// A result of it stands in history.
@@ -46,8 +46,8 @@ struct Ancestor {
     head: JournalIndex,
 }
 
-/// What is remembered of them, [`COMMANDS_REMEMBERED_MAX`] at most: beyond it the first by timeline and index is forgotten, and a
-/// second result of it is logged.
+/// What is remembered of them, [`COMMANDS_REMEMBERED_MAX`] at most: beyond it the oldest sixteenth is forgotten. Of what is forgotten,
+/// a further result is logged where the command came after the backup, and no result where it came before.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
 pub(super) struct BygoneCommands {
     #[n(0)]
@@ -58,10 +58,20 @@ pub(super) struct BygoneCommands {
 
 impl BygoneCommands {
     fn remember(&mut self, place: Place, bygone: Bygone) {
-        while self.commands.len() >= COMMANDS_REMEMBERED_MAX && !self.commands.contains_key(&place) {
-            self.commands.pop_first();
+        if self.commands.len() >= COMMANDS_REMEMBERED_MAX && !self.commands.contains_key(&place) {
+            self.forget_oldest();
         }
         self.commands.insert(place, bygone);
+    }
+
+    /// Timelines are drawn by chance: age alone tells which commands are the oldest. Many go at once, for they must be looked for.
+    fn forget_oldest(&mut self) {
+        let mut oldest: Vec<(Timestamp, Place)> =
+            self.commands.iter().map(|(place, known)| (known.at, *place)).collect();
+        oldest.sort_unstable();
+        for (_, place) in oldest.into_iter().take(COMMANDS_REMEMBERED_MAX / 16) {
+            self.commands.remove(&place);
+        }
     }
 }
 
@@ -98,5 +108,25 @@ impl Status {
         let surplus = (bygone.ancestors.len() + 1).saturating_sub(ANCESTORS_MAX);
         bygone.ancestors.drain(..surplus);
         bygone.ancestors.push(Ancestor { timeline: from, head });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_the_bound_the_oldest_are_forgotten_whatever_their_timeline_is_called() {
+        let at = |n: u64| Timestamp::from_millis(1_790_000_000_000 + i64::try_from(n).unwrap());
+        let bound = u64::try_from(COMMANDS_REMEMBERED_MAX).unwrap();
+        // The later timeline has the lower number, as half of them do.
+        let place = |n: u64| Place { timeline: Timeline(if n < bound / 2 { 900 } else { 7 }), index: JournalIndex(n) };
+        let mut bygone = BygoneCommands::default();
+        for n in 0..bound + 100 {
+            bygone.remember(place(n), Bygone { check: CheckId(1), at: at(n), logged: true });
+            assert!(bygone.commands.len() <= COMMANDS_REMEMBERED_MAX);
+        }
+        let forgotten: Vec<u64> = (0..bound + 100).filter(|n| !bygone.commands.contains_key(&place(*n))).collect();
+        assert_eq!(forgotten, (0..bound / 16).collect::<Vec<_>>());
     }
 }

@@ -59,7 +59,7 @@ impl Status {
         if header.timeline != self.timeline {
             // An index of another timeline names another command.
             if effect.is_logged() {
-                self.fold_bygone(header.timeline, result.check, index, result.started);
+                self.fold_bygone(header.timeline, result.check, index, row.at);
             }
             return;
         }

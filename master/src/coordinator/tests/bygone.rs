@@ -1,6 +1,7 @@
 //! Commands of a timeline that a restore has ended: nobody is told of them, and of each one history has one result.
 
 use shared::command::What;
+use shared::delivery::{BatchItem, decode_header, decode_items};
 
 use super::commands::{answer_of, effects, given, waiting};
 use super::timeline::{NEW, back_to, connect, hello};
@@ -55,6 +56,38 @@ fn what_the_backup_has_a_result_of_gets_no_second_one() {
     let lost = given(&mut bench, check, What::CheckNow);
     let effects = judged(&bench, &backup, check, &[(8, index), (9, lost)]);
     assert_eq!(effects, [Effect::Repeated, Effect::Late]);
+}
+
+#[test]
+fn no_satellites_clock_decides_what_is_remembered() {
+    let (mut bench, _, _) = with_one_slot();
+    let (check, _) = owned(&bench, "host1!load");
+    let backup = bench.coordinator.published().as_ref().clone();
+    let index = given(&mut bench, check, What::CheckNow);
+    let mut back = back_to(&bench, &backup);
+    connect(&mut back, 1, hello(1, 900, 1, 6));
+    // From a machine that is years behind.
+    let answer = answer_of(OLD, 7, 1, check, Grant(850), index);
+    let (header, body) = decode_header(&answer).unwrap();
+    let mut builder = BatchBuilder::default();
+    for item in decode_items(&header, body).unwrap() {
+        let BatchItem::Result(_, mut result) = item else { panic!("a result") };
+        result.started = Timestamp::from_millis(946_684_800_000);
+        builder.push(&result);
+    }
+    back.batch(1, builder.finish(&header));
+    back.settle();
+    assert_eq!(effects(&back).last(), Some(&Effect::Late));
+    // Restored once more, on the same day, and another owner's answer to the same command comes.
+    let later = back.coordinator.published().as_ref().clone();
+    let row = crate::coordinator::timeline::restored(&later, Timeline(44), AT).unwrap();
+    let mut status = later.clone();
+    status.fold(&row, &[], None);
+    let mut again = Bench::resuming(status, back.journal.iter().cloned().chain([row]).collect());
+    connect(&mut again, 1, hello(1, 900, 1, 6));
+    again.batch(1, answer_of(OLD, 8, 1, check, Grant(850), index));
+    again.settle();
+    assert_eq!(effects(&again).last(), Some(&Effect::Repeated), "history has its result");
 }
 
 #[test]
