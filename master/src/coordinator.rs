@@ -350,9 +350,9 @@ impl Coordinator {
         self.follow(Consequence::Answer(request, Activation::Activated(generation)));
     }
 
-    /// A writer was overrun: that goes into the journal, and whoever asks is told when it is there.
+    /// A writer will never send some rows: that goes into the journal, and whoever asks is told when it is there.
     pub fn handle_writer_gap(&mut self, note: NoteId, gap: WriterGap, at: Timestamp) {
-        tracing::error!(writer = gap.writer, lane = gap.lane, first = %gap.first, last = %gap.last, reason = gap.reason, "rows were removed before this writer had sent them");
+        tracing::error!(writer = gap.writer, lane = gap.lane, first = %gap.first, last = %gap.last, reason = gap.reason, "this writer will never send these rows");
         self.add(Entry::WriterGap(gap), Outcomes::default(), &[], None, at);
         self.follow(Consequence::Noted(note));
     }

@@ -26,7 +26,7 @@ use shared::state::StateType;
 use shared::time::Timestamp;
 
 pub use fleet::{ClockStep, Incident, IncidentKind, Moves, Presence};
-pub use timeline::{Continued, GivenUp, JOURNAL_AGE, JOURNAL_BYTES, Restored, WriterGap};
+pub use timeline::{Continued, GivenUp, JOURNAL_AGE, JOURNAL_BYTES, JOURNAL_DAMAGED, Restored, WriterGap};
 
 /// Version of the record format.
 pub const RECORD_FORMAT: u8 = 1;

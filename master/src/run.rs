@@ -268,10 +268,15 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
                 }
             },
             Some(overrun) = gaps.recv() => {
-                notes += 1;
-                noting.insert(NoteId(notes), overrun.recorded);
                 let gap = writers::entry(&overrun.gap, store.overran_by());
-                coordinator.handle_writer_gap(NoteId(notes), gap, wall::now());
+                if coordinator.published().lineage().names(&gap) {
+                    // Recorded by a process before this one, which ended before the writer's cursor had passed it.
+                    overrun.recorded.send(()).ok();
+                } else {
+                    notes += 1;
+                    noting.insert(NoteId(notes), overrun.recorded);
+                    coordinator.handle_writer_gap(NoteId(notes), gap, wall::now());
+                }
             }
             _ = housekeeping.tick() => {
                 // Looks at the cursors' files: a disk that hangs keeps one thread waiting, not one more every time.

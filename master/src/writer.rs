@@ -49,6 +49,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const GOOD_CONNECTION: Duration = Duration::from_secs(10);
 /// Idle time after which the kernel asks whether the peer is still there, and the time between further questions.
 const KEEPALIVE: Duration = Duration::from_secs(15);
+/// Gaps that wait for their record in the journal. Beyond it the last of them is widened, and names what was sent in between as well.
+const GAPS_UNRECORDED_MAX: usize = 64;
 /// The cursor is saved and the figures are refreshed so often.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -86,6 +88,11 @@ pub enum Fetched {
         /// Oldest index that can still be read.
         first: JournalIndex,
     },
+    /// Records after the asked index are in the journal and can never be read.
+    Unreadable {
+        /// The last of them.
+        last: JournalIndex,
+    },
 }
 
 /// The journal as a writer sees it.
@@ -93,7 +100,8 @@ pub trait PointSource: Send {
     /// The first record with an index above `after`; waits until there is one.
     ///
     /// The future may be dropped at any time and asked for again: the place is the caller's. Only committed records are
-    /// given. After an error the same question is asked again, so what can never be read must be left out, not reported.
+    /// given. After an error the same question is asked again, so what can never be
+    /// read is told as [`Fetched::Unreadable`], not as an error.
     fn next(&mut self, after: JournalIndex) -> impl Future<Output = anyhow::Result<Fetched>> + Send;
 
     /// The newest committed index.
@@ -129,7 +137,7 @@ impl Settings {
     }
 }
 
-/// Records that no store will get, because the journal was trimmed before the writer came to them.
+/// Records that no store will get, because the journal was trimmed before the writer came to them, or is damaged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Gap {
     /// The writer's name.
@@ -138,6 +146,8 @@ pub struct Gap {
     pub first: JournalIndex,
     /// Last index lost.
     pub last: JournalIndex,
+    /// They are there and cannot be read; otherwise they were trimmed, and whoever did it knows why.
+    pub unreadable: bool,
 }
 
 /// A gap on its way into the journal. Until it is there the writer's cursor on disk stays in front of it, so that a crash finds it again.
@@ -172,7 +182,7 @@ pub struct Status {
     pub connections: u64,
     /// Connections lost or refused.
     pub failures: u64,
-    /// Times the journal was trimmed past the writer.
+    /// Times records were trimmed, or found unreadable, before the writer had sent them.
     pub gaps: u64,
     /// Most bytes that ever waited for the socket.
     pub buffered_max: usize,
@@ -212,7 +222,8 @@ pub async fn run(
         source,
         cursor: Arc::new(cursor),
         gaps,
-        unrecorded: None,
+        unrecorded: Vec::new(),
+        left_out: JournalIndex(0),
         status,
         figures,
         trail,
@@ -231,8 +242,10 @@ struct Writer<S> {
     source: S,
     cursor: Arc<CursorFile>,
     gaps: mpsc::Sender<Overrun>,
-    /// The gap that the journal does not have yet, widened by what follows it at once.
-    unrecorded: Option<Unrecorded>,
+    /// Gaps that the journal does not have yet, [`GAPS_UNRECORDED_MAX`] at most.
+    unrecorded: Vec<Unrecorded>,
+    /// What could not be read up to here has its gap: every new connection may come upon it again.
+    left_out: JournalIndex,
     status: watch::Sender<Status>,
     figures: Status,
     trail: Trail,
@@ -359,6 +372,7 @@ impl<S: PointSource> Writer<S> {
                         outgoing = Some(Outgoing { index: record.index, points: record.points.into_iter() });
                     }
                     Ok(Fetched::Overrun { first }) => self.skip_to(first),
+                    Ok(Fetched::Unreadable { last }) => self.leave_out(last),
                     Err(error) => {
                         warn!(writer = self.settings.name, error = format!("{error:#}"), "the journal cannot be read, trying again");
                         source_rests = Some(Instant::now() + BACKOFF_MAX);
@@ -389,6 +403,7 @@ impl<S: PointSource> Writer<S> {
             writer: self.settings.name.clone(),
             first: JournalIndex(self.figures.position.0.saturating_add(1)),
             last: JournalIndex(first.0.saturating_sub(1)),
+            unreadable: false,
         };
         if gap.last < gap.first {
             return;
@@ -405,26 +420,57 @@ impl<S: PointSource> Writer<S> {
             last = %gap.last,
             "the journal was trimmed before these records were sent"
         );
+        self.note(gap);
+    }
+
+    /// What comes next can never be read: that is a gap as well. What was sent before it may still have to be sent again, so that the
+    /// cursor passes it as it passes a record.
+    fn leave_out(&mut self, last: JournalIndex) {
+        let first = JournalIndex(self.figures.position.0.saturating_add(1));
+        if last < first {
+            return;
+        }
+        self.figures.position = last;
+        self.trail.sent(self.monotonic(), last);
+        if last > self.left_out {
+            self.left_out = last;
+            let writer = self.settings.name.clone();
+            warn!(writer, %first, %last, "the journal cannot be read here: these records are not sent");
+            self.note(Gap { writer, first, last, unreadable: true });
+        }
+    }
+
+    /// A gap is to be recorded. Two that were trimmed and are not recorded yet are asked for as a whole.
+    fn note(&mut self, gap: Gap) {
         self.figures.gaps += 1;
-        // One that is not recorded yet is asked for again as a whole.
-        let first = self.unrecorded.take().map_or(gap.first, |before| before.gap.first.min(gap.first));
-        self.unrecorded = Some(Unrecorded { gap: Gap { first, ..gap }, asked: None });
+        let full = self.unrecorded.len() >= GAPS_UNRECORDED_MAX;
+        match self.unrecorded.last_mut() {
+            Some(before) if full || !(before.gap.unreadable || gap.unreadable) => {
+                before.gap.first = before.gap.first.min(gap.first);
+                before.gap.last = before.gap.last.max(gap.last);
+                before.asked = None;
+            }
+            _ => self.unrecorded.push(Unrecorded { gap, asked: None }),
+        }
         self.report();
     }
 
-    /// Asks for the gap to be recorded, if it must be asked for.
+    /// Asks for gaps to be recorded, where it must be asked for.
     fn report(&mut self) {
-        let Some(unrecorded) = &mut self.unrecorded else { return };
-        match unrecorded.asked.as_mut().map(oneshot::Receiver::try_recv) {
-            Some(Ok(())) => self.unrecorded = None,
-            Some(Err(oneshot::error::TryRecvError::Empty)) => {}
-            Some(Err(oneshot::error::TryRecvError::Closed)) | None => {
-                let (recorded, asked) = oneshot::channel();
-                // A full queue is asked again with the next tick.
-                let sent = self.gaps.try_send(Overrun { gap: unrecorded.gap.clone(), recorded });
-                unrecorded.asked = sent.is_ok().then_some(asked);
+        let gaps = &self.gaps;
+        self.unrecorded.retain_mut(|unrecorded| {
+            match unrecorded.asked.as_mut().map(oneshot::Receiver::try_recv) {
+                Some(Ok(())) => return false,
+                Some(Err(oneshot::error::TryRecvError::Empty)) => {}
+                Some(Err(oneshot::error::TryRecvError::Closed)) | None => {
+                    let (recorded, asked) = oneshot::channel();
+                    // A full queue is asked again with the next tick.
+                    let sent = gaps.try_send(Overrun { gap: unrecorded.gap.clone(), recorded });
+                    unrecorded.asked = sent.is_ok().then_some(asked);
+                }
             }
-        }
+            true
+        });
     }
 
     /// Lets the cursor follow what counts as kept.
@@ -434,7 +480,7 @@ impl<S: PointSource> Writer<S> {
         }
         self.report();
         let index = self.figures.cursor;
-        if index == self.saved || self.unrecorded.is_some() {
+        if index == self.saved || !self.unrecorded.is_empty() {
             return;
         }
         let cursor = Arc::clone(&self.cursor);

@@ -29,6 +29,8 @@ const HOSTS: i64 = 20;
 struct Journal {
     records: Arc<Mutex<BTreeMap<u64, Record>>>,
     head: watch::Sender<u64>,
+    /// These can never be read.
+    unreadable: Vec<u64>,
     /// Second of the first record; the record `n` is `n` seconds later, so all lie in carbon's hour and in the past.
     began: i64,
 }
@@ -36,7 +38,7 @@ struct Journal {
 impl Journal {
     fn new() -> Self {
         let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
-        Self { records: Arc::default(), head: watch::Sender::new(0), began: now - 2400 }
+        Self { records: Arc::default(), head: watch::Sender::new(0), unreadable: Vec::new(), began: now - 2400 }
     }
 
     /// Commits one record with a result of each host.
@@ -94,6 +96,9 @@ impl PointSource for Journal {
         let first = *records.keys().next().unwrap();
         if first > after.0 + 1 {
             return Ok(Fetched::Overrun { first: JournalIndex(first) });
+        }
+        if self.unreadable.contains(&(after.0 + 1)) {
+            return Ok(Fetched::Unreadable { last: JournalIndex(after.0 + 1) });
         }
         Ok(Fetched::Record(records[&(after.0 + 1)].clone()))
     }
@@ -412,7 +417,7 @@ fn what_the_journal_trimmed_is_told_as_a_gap() {
         let told = writer.runtime.block_on(async { tokio::time::timeout(PATIENCE, writer.gaps.recv()).await });
         told.unwrap().unwrap()
     };
-    let gap = Gap { writer: "graphite".to_owned(), first: JournalIndex(11), last: JournalIndex(30) };
+    let gap = Gap { writer: "graphite".to_owned(), first: JournalIndex(11), last: JournalIndex(30), unreadable: false };
     // Not recorded: it is told again, and the cursor on disk stays in front of it.
     let first = told(&mut writer);
     assert_eq!(first.gap, gap);
@@ -426,6 +431,30 @@ fn what_the_journal_trimmed_is_told_as_a_gap() {
     assert_eq!(kept.load().unwrap(), Some(JournalIndex(10)));
     again.recorded.send(()).unwrap();
     assert!(tests::wait::until(PATIENCE, || kept.load().unwrap() == Some(JournalIndex(30))));
+    writer.stop();
+}
+
+#[test]
+fn what_cannot_be_read_is_told_as_a_gap_once_and_costs_nothing_else() {
+    let sink = Sink::new();
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = Journal::new();
+    journal.unreadable = vec![3, 7];
+    journal.commit_many(9);
+    let mut writer = Running::start(&journal, &sink.address(), directory.path(), None);
+    let readable = [1, 2, 4, 5, 6, 8, 9];
+    assert_eq!(read_records(&mut sink.accept(), 9), readable);
+    // The connection has broken: all is sent again, what was sent before the gaps too.
+    let mut connection = sink.accept();
+    assert_eq!(read_records(&mut connection, 9), readable);
+    let status = writer.until("done", |status| status.connections == 2 && status.position == JournalIndex(9));
+    assert_eq!((status.gaps, status.cursor), (2, JournalIndex(0)));
+    for index in [3, 7].map(JournalIndex) {
+        let told = writer.gaps.try_recv().unwrap();
+        assert_eq!(told.gap, Gap { writer: "graphite".to_owned(), first: index, last: index, unreadable: true });
+        told.recorded.send(()).unwrap();
+    }
+    assert!(writer.gaps.try_recv().is_err(), "once");
     writer.stop();
 }
 

@@ -71,7 +71,7 @@ fn own(api: &Api) -> Vec<Figure> {
         gauge("perigee_gaps", "Gaps shown, the newest at most", vec![], size(status.gaps().len())),
         gauge(
             "perigee_writer_gaps",
-            "Times a writer was overrun, ever",
+            "Times a writer was overrun or came to rows that cannot be read, ever",
             vec![],
             as_value(status.lineage().writer_gaps_total),
         ),

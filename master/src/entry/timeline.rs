@@ -79,8 +79,10 @@ impl Continued {
 pub const JOURNAL_BYTES: &str = "journal-bytes";
 /// Reason of a [`WriterGap`]: the rows had reached the journal's age.
 pub const JOURNAL_AGE: &str = "journal-age";
+/// Reason of a [`WriterGap`]: the rows are there, and can never be read.
+pub const JOURNAL_DAMAGED: &str = "journal-damaged";
 
-/// Rows that a writer will never send, because they were removed before it came to them.
+/// Rows that a writer will never send, because they were removed before it came to them, or cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct WriterGap {
     /// The writer's name.
@@ -95,7 +97,7 @@ pub struct WriterGap {
     /// Last index lost to it.
     #[n(3)]
     pub last: JournalIndex,
-    /// Stable name of the reason: [`JOURNAL_BYTES`], [`JOURNAL_AGE`].
+    /// Stable name of the reason: [`JOURNAL_BYTES`], [`JOURNAL_AGE`], [`JOURNAL_DAMAGED`].
     #[n(4)]
     pub reason: String,
 }
@@ -107,6 +109,7 @@ impl WriterGap {
         match self.reason.as_str() {
             JOURNAL_BYTES => Some("the writer was so far behind that the journal had reached --journal-bytes"),
             JOURNAL_AGE => Some("the writer was so far behind that the rows had reached --journal-age"),
+            JOURNAL_DAMAGED => Some("the journal is damaged there, and the rows can never be read"),
             _ => None,
         }
     }

@@ -12,7 +12,7 @@ use shared::time::Timestamp;
 use tokio::sync::watch;
 
 use crate::coordinator::View;
-use crate::entry::Row;
+use crate::entry::{Entry, Row};
 use crate::store::{Read, RowReader, Store, StoreError};
 use crate::writer::graphite::{Metadata, Naming};
 use crate::writer::{Fetched, Point, PointSource, Record};
@@ -27,12 +27,15 @@ pub(super) struct JournalPoints {
     /// Prefix per object, with the command it was made for.
     prefixes: BTreeMap<CheckId, (String, Arc<str>)>,
     reader: Option<(JournalIndex, RowReader)>,
+    /// Behind this row something could not be read: whether rows are missing there shows with the next.
+    suspected: Option<JournalIndex>,
 }
 
 impl JournalPoints {
     pub(super) fn new(store: Store, view: watch::Receiver<Arc<View>>, prefix: &str, metadata: bool) -> Self {
         let published = store.published();
-        Self { store, published, view, naming: Naming::new(prefix), metadata, prefixes: BTreeMap::new(), reader: None }
+        let (naming, prefixes) = (Naming::new(prefix), BTreeMap::new());
+        Self { store, published, view, naming, metadata, prefixes, reader: None, suspected: None }
     }
 
     fn prefix(&mut self, check: CheckId) -> Option<Arc<str>> {
@@ -69,6 +72,17 @@ impl JournalPoints {
     }
 }
 
+/// The last row between `after` and these; `None` if there is none.
+fn missing_before(rows: &[Row], after: JournalIndex) -> Option<JournalIndex> {
+    let first = rows.first().filter(|first| !first.follows(after))?;
+    let last = match &first.entry {
+        // The indexes above were never given here.
+        Entry::Continued(continued) => continued.after,
+        _ => JournalIndex(first.index.0.saturating_sub(1)),
+    };
+    (last > after).then_some(last)
+}
+
 fn metadata(result: &CheckResult) -> Metadata {
     let seconds = |from: Timestamp, to: Timestamp| to.since(from).as_secs_f64();
     Metadata {
@@ -100,13 +114,18 @@ impl PointSource for JournalPoints {
             };
             match reader.next() {
                 Ok(Some(Read::Rows(rows))) => {
+                    let suspected = self.suspected.take() == Some(after);
+                    if let Some(last) = missing_before(&rows, after).filter(|_| suspected) {
+                        return Ok(Fetched::Unreadable { last });
+                    }
                     if let Some(record) = self.record(&rows) {
                         self.reader = Some((record.index, reader));
                         return Ok(Fetched::Record(record));
                     }
                 }
                 Ok(Some(Read::Damage(damage))) => {
-                    tracing::error!(?damage, "the journal is damaged here: these results reach no metrics store");
+                    tracing::error!(?damage, "the journal is damaged here: what is missing reaches no metrics store");
+                    self.suspected = Some(after);
                     self.reader = Some((after, reader));
                 }
                 Ok(None) => {
@@ -116,6 +135,7 @@ impl PointSource for JournalPoints {
                 Err(StoreError::Trimmed { first }) => return Ok(Fetched::Overrun { first }),
                 Err(error @ StoreError::Record { .. }) => {
                     tracing::error!(%error, "a record cannot be read: its results reach no metrics store");
+                    self.suspected = Some(after);
                     self.reader = Some((after, reader));
                 }
                 Err(error) => return Err(error.into()),
@@ -125,5 +145,95 @@ impl PointSource for JournalPoints {
 
     fn head(&self) -> JournalIndex {
         *self.published.borrow()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use shared::name::{Generation, Term};
+
+    use super::*;
+    use crate::entry::{self, Activate, Outcomes};
+    use crate::status::Status;
+    use crate::store::{self, Commit};
+
+    /// Nothing in it is anybody's point; its author tells it from others on the disk.
+    fn row(index: u64) -> Row {
+        let digest = "0".repeat(64);
+        let author = format!("author of {index:04}");
+        Row {
+            index: JournalIndex(index),
+            term: Term(1),
+            at: Timestamp::from_millis(1_790_000_000_000),
+            entry: Entry::Activate(Activate { generation: Generation(1), digest, author }),
+            outcomes: Outcomes::default(),
+        }
+    }
+
+    fn shown(status: Status) -> watch::Receiver<Arc<View>> {
+        let view = View {
+            status: Arc::new(status),
+            links: BTreeMap::new(),
+            held_off: false,
+            read_only: false,
+            credit: Default::default(),
+            refused: BTreeMap::new(),
+            future: 0,
+        };
+        watch::channel(Arc::new(view)).1
+    }
+
+    /// Flips a bit within the record of a row.
+    fn damage(data: &Path, index: u64) {
+        let text = format!("author of {index:04}");
+        let mut damaged = 0;
+        for file in fs::read_dir(data.join("journal")).unwrap() {
+            let path = file.unwrap().path();
+            let mut bytes = fs::read(&path).unwrap();
+            if let Some(at) = bytes.windows(text.len()).position(|window| window == text.as_bytes()) {
+                bytes[at] ^= 0x10;
+                fs::write(&path, bytes).unwrap();
+                damaged += 1;
+            }
+        }
+        assert_eq!(damaged, 1, "{text}");
+    }
+
+    #[tokio::test]
+    async fn rows_that_cannot_be_read_are_told_and_not_only_passed() {
+        let data = tempfile::tempdir().unwrap();
+        let store::Opened { store, status, mut done, .. } =
+            store::open(data.path(), store::Options::default()).unwrap();
+        // Of the third to the fifth the record is damaged on the disk; the seventh is no row to anybody.
+        for group in [vec![1], vec![2], vec![3, 4, 5], vec![6], vec![7], vec![8, 9]] {
+            let rows: Vec<Row> = group.iter().map(|index| row(*index)).collect();
+            let record = if group == [7] { vec![77] } else { entry::encode(&rows) };
+            store.append(Commit { record, last: JournalIndex(*group.last().unwrap()) }).unwrap();
+            done.recv().await.unwrap();
+        }
+        damage(data.path(), 4);
+        let mut points = JournalPoints::new(store, shown(status), "icinga2", false);
+        for _ in 0..2 {
+            // The second time as behind a new connection: the same is told.
+            let mut told = Vec::new();
+            let mut after = JournalIndex(0);
+            while after < JournalIndex(9) {
+                match points.next(after).await.unwrap() {
+                    Fetched::Record(record) => {
+                        told.push((record.index.0, true));
+                        after = record.index;
+                    }
+                    Fetched::Unreadable { last } => {
+                        told.push((last.0, false));
+                        after = last;
+                    }
+                    other @ Fetched::Overrun { .. } => panic!("{other:?}"),
+                }
+            }
+            assert_eq!(told, [(1, true), (2, true), (5, false), (6, true), (7, false), (9, true)]);
+        }
     }
 }

@@ -12,7 +12,7 @@ use crate::api::Figure;
 use crate::api::figure::as_value;
 use crate::config::{Catalog, GraphiteWriter, Writer};
 use crate::coordinator::View;
-use crate::entry::WriterGap;
+use crate::entry::{JOURNAL_DAMAGED, WriterGap};
 use crate::store::Store;
 use crate::writer::{self, graphite};
 
@@ -72,7 +72,12 @@ fn figures(name: &str, status: &writer::Status, store: Option<&Store>) -> Vec<Fi
         ("perigee_writer_dropped_values_total", "Values no store could take", true, status.values_dropped),
         ("perigee_writer_connections_total", "Connections made", true, status.connections),
         ("perigee_writer_failures_total", "Connections lost or refused", true, status.failures),
-        ("perigee_writer_gaps_total", "Times the journal was trimmed past the writer", true, status.gaps),
+        (
+            "perigee_writer_gaps_total",
+            "Times rows were trimmed, or could not be read, before the writer had sent them",
+            true,
+            status.gaps,
+        ),
     ];
     let figure = |(metric, help, counter, value)| Figure {
         name: metric,
@@ -157,8 +162,9 @@ impl Writers {
     }
 }
 
-/// The entry of a gap: whoever trimmed says why.
-pub(super) fn entry(gap: &writer::Gap, reason: &str) -> WriterGap {
+/// The entry of a gap: of what was trimmed whoever trimmed says why.
+pub(super) fn entry(gap: &writer::Gap, trimmed_for: &str) -> WriterGap {
+    let reason = if gap.unreadable { JOURNAL_DAMAGED } else { trimmed_for };
     WriterGap {
         writer: gap.writer.clone(),
         lane: LANE.to_owned(),

@@ -65,6 +65,14 @@ pub struct Lineage {
     pub writer_gaps_total: u64,
 }
 
+impl Lineage {
+    /// Whether this very gap is named already, among the newest.
+    #[must_use]
+    pub fn names(&self, gap: &WriterGap) -> bool {
+        self.writer_gaps.iter().any(|seen| seen.gap == *gap)
+    }
+}
+
 impl Status {
     /// What the store knows about itself.
     #[must_use]

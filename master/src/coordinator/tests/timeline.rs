@@ -168,6 +168,8 @@ fn a_writers_gap_is_told_durable_when_it_is_and_asked_for_again_when_it_is_not()
     let seen = &bench.coordinator.published().lineage().writer_gaps;
     assert_eq!(seen.iter().map(|seen| seen.gap.last.0).collect::<Vec<_>>(), [9]);
     assert_eq!(bench.coordinator.published().lineage().writer_gaps_total, 1);
+    let lineage = bench.coordinator.published().lineage();
+    assert_eq!([7, 9].map(|last| lineage.names(&gap(last))), [false, true], "told again, it is no second one");
     bench.assert_replays(&[]);
 }
 
