@@ -85,16 +85,31 @@ pub struct Limits {
     pub age: Duration,
     /// Bytes in memory while the volume cannot be written; beyond, the oldest results are given up.
     pub memory: usize,
+    /// What was delivered stays for so long: a master that is put back from a backup, or loses commits, is sent it again.
+    pub grace: Duration,
 }
 
 impl Limits {
-    /// 1 GiB is two to three weeks of 1,000 checks a minute.
-    pub const DEFAULT: Limits =
-        Limits { bytes: 1 << 30, age: Duration::from_secs(7 * 24 * 3600), memory: 64 * 1024 * 1024 };
+    /// 1 GiB is two to three weeks of 1,000 checks a minute. A quarter of an hour is what a store that is replicated while nobody waits
+    /// for it may lack after its worst moment, and what backups that are taken that often leave uncovered.
+    pub const DEFAULT: Limits = Limits {
+        bytes: 1 << 30,
+        age: Duration::from_secs(7 * 24 * 3600),
+        memory: 64 * 1024 * 1024,
+        grace: Duration::from_secs(15 * 60),
+    };
+    /// Bytes that what was delivered may take at most, however short its time has been: hours of 1,000 checks a minute.
+    pub const KEPT_BYTES: u64 = 64 * 1024 * 1024;
     /// Bytes of a segment: what is given up goes in steps of it.
     #[must_use]
     pub fn segment_bytes(&self) -> u64 {
         (self.bytes / 8).clamp(1024, 8 * 1024 * 1024)
+    }
+
+    /// Bytes that what was delivered may take: never more than an eighth of the bound, so that it does not press by itself.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        Self::KEPT_BYTES.min(self.bytes / 8)
     }
 }
 
@@ -182,6 +197,49 @@ pub struct Kept {
     pub assignment: Assignment,
 }
 
+/// How a run ended: delivered and closed under a timeline, at a time of its master.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Ended {
+    /// Of the master that had all of it.
+    #[n(0)]
+    pub timeline: Timeline,
+    /// By the master's time; `None` where nobody knew it yet.
+    #[n(1)]
+    pub at: Option<Timestamp>,
+}
+
+/// What is known of a run without looking into it, and still when it is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Remembered {
+    /// Its place among the runs of the slot.
+    #[n(0)]
+    pub counter: RunCounter,
+    /// Its last sequence.
+    #[n(1)]
+    pub last: Sequence,
+    /// Earliest end of a result, if known.
+    #[n(2)]
+    pub from: Option<Timestamp>,
+    /// Latest end of a result, if known.
+    #[n(3)]
+    pub to: Option<Timestamp>,
+    /// `None`: there is still something of it to be delivered, or it was not closed.
+    #[n(4)]
+    pub ended: Option<Ended>,
+}
+
+impl Remembered {
+    /// The same run as somebody else remembers it.
+    pub fn join(&mut self, other: &Remembered) {
+        self.last = self.last.max(other.last);
+        self.from = [self.from, other.from].into_iter().flatten().min();
+        self.to = self.to.max(other.to);
+        if other.ended.map(|ended| ended.at) > self.ended.map(|ended| ended.at) {
+            self.ended = other.ended;
+        }
+    }
+}
+
 /// Each check's newest state, as the process knew it.
 #[derive(Debug, Clone, PartialEq, Default, Encode, Decode)]
 pub struct KeptStates {
@@ -205,6 +263,10 @@ pub struct KeptStates {
     #[n(4)]
     #[cbor(default)]
     pub applied: BTreeMap<CheckId, JournalIndex>,
+    /// Runs there are and were, up to a bound: what was deleted can be named to a master that does not have it any more.
+    #[n(5)]
+    #[cbor(default)]
+    pub runs: BTreeMap<RunId, Remembered>,
 }
 
 impl KeptStates {
@@ -235,6 +297,18 @@ impl KeptStates {
             self.take(*id, *carried, other.said.get(id));
         }
         other.applied.iter().for_each(|(id, index)| self.take_applied(*id, *index));
+    }
+
+    /// Takes in what other states remember of runs; it depends on no timeline.
+    pub fn take_runs(&mut self, others: &BTreeMap<RunId, Remembered>) {
+        for (run, other) in others {
+            self.runs.entry(*run).and_modify(|known| known.join(other)).or_insert(*other);
+        }
+    }
+
+    /// A run that lies on the volume has not ended, whatever was noted before it was to be deleted.
+    pub fn revive(&mut self, is_there: impl Fn(&RunId) -> bool) {
+        self.runs.iter_mut().filter(|(run, _)| is_there(run)).for_each(|(_, known)| known.ended = None);
     }
 
     fn take_applied(&mut self, id: CheckId, index: JournalIndex) {

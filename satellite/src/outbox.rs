@@ -1,12 +1,14 @@
 //! Results on their way out: into batches, onto the volume, to the master, and off the volume once acknowledged. Decides when a
-//! batch closes, which run it belongs to, what is sent on which lane and what may be trimmed. Knows no disk and no link.
+//! batch closes, which run it belongs to and what is sent on which lane. Knows no disk and no link.
 //! The surprise: what is not sent at once is forgotten and read back from the volume, so a slow or absent master costs no memory
 //! but the two windows.
 
 pub mod bounds;
 pub mod credit;
+pub mod ended;
 pub mod gap;
 pub mod gathering;
+pub mod grace;
 mod loss;
 pub mod run;
 
@@ -21,9 +23,10 @@ use shared::name::{Generation, RunCounter, RunId, Sequence, Timeline};
 use shared::result::CheckResult;
 use shared::time::Monotonic;
 
-use crate::command::{Command, FoundRun, ReadBatches, ReadId};
+use crate::command::{Command, FoundRun, ReadBatches, ReadId, Remembered};
 use bounds::Bounds;
 use credit::{Allowance, AtHand};
+use ended::Memory;
 use gap::Span;
 use gathering::{Gathering, RETRY_AFTER};
 use run::{Place, Run};
@@ -71,6 +74,7 @@ pub struct Outbox {
     read_retry: Option<Monotonic>,
     reads: u64,
     bounds: Bounds,
+    memory: Memory,
     /// See [`WINDOW_BATCHES`].
     window_batches: usize,
     commands: VecDeque<Command>,
@@ -94,6 +98,7 @@ impl Outbox {
             read_retry: None,
             reads: 0,
             bounds: Bounds::default(),
+            memory: Memory::default(),
             window_batches: WINDOW_BATCHES,
             commands: VecDeque::new(),
             defects: Defects::default(),
@@ -119,9 +124,10 @@ impl Outbox {
         }
     }
 
-    /// Earlier processes' runs were found on the volume.
-    pub fn handle_adopted(&mut self, now: Monotonic, found: &[FoundRun]) {
+    /// Earlier processes' runs were found on the volume, and what they remembered of runs.
+    pub fn handle_adopted(&mut self, now: Monotonic, found: &[FoundRun], known: &BTreeMap<RunId, Remembered>) {
         self.adopt(found);
+        self.remember(known);
         self.advance(now);
     }
 
@@ -143,6 +149,7 @@ impl Outbox {
         let (_, sequence) = self.next_place();
         if let Some(run) = self.runs.get_mut(&self.open) {
             run.made = sequence;
+            run.span.add(result.ended());
         }
         self.gathering.push(now, result);
         self.advance(now);
@@ -151,7 +158,8 @@ impl Outbox {
     /// The earliest moment at which [`Outbox::handle_timeout`] has something to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Monotonic> {
-        [self.gathering.poll_timeout(), self.read_retry, self.bounds_timeout()].into_iter().flatten().min()
+        let deadlines = [self.gathering.poll_timeout(), self.read_retry, self.bounds_timeout(), self.grace_timeout()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// A deadline has come.
@@ -188,6 +196,8 @@ impl Outbox {
     /// Nothing of the last append is on the volume; it is tried again.
     pub fn handle_append_failed(&mut self, now: Monotonic) {
         self.gathering.append_failed(now);
+        // It may be for want of room: what is not needed must not be in the way of what is.
+        self.let_go(now);
     }
 
     /// What the master's welcome says of credit: batches may be sent within it, and what it gives later. `None`: it gives none, and
@@ -204,7 +214,6 @@ impl Outbox {
             Lane::Backlog => self.backlog.give(credit.bytes),
             Lane::Control => return,
         }
-        self.close_delivered();
         self.advance(now);
     }
 
@@ -252,9 +261,7 @@ impl Outbox {
     pub fn handle_welcome(&mut self, now: Monotonic, positions: &[RunPosition]) {
         let positions: BTreeMap<RunId, Sequence> = positions.iter().map(|at| (at.run, at.position)).collect();
         for ((_, id), run) in &mut self.runs {
-            let position = positions.get(id).copied().unwrap_or_default();
-            run.position = position.min(run.durable);
-            run.sent = run.position;
+            run.welcome(positions.get(id).copied().unwrap_or_default());
         }
         let undelivered = self.runs.values().filter(|run| run.undelivered() > 0).count();
         let open_lags = self.runs.get(&self.open).is_some_and(|run| run.undelivered() > 0);
@@ -267,7 +274,6 @@ impl Outbox {
         } else {
             Sending::Yes
         };
-        self.close_delivered();
         self.advance(now);
     }
 
@@ -290,7 +296,6 @@ impl Outbox {
         if self.sending == Sending::Opening {
             self.sending = Sending::Yes;
         }
-        self.close_delivered();
         self.advance(now);
     }
 
@@ -314,7 +319,6 @@ impl Outbox {
     pub fn handle_ack(&mut self, now: Monotonic, ack: RunPosition) {
         let Some(run) = self.place_of(ack.run).and_then(|place| self.runs.get_mut(&place)) else { return };
         run.acknowledge(ack.position);
-        self.close_delivered();
         self.advance(now);
     }
 
@@ -325,7 +329,6 @@ impl Outbox {
         {
             run.acknowledge(run.durable);
             run.closed = true;
-            self.close_delivered();
             self.advance(now);
         }
     }
@@ -334,43 +337,6 @@ impl Outbox {
     #[must_use]
     pub fn made(&self) -> BTreeMap<RunId, Sequence> {
         self.runs.iter().map(|((_, id), run)| (*id, run.made)).collect()
-    }
-
-    /// The states on disk contain each run up to here: what is acknowledged as well may go.
-    pub fn handle_covered(&mut self, covered: &BTreeMap<RunId, Sequence>) {
-        for ((_, id), run) in &mut self.runs {
-            if let Some(up_to) = covered.get(id) {
-                run.covered = run.covered.max(*up_to);
-            }
-            let early = self.defects.has(Defect::TrimmedEarly);
-            let up_to = if early { run.covered } else { run.covered.min(run.position) };
-            if up_to > run.trimmed {
-                run.trimmed = up_to;
-                self.commands.push_back(Command::Trim { run: *id, up_to });
-            }
-        }
-        self.close_delivered();
-    }
-
-    /// What trimming has left.
-    pub fn handle_trimmed(&mut self, run: RunId, first: Sequence) {
-        if let Some(run) = self.place_of(run).and_then(|place| self.runs.get_mut(&place)) {
-            run.first = run.first.max(first);
-        }
-    }
-
-    /// Older runs of which nothing is needed any more go: the master has closed them, or they never held anything.
-    fn close_delivered(&mut self) {
-        let open = self.open;
-        let reading = [&self.live_read, &self.backlog_read].map(|read| read.as_ref().map(|read| read.place));
-        let commands = &mut self.commands;
-        self.runs.retain(|place, run| {
-            let needed = *place == open || reading.contains(&Some(*place)) || !run.is_over();
-            if !needed {
-                commands.push_back(Command::CloseRun(place.1));
-            }
-            needed
-        });
     }
 
     /// Bytes and batches that may still be taken to hand before an acknowledgement.
@@ -432,7 +398,6 @@ impl Outbox {
             let around = Span { from: ended(before), to: None };
             self.send_lost(lane, place, found.through, &found.lost, around);
         }
-        self.close_delivered();
         self.advance(now);
     }
 
@@ -484,7 +449,9 @@ impl Outbox {
         self.commands.extend(self.gathering.next_append(now));
         self.settle_given_up();
         self.keep_bounds(now);
+        self.release(now);
         if self.sending != Sending::No {
+            self.send_gone();
             // Once for all that came to hand: one question for credit, not one a batch.
             self.pump(Lane::Live);
             self.pump(Lane::Backlog);
@@ -500,7 +467,7 @@ impl Outbox {
         // Backlog takes what live leaves.
         let live_lags = self.runs.get(&self.open).is_some_and(Run::lags);
         if self.backlog_read.is_none() && !live_lags && !self.defects.has(Defect::BacklogUnsent) {
-            let oldest = self.runs.iter().find(|(place, run)| **place != self.open && run.lags());
+            let oldest = self.runs.iter().find(|(place, run)| **place != self.open && !run.gone && run.lags());
             self.backlog_read = oldest.map(|(place, _)| *place).and_then(|place| self.ask(Lane::Backlog, place));
         }
     }
@@ -533,7 +500,7 @@ impl Outbox {
     /// Runs held, the open one included.
     #[must_use]
     pub fn run_count(&self) -> usize {
-        self.runs.len()
+        self.runs.values().filter(|run| !run.gone).count()
     }
 
     /// Whether the volume cannot be written and results are in memory only.

@@ -106,10 +106,11 @@ impl Scheduler {
         let Beginning { open, earlier, kept, states, neighbour } = beginning;
         let clock = MasterClock::new(now);
         let timeline = kept.as_ref().map_or(states.timeline, |kept| kept.timeline);
-        let adoptions = states.adoptions;
+        let (adoptions, remembered) = (states.adoptions, states.runs.clone());
         let known = if states.timeline == timeline { states } else { KeptStates::default() };
         let mut roster = Roster::new(timeline, known);
         let mut outbox = Outbox::new(&open, &earlier);
+        outbox.remember(&remembered);
         let mut seen = Seen::default();
         if let Some(kept) = kept {
             seen = kept.seen;
@@ -305,7 +306,7 @@ impl Scheduler {
     /// See [`Command::KeepStates`].
     pub fn handle_states_kept(&mut self, now: Now) {
         if let Some(covered) = self.states_keeping.take() {
-            self.outbox.handle_covered(&covered);
+            self.outbox.handle_covered(now.monotonic, &covered);
         }
         self.advance(now);
     }
@@ -323,7 +324,7 @@ impl Scheduler {
         self.neighbour = alive;
         if let Some(Adopted { runs, states }) = adopted {
             self.adoptions = states.adoptions;
-            self.outbox.handle_adopted(now.monotonic, &runs);
+            self.outbox.handle_adopted(now.monotonic, &runs, &states.runs);
             let greater = self.roster.merge(&states);
             self.states_changed = true;
             // Before the first series of a connection all states are still to be looked at.
@@ -419,6 +420,7 @@ impl Scheduler {
         }
         self.tell_steps(now);
         self.outbox.begin_credit(welcome.credit);
+        self.outbox.begin_timeline(welcome.timeline);
         self.outbox.handle_welcome(now.monotonic, &welcome.positions);
     }
 
@@ -493,7 +495,8 @@ impl Scheduler {
     pub fn poll_timeout(&self) -> Option<Monotonic> {
         let due = self.roster.next_due().map(|due| self.clock.moment(due));
         let keep = self.keep_due.filter(|_| self.keeping.is_none());
-        let states = Some(self.states_due).filter(|_| self.states_changed && self.states_keeping.is_none());
+        let changed = self.states_changed || self.outbox.is_forgetful();
+        let states = Some(self.states_due).filter(|_| changed && self.states_keeping.is_none());
         let heartbeat = self.connection.as_ref().and_then(|connection| connection.heartbeat_due);
         [due, keep, states, heartbeat, self.outbox.poll_timeout()].into_iter().flatten().min()
     }
@@ -556,7 +559,8 @@ impl Scheduler {
         }
         let last = self.stopping && self.roster.in_flight() == 0 && self.outbox.is_durable();
         let due = self.states_due <= now.monotonic || last;
-        if self.states_changed && self.states_keeping.is_none() && due {
+        let changed = self.states_changed || self.outbox.is_forgetful();
+        if changed && self.states_keeping.is_none() && due {
             self.states_changed = false;
             self.states_due = now.monotonic.plus(STATES_EVERY);
             let covered = self.outbox.made();
@@ -568,6 +572,7 @@ impl Scheduler {
                 adoptions: self.adoptions,
                 said: self.roster.all_said().clone(),
                 applied: self.roster.all_applied().clone(),
+                runs: self.outbox.memory(now.monotonic),
             })));
         }
     }

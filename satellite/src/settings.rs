@@ -143,6 +143,10 @@ pub struct Run {
     /// How long undelivered results are kept (1m to 31d, by the master's clock); beyond, they go and a gap names them.
     #[arg(long, env = "PERIGEE_SPOOL_AGE", value_name = "TIME", default_value = "7d", value_parser = spool_age)]
     pub spool_age: Duration,
+    /// How long delivered results stay on the volume (0s to 1d; 64MiB or an eighth of the spool at most): a master that loses them gets
+    /// them again.
+    #[arg(long, env = "PERIGEE_SPOOL_GRACE", value_name = "TIME", default_value = "15m", value_parser = spool_grace)]
+    pub spool_grace: Duration,
     /// Bytes of results held in memory while the volume cannot be written (1MiB to 4GiB); beyond, the oldest go.
     #[arg(long, env = "PERIGEE_SPOOL_MEMORY", value_name = "SIZE", default_value = "64MiB", value_parser = spool_memory)]
     pub spool_memory: u64,
@@ -162,7 +166,7 @@ impl Run {
     #[must_use]
     pub fn limits(&self) -> Limits {
         let memory = usize::try_from(self.spool_memory).unwrap_or(usize::MAX);
-        Limits { bytes: self.spool_bytes, age: self.spool_age, memory }
+        Limits { bytes: self.spool_bytes, age: self.spool_age, memory, grace: self.spool_grace }
     }
 }
 
@@ -201,6 +205,15 @@ fn spool_age(text: &str) -> Result<Duration, String> {
     } else {
         Err("allowed is 1m to 31d: longer than that no master remembers what it has had".to_owned())
     }
+}
+
+/// A day of what is delivered is more than any backup is old that is made as it should be.
+fn spool_grace(text: &str) -> Result<Duration, String> {
+    if text == "0s" {
+        return Ok(Duration::ZERO);
+    }
+    let Interval(grace) = text.parse().map_err(|error: IntervalError| error.to_string())?;
+    if grace <= Duration::from_secs(24 * 3600) { Ok(grace) } else { Err("allowed is 0s to 1d".to_owned()) }
 }
 
 /// What to show.
@@ -351,8 +364,9 @@ mod tests {
             Ok::<_, String>(run.limits())
         };
         assert_eq!(run(&[]), Ok(Limits::DEFAULT));
-        let told = ["--spool-bytes", "8MiB", "--spool-age", "31d", "--spool-memory", "1048576"];
-        let limits = Limits { bytes: 8 << 20, age: Duration::from_secs(31 * 24 * 3600), memory: 1 << 20 };
+        let told = ["--spool-bytes", "8MiB", "--spool-age", "31d", "--spool-memory", "1048576", "--spool-grace", "2m"];
+        let (age, grace) = (Duration::from_secs(31 * 24 * 3600), Duration::from_secs(120));
+        let limits = Limits { bytes: 8 << 20, age, memory: 1 << 20, grace };
         assert_eq!(run(&told), Ok(limits));
         for (option, wrong, said) in [
             ("--spool-bytes", "3MiB", "allowed is 4MiB to 1TiB"),
@@ -362,6 +376,7 @@ mod tests {
             ("--spool-age", "59s", "1m to 31d"),
             ("--spool-age", "7", "number with a unit"),
             ("--spool-memory", "0", "allowed is 1MiB to 4GiB"),
+            ("--spool-grace", "25h", "allowed is 0s to 1d"),
         ] {
             let error = run(&[option, wrong]).unwrap_err();
             assert!(error.contains(said), "{error}");

@@ -182,6 +182,8 @@ impl Spool {
         }
         self.adoptions += u64::from(any);
         states.adoptions = self.adoptions;
+        // Whoever died between noting the end of a run and deleting it, and whoever waits for room, has it still.
+        states.revive(|run| survey.runs.contains(run));
         Ok((alive, any.then_some(Adopted { runs, states })))
     }
 

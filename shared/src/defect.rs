@@ -19,6 +19,8 @@ pub enum Defect {
     SnapshotMovesPosition,
     /// Satellite, I2: batches that can no longer be read are passed over without a gap record.
     DamageUntold,
+    /// Satellite, I2: runs that were deleted are named to nobody whose store was put back to a time before it had them.
+    EndedRunsForgotten,
     /// Satellite, I2: after a failed append the sequences of what waits are given once more.
     SequenceReused,
     /// Master, I3: the run's position is ignored, and a batch has its effect each time it comes.
@@ -57,6 +59,8 @@ pub enum Defect {
     ForeignAccepted,
     /// Satellite, I12: what the states contain is deleted, acknowledged or not.
     TrimmedEarly,
+    /// Satellite, I12: what was delivered goes at once, whatever its grace.
+    GraceIgnored,
     /// Master, I13: a frame that is no batch ends the process.
     OddFramePanics,
     /// Master, I14: after a failed commit the working copy is kept.
@@ -69,12 +73,13 @@ pub enum Defect {
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::AcknowledgedEarly,
         Self::DrainedIsDeaf,
         Self::ClosedEarly,
         Self::GapForgotten,
         Self::DamageUntold,
+        Self::EndedRunsForgotten,
         Self::SequenceReused,
         Self::SnapshotMovesPosition,
         Self::PositionIgnored,
@@ -95,6 +100,7 @@ impl Defect {
         Self::BacklogUnsent,
         Self::ForeignAccepted,
         Self::TrimmedEarly,
+        Self::GraceIgnored,
         Self::OddFramePanics,
         Self::WorkingKept,
         Self::QuestionTold,

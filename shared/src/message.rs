@@ -193,6 +193,10 @@ pub struct Heartbeat {
     #[n(10)]
     #[cbor(default)]
     pub given_up: u64,
+    /// Bytes of its spool that were delivered and stay for their grace.
+    #[n(11)]
+    #[cbor(default)]
+    pub kept_bytes: u64,
 }
 
 /// A satellite's wall clock was set.

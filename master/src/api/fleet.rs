@@ -52,6 +52,8 @@ pub(crate) struct ShownSlot {
     pub(crate) hosts: usize,
     pub(crate) undelivered: Option<u64>,
     pub(crate) spool_bytes: Option<u64>,
+    /// Of these, what was delivered and stays for its grace.
+    pub(crate) kept_bytes: Option<u64>,
     /// Age of its newest durable result while it has undelivered ones, else 0.
     pub(crate) lag_seconds: Option<u64>,
     pub(crate) late: Option<u64>,
@@ -130,6 +132,7 @@ pub(crate) fn slots_of(view: &View, now: Timestamp) -> Vec<ShownSlot> {
             hosts: status.owned_hosts(slot),
             undelivered: heartbeat.map(|heartbeat| heartbeat.undelivered),
             spool_bytes: heartbeat.map(|heartbeat| heartbeat.spool_bytes),
+            kept_bytes: heartbeat.map(|heartbeat| heartbeat.kept_bytes),
             lag_seconds: heartbeat.map(|heartbeat| lag(heartbeat.undelivered)),
             late: heartbeat.map(|heartbeat| heartbeat.late),
             memory_only: heartbeat.map(|heartbeat| heartbeat.memory_only),
@@ -171,6 +174,7 @@ impl Fields for SlotFields {
         "hosts",
         "undelivered",
         "spool_bytes",
+        "kept_bytes",
         "lag_seconds",
         "late",
         "memory_only",

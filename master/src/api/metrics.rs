@@ -146,6 +146,7 @@ fn own(api: &Api) -> Vec<Figure> {
         let told = [
             ("perigee_slot_undelivered", "Results on its volume without acknowledgement", slot.undelivered),
             ("perigee_slot_spool_bytes", "Bytes of its spool", slot.spool_bytes),
+            ("perigee_slot_kept_bytes", "Bytes of its spool that are delivered and stay for a while", slot.kept_bytes),
             ("perigee_slot_lag_seconds", "Age of its newest durable result while it has others", slot.lag_seconds),
             ("perigee_slot_given_up", "Results its spool gave up since its start, all named by gaps", slot.given_up),
             ("perigee_slot_memory_only", "Whether its results are in memory only", slot.memory_only.map(u64::from)),

@@ -1,5 +1,6 @@
 //! How much the spool may hold: bytes, age, and what it leaves of the volume to others. Decides when to look, and which pieces of
 //! which runs are given up, oldest first; the newest piece of the open run never is. Knows no disk: it is told sizes and orders deeds.
+//! What was delivered and stays for its grace goes before anything else does.
 //! The surprise: below the floor of free space the spool no longer grows, but it does not shrink either: whoever fills the disk
 //! cannot make it forget.
 
@@ -44,6 +45,9 @@ pub struct Bounds {
     /// First and last sequence of what was given up of a run and has not been told as a gap. What the master acknowledges of it all the
     /// same was on its way when it was deleted, or had come by an earlier process: no loss.
     untold: BTreeMap<RunId, (Sequence, Sequence)>,
+    /// Bytes that only the grace keeps, and bytes held, when they were looked at last.
+    kept: u64,
+    looked_at: u64,
 }
 
 /// What of a run is to be given up.
@@ -98,23 +102,35 @@ impl Bounds {
         due.map(|due| self.retry.map_or(due, |retry| due.max(retry)))
     }
 
-    fn poll(&mut self, now: Monotonic) -> Option<Command> {
+    fn poll(&mut self, now: Monotonic, keeps: bool) -> Option<Command> {
         if self.measuring || self.giving > 0 || self.retry.is_some_and(|retry| retry > now) {
             return None;
         }
         self.retry = None;
-        let looks = self.look.is_some_and(|look| look <= now);
-        if looks {
+        // What is delivered fast is looked at before its time has come.
+        let grown = keeps && self.room.held > self.looked_at.saturating_add(self.limits.kept_bytes() / 2);
+        let looks = grown || self.look.is_some_and(|look| look <= now);
+        if looks && self.time.is_some() {
             self.look = Some(now.plus(self.look_every()));
         }
         self.measuring = looks || self.is_over();
         self.measuring.then_some(Command::Measure)
     }
 
+    /// The master's time, if it is known.
+    pub(super) fn time(&self, now: Monotonic) -> Option<Timestamp> {
+        self.time.map(|(at, time)| time.plus(now.since(at)))
+    }
+
+    /// How long what was delivered stays.
+    pub(super) fn grace(&self) -> Duration {
+        self.limits.grace
+    }
+
     /// What must go. A piece goes only if the states on disk contain it.
     fn choose(&self, now: Monotonic, extents: &[Extent], runs: &BTreeMap<Place, Run>, open: Place) -> Vec<Choice> {
         let extents: BTreeMap<RunId, &Extent> = extents.iter().map(|extent| (extent.run, extent)).collect();
-        let expired = self.time.map(|(at, time)| time.plus(now.since(at)).minus(self.limits.age));
+        let expired = self.time(now).map(|time| time.minus(self.limits.age));
         let mut surplus = {
             let held: u64 = extents.values().flat_map(|extent| &extent.pieces).map(|piece| piece.bytes).sum();
             held.saturating_sub(self.target())
@@ -184,7 +200,13 @@ impl Outbox {
     /// The pieces of all runs: what must go is ordered to go.
     pub fn handle_measured(&mut self, now: Monotonic, extents: &[Extent]) {
         self.bounds.measuring = false;
-        let choices = self.bounds.choose(now, extents, &self.runs, self.open);
+        let held =
+            extents.iter().flat_map(|extent| &extent.pieces).fold(0_u64, |sum, piece| sum.saturating_add(piece.bytes));
+        let (target, most) = (self.bounds.target(), self.bounds.limits.kept_bytes());
+        let (extents, kept) = self.thin_out(extents, held.saturating_sub(target), most);
+        (self.bounds.kept, self.bounds.looked_at) = (kept, held);
+        let mut choices = self.bounds.choose(now, &extents, &self.runs, self.open);
+        choices.retain(|choice| !self.is_spent(choice));
         self.bounds.giving = choices.len();
         if choices.is_empty() {
             // Nothing may go at present: not even asked for a while.
@@ -197,6 +219,13 @@ impl Outbox {
             reason,
         }));
         self.advance(now);
+    }
+
+    /// Whether all of a run may go that was delivered, and is too old by now to be sent to anybody.
+    fn is_spent(&mut self, choice: &Choice) -> bool {
+        let run = self.place_of(choice.run).and_then(|place| self.runs.get_mut(&place));
+        let spent = run.filter(|run| run.is_over() && choice.first > choice.up_to && choice.up_to >= run.made);
+        spent.map(|run| run.trimmed = run.made).is_some()
     }
 
     /// So many results were named a gap and deleted.
@@ -229,7 +258,8 @@ impl Outbox {
 
     /// Looks whether the bounds hold, if it is time.
     pub(super) fn keep_bounds(&mut self, now: Monotonic) {
-        self.commands.extend(self.bounds.poll(now));
+        let keeps = self.keeps_any();
+        self.commands.extend(self.bounds.poll(now, keeps));
     }
 
     /// Of what was given up the master may have some already.
@@ -271,7 +301,13 @@ impl Outbox {
     /// Whether something must go for something new to stay.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.bounds.is_over()
+        self.bounds.room.held.saturating_sub(self.bounds.kept) > self.bounds.target()
+    }
+
+    /// Bytes that stay for their grace only, when they were looked at last.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        self.bounds.kept
     }
 }
 

@@ -1,14 +1,14 @@
 //! What of a run is no longer on the volume, said in its place: given up and named, damaged, or acknowledged to a master that was
-//! restored since. Decides only which sequences and which reason; knows no disk.
+//! restored since, be it the beginning of a run or all of one that was deleted. Decides only which sequences and which reason; knows no disk.
 
 use shared::defect::Defect;
 use shared::delivery::{GapRecord, reason};
 use shared::frame::Lane;
 use shared::name::Sequence;
 
-use super::Outbox;
 use super::gap::{self, Span};
 use super::run::Place;
+use super::{Outbox, Sending};
 use crate::command::ReadBatches;
 
 impl Outbox {
@@ -42,10 +42,27 @@ impl Outbox {
             return false;
         }
         let first = Sequence(sent.0.saturating_add(1));
-        let gap = GapRecord { first, last, reason: reason::LOST_BY_RESTORE.to_owned(), from: None, to: None };
+        // Results before and behind are there, or are told by their own times: only an end of the run says when it was.
+        let from = run.span.from.filter(|_| sent == Sequence(0));
+        let to = run.span.to.filter(|_| run.gone && last == run.durable);
+        let gap = GapRecord { first, last, reason: reason::LOST_BY_RESTORE.to_owned(), from, to };
         let payload = self.gathering.gap(place, &gap);
         self.send(lane, place, last, payload);
         true
+    }
+
+    /// Names runs that were deleted and that the master does not have any more, oldest first, as far as there is room.
+    pub(super) fn send_gone(&mut self) {
+        if self.sending != Sending::Yes {
+            return;
+        }
+        let gone = self.runs.iter().filter(|(_, run)| run.gone && run.lags());
+        let gone: Vec<(Place, Sequence)> = gone.map(|(place, run)| (*place, run.durable)).collect();
+        for (place, last) in gone {
+            if !self.send_unheld(Lane::Backlog, place, last) {
+                return;
+            }
+        }
     }
 
     /// Says that everything above what was sent, up to `last`, can no longer be read; the next reading says it if there is no room.

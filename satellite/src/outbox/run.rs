@@ -1,15 +1,28 @@
 //! One run as the outbox sees it: how far it was made, is durable, was sent, acknowledged, covered and trimmed. Keeps the numbers
-//! in order; decides nothing about when.
+//! in order; decides nothing about when. One that is gone lies on no volume any more: only its name is to be delivered.
 
 use std::collections::VecDeque;
 
 use shared::message::HeldRun;
 use shared::name::{RunCounter, RunId, Sequence};
 
-use crate::command::FoundRun;
+use super::gap::Span;
+use super::grace::Delivered;
+use crate::command::{FoundRun, Remembered};
 
 /// Runs in the order they were made; two with one counter come from a cloned volume.
 pub type Place = (RunCounter, RunId);
+
+/// Whether the states on disk say that a run has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noted {
+    /// They do not.
+    No,
+    /// Those that are being written will.
+    Writing,
+    /// They do: it may be deleted.
+    Durable,
+}
 
 /// How far a run has come.
 #[derive(Debug)]
@@ -34,6 +47,14 @@ pub struct Run {
     pub closed: bool,
     /// Sent and not acknowledged: last sequence and bytes of each batch.
     pub in_flight: VecDeque<(Sequence, usize)>,
+    /// Since when what of it is delivered, as far as it was not told to be trimmed.
+    pub delivered: Delivered,
+    /// When its results ended, as far as that is known.
+    pub span: Span,
+    /// Whether its end is remembered.
+    pub noted: Noted,
+    /// It was deleted, and the master was put back to a time before it had it.
+    pub gone: bool,
 }
 
 impl Run {
@@ -51,13 +72,26 @@ impl Run {
             told: false,
             closed: false,
             in_flight: VecDeque::new(),
+            delivered: Delivered::default(),
+            span: Span::default(),
+            noted: Noted::No,
+            gone: false,
         }
+    }
+
+    /// One of which nothing is left but what is remembered.
+    #[must_use]
+    pub fn gone(run: RunId, known: &Remembered) -> Self {
+        let first = Sequence(known.last.0.saturating_add(1));
+        let found = FoundRun { run, counter: known.counter, first, last: known.last };
+        let span = Span { from: known.from, to: known.to };
+        Self { covered: known.last, span, gone: true, ..Self::new(&found) }
     }
 
     /// Results on the volume that the master has not acknowledged.
     #[must_use]
     pub fn undelivered(&self) -> u64 {
-        self.durable.0.saturating_sub(self.position.0)
+        if self.gone { 0 } else { self.durable.0.saturating_sub(self.position.0) }
     }
 
     /// Everything that was made is on the volume.
@@ -76,6 +110,21 @@ impl Run {
     #[must_use]
     pub fn is_over(&self) -> bool {
         (self.closed || self.made == Sequence(0)) && self.position >= self.made && self.covered >= self.made
+    }
+
+    /// It held something, and the master has closed it because it has it all.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.closed && self.made > Sequence(0) && self.position >= self.made
+    }
+
+    /// What the master tells of it at a welcome. What was delivered to a master that has less of it was not delivered to this one.
+    pub fn welcome(&mut self, position: Sequence) {
+        self.position = position.min(self.durable);
+        self.sent = self.position;
+        self.closed = false;
+        self.delivered.fall(self.position);
+        self.trimmed = self.trimmed.min(self.position);
     }
 
     /// As the master hears of it.

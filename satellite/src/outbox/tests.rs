@@ -15,6 +15,8 @@ use super::*;
 use crate::command::{Extent, Limits, Piece, Room, SpooledBatch};
 
 const WAITING_BYTES_MAX: usize = Limits::DEFAULT.memory;
+/// What is delivered goes at once.
+const NO_GRACE: Limits = Limits { grace: Duration::ZERO, ..Limits::DEFAULT };
 
 fn result(output: &str) -> CheckResult {
     CheckResult {
@@ -246,7 +248,7 @@ fn a_reconnect_sends_everything_above_the_masters_position_again() {
 
 #[test]
 fn only_what_is_acknowledged_and_in_the_states_on_disk_is_trimmed() {
-    let mut outbox = outbox();
+    let mut outbox = outbox().with_limits(NO_GRACE);
     outbox.handle_welcome(at(0), &[]);
     for n in 0..3 {
         outbox.push(at(20 * n), &result("a"));
@@ -257,24 +259,26 @@ fn only_what_is_acknowledged_and_in_the_states_on_disk_is_trimmed() {
     orders(&mut outbox);
     outbox.handle_ack(at(100), position(9, 2));
     assert_eq!(orders(&mut outbox), [], "the states on disk do not contain it");
-    outbox.handle_covered(&made);
+    outbox.handle_covered(at(0), &made);
     assert_eq!(orders(&mut outbox), [Command::Trim { run: run(9), up_to: Sequence(2) }]);
     outbox.handle_ack(at(101), position(9, 3));
-    outbox.handle_covered(&made);
+    outbox.handle_covered(at(0), &made);
     assert_eq!(orders(&mut outbox), [Command::Trim { run: run(9), up_to: Sequence(3) }]);
     assert_eq!(outbox.undelivered(), 0);
 }
 
 #[test]
 fn an_older_run_goes_when_the_master_has_closed_it() {
-    let mut outbox = Outbox::new(&found(9, 0), &[found(3, 2), found(4, 0)]);
-    outbox.handle_covered(&outbox.made());
+    let mut outbox = Outbox::new(&found(9, 0), &[found(3, 2), found(4, 0)]).with_limits(NO_GRACE);
+    outbox.handle_covered(at(0), &outbox.made());
     assert_eq!(orders(&mut outbox), [Command::CloseRun(run(4))], "an empty one at once");
     outbox.introduce();
     outbox.handle_welcome(at(0), &[position(3, 2)]);
-    outbox.handle_covered(&outbox.made());
+    outbox.handle_covered(at(0), &outbox.made());
     assert!(!orders(&mut outbox).contains(&Command::CloseRun(run(3))));
     outbox.handle_close(at(1), run(3));
+    outbox.memory(at(1));
+    outbox.handle_covered(at(1), &BTreeMap::new());
     assert!(orders(&mut outbox).contains(&Command::CloseRun(run(3))));
     outbox.handle_close(at(2), run(9));
     assert_eq!(outbox.run_count(), 1, "the open one stays");

@@ -30,6 +30,8 @@ pub struct Status {
     pub runs: usize,
     pub undelivered: u64,
     pub spool_bytes: u64,
+    /// Of these, what was delivered and stays for its grace.
+    pub kept_bytes: u64,
     pub memory_only: bool,
     pub spool_full: bool,
     pub given_up: u64,
@@ -62,6 +64,7 @@ impl Scheduler {
             runs: self.outbox.run_count(),
             undelivered: self.outbox.undelivered(),
             spool_bytes: self.room.held,
+            kept_bytes: self.outbox.kept_bytes(),
             memory_only: self.outbox.memory_only(),
             spool_full: self.outbox.is_full(),
             given_up: self.outbox.given_up(),

@@ -2,7 +2,7 @@
 //! a directory is and draws run counters; knows nothing of delivery. The surprise: a directory whose lock is free belongs to nobody
 //! alive, so whoever gets the lock first has it, and the volume's own lock only guards the moment in which a new one appears.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -55,6 +55,8 @@ pub struct Survey {
     pub foreign: Vec<(PathBuf, String)>,
     /// Highest run counter that any name shows.
     pub counter: RunCounter,
+    /// Runs of all directories, whoever has them.
+    pub runs: BTreeSet<RunId>,
 }
 
 /// The spool part of a slot's volume.
@@ -183,8 +185,9 @@ impl Volume {
             if name.parse::<InstanceId>().is_err() || !path.is_dir() {
                 continue;
             }
-            let runs: Vec<RunCounter> =
-                names(&path)?.iter().filter_map(|name| run_name(name)).map(|(n, _)| n).collect();
+            let named: Vec<(RunCounter, RunId)> = names(&path)?.iter().filter_map(|name| run_name(name)).collect();
+            survey.runs.extend(named.iter().map(|(_, run)| *run));
+            let runs: Vec<RunCounter> = named.into_iter().map(|(counter, _)| counter).collect();
             survey.counter = survey.counter.max(runs.iter().max().copied().unwrap_or_default());
             if ours.contains(&path.as_path()) {
                 continue;
@@ -340,6 +343,7 @@ impl Holding {
         if timeline == Some(kept.timeline) {
             known.take_all(&kept);
         }
+        known.take_runs(&kept.runs);
         for (run, held) in &self.runs {
             let covered = kept.covered.get(run).copied().unwrap_or_default();
             if let Err(error) = held.fold(covered, timeline, known) {

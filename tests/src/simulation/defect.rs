@@ -84,6 +84,7 @@ impl Planted {
                 Defect::AcknowledgedEarly | Defect::DrainedIsDeaf | Defect::ClosedEarly => "I1",
                 Defect::GapForgotten
                 | Defect::DamageUntold
+                | Defect::EndedRunsForgotten
                 | Defect::SequenceReused
                 | Defect::SnapshotMovesPosition => "I2",
                 Defect::PositionIgnored | Defect::CommandTwice | Defect::BygoneForgotten => "I3",
@@ -95,7 +96,7 @@ impl Planted {
                 Defect::CreditTwice | Defect::WindowIgnored | Defect::RunsUnbounded => "I9",
                 Defect::BacklogUnsent => "I10",
                 Defect::ForeignAccepted => "I11",
-                Defect::TrimmedEarly => "I12",
+                Defect::TrimmedEarly | Defect::GraceIgnored => "I12",
                 Defect::OddFramePanics => "I13",
                 Defect::WorkingKept => "I14",
                 Defect::QuestionTold => "I15",

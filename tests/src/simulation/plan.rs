@@ -340,6 +340,8 @@ impl Plan {
             limits.bytes = chance.log_between(4 * 1024, 64 * 1024);
             limits.memory = usize::try_from(chance.log_between(512, 16 * 1024)).unwrap_or(512);
         }
+        // Mostly shorter than a world lasts, so that what was delivered does go.
+        limits.grace = Duration::from_secs(chance.log_between(5, 900));
         if chance.one_in(4) {
             limits.age = chance.time(Duration::from_secs(40), Duration::from_secs(400));
         }

@@ -73,6 +73,8 @@ pub(super) struct Site {
     pub(super) linked_before: bool,
     /// Told to end; done by then whatever is left.
     pub(super) ends_by: Option<u64>,
+    /// When its disk refused results last.
+    pub(super) refused: Option<u64>,
     /// Results given up on its volume.
     pub(super) given_up: u64,
     /// Nobody starts it again.

@@ -73,6 +73,7 @@ impl Directory {
         if timeline == Some(kept.timeline) {
             known.take_all(&kept);
         }
+        known.take_runs(&kept.runs);
         for (run, file) in &self.runs {
             file.fold(kept.covered.get(run).copied().unwrap_or_default(), timeline, known);
         }
@@ -114,6 +115,8 @@ impl Volume {
         }
         seat.adoptions += u64::from(!free.is_empty());
         states.adoptions = seat.adoptions;
+        let there = |run: &RunId| self.directories.values().any(|directory| directory.runs.contains_key(run));
+        states.revive(there);
         (alive, (!free.is_empty()).then_some(Adopted { runs, states }))
     }
 

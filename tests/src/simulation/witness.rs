@@ -75,6 +75,8 @@ pub(super) struct Witness {
     /// First check id that the timeline gives.
     first_check: CheckId,
     commands: Commands,
+    /// Since when the master holds how much of each run: its time and the position, in order.
+    since: BTreeMap<(Slot, RunId), Vec<(u64, u64)>>,
     /// What stores that are no more held of each run: it was acknowledged and may be deleted by whoever has not heard of the restore.
     promised: BTreeMap<(Slot, RunId), u64>,
     // What the satellites have.
@@ -88,6 +90,8 @@ pub(super) struct Witness {
     forged: BTreeSet<RunId>,
     /// By volume and run: what its process called durable, and whose it is.
     durable: BTreeMap<(usize, RunId), (Slot, u64)>,
+    /// Runs that were deleted whole, how much was in them and whose they were: a store that is put back must hear of them.
+    buried: BTreeMap<(usize, RunId), (Slot, u64)>,
     /// Runs that were deleted there.
     forgotten: BTreeSet<(usize, RunId)>,
     /// By volume and run: what was named lost there.
@@ -187,6 +191,7 @@ impl Witness {
     /// A volume is gone with everything on it: what only lay there may be lost, and nothing else.
     pub(super) fn lost(&mut self, volume: usize) {
         self.durable.retain(|(other, _), _| *other != volume);
+        self.buried.retain(|(other, _), _| *other != volume);
     }
 
     fn made(&self, volume: usize, run: RunId) -> u64 {
@@ -341,6 +346,8 @@ impl Witness {
         if row.outcomes.moved.map(|moved| moved.position) != Some(header.last) || header.last.0 <= before {
             self.violated("I3", format!("row {}: position {before} and a batch up to {}", row.index, header.last));
         }
+        let promised = self.promised.get(&place).copied().unwrap_or_default();
+        self.since.entry(place.clone()).or_default().push((self.now, header.last.0));
         self.positions.insert(place, header.last.0);
         let came = self.came.entry(header.run).or_default();
         *came = header.last.0.max(*came);
@@ -369,10 +376,16 @@ impl Witness {
                 BatchItem::Gap(gap) => {
                     covered.push((gap.first.0.max(before + 1), gap.last.0));
                     self.reach("a gap that the satellite named");
+                    if gap.reason == reason::LOST_BY_RESTORE && self.buried.keys().any(|(_, run)| *run == header.run) {
+                        self.reach("an ended run is named after a restore");
+                    }
                 }
                 BatchItem::Unreadable(sequence) => covered.push((sequence.0, sequence.0)),
                 BatchItem::Result(sequence, result) => {
                     covered.push((sequence.0, sequence.0));
+                    if sequence.0 <= promised {
+                        self.reach("an acknowledged result came again after a restore");
+                    }
                     let key = Key { grant: result.grant, counter: header.counter, sequence: *sequence };
                     if foreign {
                         self.foreign(header.timeline, &batch.slot, header.run, key, result, verdict.effect);
@@ -555,6 +568,7 @@ impl Witness {
                 self.violated("I10", format!("{slot} {run}: {held} of {made} results came"));
             }
         }
+        self.settled_disks(&volumes);
         for (id, (key, state)) in std::mem::take(&mut self.newest) {
             let object = status.object(id);
             if object.is_none_or(|object| object.key != key || object.state != state) {

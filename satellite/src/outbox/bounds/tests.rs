@@ -34,7 +34,7 @@ fn outbox(bytes: u64, age: u64) -> Outbox {
     let limits = Limits { bytes, age: Duration::from_secs(age), ..Limits::DEFAULT };
     let mut outbox = Outbox::new(&found(9, 30), &[found(3, 40)]).with_limits(limits);
     let made = outbox.made();
-    outbox.handle_covered(&made);
+    outbox.handle_covered(at(0), &made);
     while outbox.poll_command().is_some() {}
     outbox
 }
@@ -94,7 +94,7 @@ fn what_the_master_has_is_no_loss() {
 fn what_the_states_on_disk_do_not_contain_stays() {
     let limits = Limits { bytes: 100 * KIB, ..Limits::DEFAULT };
     let mut outbox = Outbox::new(&found(9, 30), &[found(3, 40)]).with_limits(limits);
-    outbox.handle_covered(&BTreeMap::from([(run(3), Sequence(25))]));
+    outbox.handle_covered(at(0), &BTreeMap::from([(run(3), Sequence(25))]));
     orders(&mut outbox);
     outbox.handle_room(at(1), room(700, 1 << 30, 1 << 30));
     orders(&mut outbox);
@@ -191,7 +191,7 @@ proptest! {
             .collect();
         let (open, earlier) = all.split_last().unwrap();
         let mut outbox = Outbox::new(open, earlier).with_limits(Limits { bytes: bytes * 8 / 6 + 8, ..Limits::DEFAULT });
-        outbox.handle_covered(&all.iter().map(|found| (found.run, Sequence(covered))).collect());
+        outbox.handle_covered(at(0), &all.iter().map(|found| (found.run, Sequence(covered))).collect());
         outbox.bounds.room.held = u64::MAX;
         orders(&mut outbox);
         let target = outbox.bounds.target();

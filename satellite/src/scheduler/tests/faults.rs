@@ -13,7 +13,7 @@ use shared::message::{ClockReply, HeldRun, RunPosition, ToMaster, ToSatellite};
 use shared::name::{RunId, Sequence};
 
 use super::world::{World, check, outcome, welcome};
-use crate::command::Command;
+use crate::command::{Command, Limits};
 
 /// A master of a few lines: positions per run, some of them committed, acknowledged only then.
 #[derive(Debug, Default)]
@@ -95,6 +95,12 @@ struct Faults {
     cuts: u64,
 }
 
+/// What is delivered goes while the test lasts.
+fn hasty(world: World) -> World {
+    let limits = Limits { grace: Duration::from_secs(5), ..Limits::DEFAULT };
+    World { brain: world.brain.with_limits(limits), ..world }
+}
+
 impl Faults {
     fn new(seed: u64) -> Self {
         let checks: Vec<AssignedCheck> = (1..=40)
@@ -103,7 +109,7 @@ impl Faults {
                 AssignedCheck { policy, ..check(id) }
             })
             .collect();
-        let mut world = World::assigned(&checks);
+        let mut world = hasty(World::assigned(&checks));
         world.obedient = false;
         Self {
             chance: Chance(seed),
@@ -140,7 +146,7 @@ impl Faults {
             self.cut();
         }
         let disk = std::mem::take(&mut self.world.disk);
-        self.world = World { obedient: false, ..World::on(disk, self.world.now, false) };
+        self.world = World { obedient: false, ..hasty(World::on(disk, self.world.now, false)) };
         self.world.settle();
         self.crashes += 1;
     }

@@ -1,4 +1,7 @@
-//! The witness on satellites' disks: what may be deleted, and how much may lie there.
+//! The witness on satellites' disks: what may be deleted and when, how much may lie there, and that what was deleted is not forgotten.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use shared::name::{InstanceId, RunId, Slot};
 
@@ -53,7 +56,8 @@ impl Witness {
         self.reach("the end of a run is damaged");
     }
 
-    /// A satellite deletes a run up to here, or all of it: nothing that the master does not hold.
+    /// A satellite deletes a run up to here, or all of it: nothing that the master does not hold, and nothing that it does not hold for as
+    /// long as `grace`, if there is one.
     pub(in crate::simulation) fn deleted(
         &mut self,
         volume: usize,
@@ -61,6 +65,7 @@ impl Witness {
         slot: &Slot,
         run: RunId,
         up_to: Option<u64>,
+        grace: Option<Duration>,
     ) {
         let whole = up_to.is_none();
         if whole {
@@ -73,13 +78,32 @@ impl Witness {
         if self.welcomed.get(&by) != Some(&self.timeline) {
             held = held.max(self.promised.get(&place).copied().unwrap_or_default());
         }
-        if whole {
-            // Nobody can deliver it any more, whatever is restored later.
-            self.durable.remove(&(volume, run));
+        if let Some(grace) = grace.filter(|_| up_to > 0 && self.welcomed.get(&by) == Some(&self.timeline)) {
+            let since = self.since.get(&place).and_then(|since| since.iter().find(|(_, held)| *held >= up_to));
+            if let Some(held) = since.map(|(since, _)| Duration::from_nanos(self.now.saturating_sub(*since)))
+                && held < grace
+            {
+                let what = format!("{slot} deletes {run} up to {up_to}, delivered for {held:?} of {grace:?}");
+                self.violated("I12", what);
+            }
+        }
+        if whole && let Some(last) = self.durable.remove(&(volume, run)) {
+            self.buried.insert((volume, run), last);
         }
         let named = self.named.get(&(volume, run)).copied().unwrap_or_default();
         if up_to > held.max(named) {
             self.violated("I12", format!("{slot} deletes {run} up to {up_to}, the master holds it up to {held}"));
+        }
+    }
+
+    /// Long after the last fault: what these volumes have deleted, the store has, or it has a name for it.
+    pub(super) fn settled_disks(&mut self, volumes: &BTreeSet<usize>) {
+        for ((volume, run), (slot, made)) in std::mem::take(&mut self.buried) {
+            let held = self.positions.get(&(slot.clone(), run)).copied().unwrap_or_default();
+            if volumes.contains(&volume) && held < made {
+                let what = format!("{slot} {run}: {made} were delivered and deleted, {held} are here or named");
+                self.violated("I2", what);
+            }
         }
     }
 }

@@ -32,7 +32,14 @@ impl Witness {
         self.commands.begin_anew();
         self.drained.clear();
         self.vigil = Vigil::default();
+        let since = std::mem::take(&mut self.since);
         self.committed(rows);
+        // What the backup has, it has had since it came.
+        for (place, mut since) in since {
+            let held = self.positions.get(&place).copied().unwrap_or_default();
+            since.retain(|(_, position)| *position <= held);
+            self.since.insert(place, since);
+        }
         self.reach("restore of an old backup");
     }
 

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use satellite::command::{Command, Identity as Process, ProbeId};
+use satellite::command::{Command, Identity as Process, Limits, ProbeId};
+use satellite::outbox::grace::RUNS_KEPT_MAX;
 use satellite::scheduler::Scheduler;
 use satellite::spool;
 use shared::check::{Exit, Outcome};
@@ -13,7 +14,7 @@ use shared::state::StateType;
 use shared::time::Monotonic;
 
 use super::headquarters::{MANY, first_word};
-use super::{Event, INSTALLATION, SURVEY, World};
+use super::{Event, INSTALLATION, SURVEY, World, nanos};
 use crate::simulation::defect::Hand;
 use crate::simulation::fault::Moment;
 use crate::simulation::network::{IDLE, Way};
@@ -80,6 +81,7 @@ impl World {
                 served: false,
                 linked_before: false,
                 ends_by: None,
+                refused: None,
                 given_up: 0,
                 extra,
                 old,
@@ -172,13 +174,30 @@ impl World {
     pub(in crate::simulation) fn delete(&mut self, id: InstanceId, order: &Command) {
         let Some(site) = self.sites.get(&id) else { return };
         match order {
-            Command::Trim { run, up_to } => self.witness.deleted(site.volume, id, &site.slot, *run, Some(up_to.0)),
-            Command::CloseRun(run) => self.witness.deleted(site.volume, id, &site.slot, *run, None),
+            Command::Trim { run, up_to } => {
+                let grace = self.grace(site);
+                self.witness.deleted(site.volume, id, &site.slot, *run, Some(up_to.0), grace);
+            }
+            Command::CloseRun(run) => {
+                let grace = self.grace(site);
+                self.witness.deleted(site.volume, id, &site.slot, *run, None, grace);
+            }
             Command::GiveUp { run, first, up_to, .. } => {
                 self.witness.given_up(site.volume, &site.slot, *run, first.0, up_to.0);
             }
             _ => {}
         }
+    }
+
+    /// How long what this process has delivered must stay; `None` where something else may end its time: too many bytes or runs, or
+    /// a disk that takes nothing, or results too old to be kept.
+    fn grace(&self, site: &Site) -> Option<Duration> {
+        let volume = self.volumes.get(site.volume)?;
+        let pressed = volume.room(&site.seat).held > volume.limits.kept_bytes()
+            || volume.runs(&site.seat).len() > RUNS_KEPT_MAX
+            || volume.limits.age < Limits::DEFAULT.age
+            || site.refused.is_some_and(|refused| refused + nanos(volume.limits.grace) >= self.now);
+        (!pressed).then_some(volume.limits.grace)
     }
 
     /// Gives the disk its next order, if it is idle.
@@ -259,6 +278,9 @@ impl World {
             self.witness.room(room.held, volume.limits.bytes);
             site.scheduler.handle_room(now, room);
             let failed = matches!(answer, spool::Answer::AppendFailed);
+            if failed {
+                site.refused = Some(self.now);
+            }
             site.answered(now, answer);
             if failed && site.scheduler.status(now).given_up > site.given_up {
                 self.witness.reach("memory is full and forced something out");
