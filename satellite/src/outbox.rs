@@ -58,6 +58,15 @@ enum Sending {
     Yes,
 }
 
+/// Closed batches that are not on the volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InMemory {
+    /// Their bytes.
+    pub bytes: usize,
+    /// How many of them only say that results are gone.
+    pub gaps: usize,
+}
+
 /// All the results this process has to deliver.
 #[derive(Debug)]
 pub struct Outbox {
@@ -116,6 +125,7 @@ impl Outbox {
     pub(crate) fn set_defects(&mut self, defects: Defects) {
         self.defects = defects;
         self.gathering.set_defects(defects);
+        self.bounds.set_defects(defects);
     }
 
     fn adopt(&mut self, found: &[FoundRun]) {
@@ -507,6 +517,12 @@ impl Outbox {
     #[must_use]
     pub fn memory_only(&self) -> bool {
         self.gathering.memory_only()
+    }
+
+    /// What waits in memory for the volume.
+    #[must_use]
+    pub fn in_memory(&self) -> InMemory {
+        InMemory { bytes: self.gathering.waiting_bytes(), gaps: self.gathering.gaps_waiting() }
     }
 
     /// Whether everything made is on the volume.

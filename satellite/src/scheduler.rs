@@ -173,7 +173,16 @@ impl Scheduler {
     }
 
     /// Replaces what this slot checks.
-    pub fn handle_assignment(&mut self, now: Now, timeline: Timeline, first_check: CheckId, assignment: Assignment) {
+    pub fn handle_assignment(
+        &mut self,
+        now: Now,
+        timeline: Timeline,
+        first_check: CheckId,
+        mut assignment: Assignment,
+    ) {
+        if self.defects.has(Defect::CarriedIgnored) {
+            assignment.checks.values_mut().for_each(|check| check.carried = None);
+        }
         self.seen.generation = self.seen.generation.max(assignment.generation);
         for check in assignment.checks.values() {
             self.seen.grant = self.seen.grant.max(check.grant);

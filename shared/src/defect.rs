@@ -35,6 +35,8 @@ pub enum Defect {
     EndedGrantApplies,
     /// Satellite, I4: due times follow this machine's own wall clock wherever it steps.
     WallClockDeadlines,
+    /// Satellite, I4: a new owner begins anew instead of going on from the state that its grant carries.
+    CarriedIgnored,
     /// Master, I5: a process that loses its slot is neither fenced nor loses its grants.
     NoFence,
     /// Master, I6: who takes a slot is written under an older term.
@@ -53,6 +55,14 @@ pub enum Defect {
     WindowIgnored,
     /// Satellite, I9: every reconnect opens another run, however many are undelivered.
     RunsUnbounded,
+    /// Satellite, I9: the spool grows beyond its bytes.
+    BytesUnbounded,
+    /// Satellite, I9: the spool keeps what is older than its age.
+    AgeIgnored,
+    /// Satellite, I9: the spool goes on growing where others have filled the volume.
+    FloorIgnored,
+    /// Satellite, I9: what cannot be written is kept in memory without a bound.
+    MemoryUnbounded,
     /// Satellite, I10: older runs are never sent.
     BacklogUnsent,
     /// Master, I11: a result for a check that the slot never owned is taken.
@@ -73,7 +83,7 @@ pub enum Defect {
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 36] = [
         Self::AcknowledgedEarly,
         Self::DrainedIsDeaf,
         Self::ClosedEarly,
@@ -88,6 +98,7 @@ impl Defect {
         Self::LateKeyApplies,
         Self::EndedGrantApplies,
         Self::WallClockDeadlines,
+        Self::CarriedIgnored,
         Self::NoFence,
         Self::TermFalls,
         Self::TimeFalls,
@@ -97,6 +108,10 @@ impl Defect {
         Self::CreditTwice,
         Self::WindowIgnored,
         Self::RunsUnbounded,
+        Self::BytesUnbounded,
+        Self::AgeIgnored,
+        Self::FloorIgnored,
+        Self::MemoryUnbounded,
         Self::BacklogUnsent,
         Self::ForeignAccepted,
         Self::TrimmedEarly,

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use shared::defect::{Defect, Defects};
 use shared::delivery::reason;
 use shared::name::{RunId, Sequence};
 use shared::time::{Monotonic, Timestamp};
@@ -48,6 +49,7 @@ pub struct Bounds {
     /// Bytes that only the grace keeps, and bytes held, when they were looked at last.
     kept: u64,
     looked_at: u64,
+    defects: Defects,
 }
 
 /// What of a run is to be given up.
@@ -60,12 +62,19 @@ struct Choice {
 }
 
 impl Bounds {
+    pub(super) fn set_defects(&mut self, defects: Defects) {
+        self.defects = defects;
+    }
+
     fn floor(&self) -> u64 {
         FREE_FLOOR.min(self.room.size / FREE_SHARE)
     }
 
     /// Bytes at which the oldest go.
     fn target(&self) -> u64 {
+        if self.defects.has(Defect::BytesUnbounded) {
+            return u64::MAX;
+        }
         let full = self.limits.bytes / 8 * FULL_EIGHTHS;
         self.ceiling.map_or(full, |ceiling| full.min(ceiling))
     }
@@ -76,6 +85,9 @@ impl Bounds {
 
     fn handle_room(&mut self, room: Room) {
         self.room = room;
+        if self.defects.has(Defect::FloorIgnored) {
+            return;
+        }
         // A volume whose size nobody knows has no floor.
         if room.size == 0 || room.free >= self.floor().saturating_mul(2) {
             self.ceiling = None;
@@ -130,7 +142,8 @@ impl Bounds {
     /// What must go. A piece goes only if the states on disk contain it.
     fn choose(&self, now: Monotonic, extents: &[Extent], runs: &BTreeMap<Place, Run>, open: Place) -> Vec<Choice> {
         let extents: BTreeMap<RunId, &Extent> = extents.iter().map(|extent| (extent.run, extent)).collect();
-        let expired = self.time(now).map(|time| time.minus(self.limits.age));
+        let time = self.time(now).filter(|_| !self.defects.has(Defect::AgeIgnored));
+        let expired = time.map(|time| time.minus(self.limits.age));
         let mut surplus = {
             let held: u64 = extents.values().flat_map(|extent| &extent.pieces).map(|piece| piece.bytes).sum();
             held.saturating_sub(self.target())

@@ -148,7 +148,10 @@ impl Gathering {
         self.waiting_bytes = self.waiting_bytes.saturating_add(bytes.len());
         let batch = SpooledBatch { first, last, bytes };
         self.waiting.push_back(Waiting { place: self.place, gap: false, span: std::mem::take(&mut self.span), batch });
-        while self.waiting_bytes > self.waiting_bytes_max && self.give_up_oldest() {}
+        while self.waiting_bytes > self.waiting_bytes_max
+            && !self.defects.has(Defect::MemoryUnbounded)
+            && self.give_up_oldest()
+        {}
     }
 
     /// Turns the oldest batch that is not just being appended into a gap record, or adds the next one to such a record. A record whose

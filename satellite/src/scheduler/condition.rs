@@ -8,6 +8,7 @@ use shared::name::{CheckId, Generation, InstanceId, Timeline};
 
 use super::Scheduler;
 use crate::clock::Now;
+use crate::outbox::InMemory;
 
 /// What this process is doing, for its operator.
 #[derive(Debug, Clone, Serialize)]
@@ -78,6 +79,12 @@ impl Scheduler {
     #[must_use]
     pub fn timeline(&self) -> Option<Timeline> {
         self.roster.timeline()
+    }
+
+    /// What waits in memory for the volume.
+    #[must_use]
+    pub fn in_memory(&self) -> InMemory {
+        self.outbox.in_memory()
     }
 
     /// Newest state of each check.

@@ -24,6 +24,8 @@ pub enum Hand {
     ReplayEmits,
     /// A metrics writer calls kept what it has only sent.
     CursorAhead,
+    /// The master's shell never has the journal trimmed.
+    JournalUntrimmed,
 }
 
 /// A planted defect.
@@ -36,7 +38,7 @@ pub enum Planted {
 }
 
 impl Hand {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::ToldBeforeCommit,
         Self::FailureIgnored,
         Self::CommitForgotten,
@@ -46,6 +48,7 @@ impl Hand {
         Self::LockIgnored,
         Self::ReplayEmits,
         Self::CursorAhead,
+        Self::JournalUntrimmed,
     ];
 }
 
@@ -76,6 +79,7 @@ impl Planted {
                 Hand::ToldBeforeCommit | Hand::FailureIgnored => "I1",
                 Hand::RunReused => "I3",
                 Hand::ReplayEmits => "I7",
+                Hand::JournalUntrimmed => "I9",
                 Hand::SyncSkipped | Hand::CursorAhead => "I10",
                 Hand::DeletedEarly | Hand::LockIgnored => "I12",
                 Hand::CommitForgotten => "I14",
@@ -88,12 +92,21 @@ impl Planted {
                 | Defect::SequenceReused
                 | Defect::SnapshotMovesPosition => "I2",
                 Defect::PositionIgnored | Defect::CommandTwice | Defect::BygoneForgotten => "I3",
-                Defect::LateKeyApplies | Defect::EndedGrantApplies | Defect::WallClockDeadlines => "I4",
+                Defect::LateKeyApplies
+                | Defect::EndedGrantApplies
+                | Defect::WallClockDeadlines
+                | Defect::CarriedIgnored => "I4",
                 Defect::NoFence => "I5",
                 Defect::TermFalls | Defect::TimeFalls => "I6",
                 Defect::PublishedTwice | Defect::PublishedNever => "I7",
                 Defect::LateChanges => "I8",
-                Defect::CreditTwice | Defect::WindowIgnored | Defect::RunsUnbounded => "I9",
+                Defect::CreditTwice
+                | Defect::WindowIgnored
+                | Defect::RunsUnbounded
+                | Defect::BytesUnbounded
+                | Defect::AgeIgnored
+                | Defect::FloorIgnored
+                | Defect::MemoryUnbounded => "I9",
                 Defect::BacklogUnsent => "I10",
                 Defect::ForeignAccepted => "I11",
                 Defect::TrimmedEarly | Defect::GraceIgnored => "I12",

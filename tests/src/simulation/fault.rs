@@ -7,6 +7,7 @@ use shared::name::InstanceId;
 use super::network::{IDLE, Roads, Way};
 use super::outlet::Mood;
 use super::plan::Fault;
+use super::volume::Volume;
 use super::world::{Event, World, nanos};
 
 /// A link that flaps is cut so often: more often than a satellite opens runs.
@@ -128,7 +129,8 @@ impl World {
             Fault::VolumeFull => {
                 let id = self.some_site()?;
                 let volume = self.sites.get(&id)?.volume;
-                if std::mem::replace(&mut self.volumes.get_mut(volume)?.full, true) {
+                let others = self.chance.one_in(2);
+                if !self.volumes.get_mut(volume)?.fill(others) {
                     return None;
                 }
                 let again = self.seconds(5, 100);
@@ -258,6 +260,10 @@ impl World {
             Fault::VolumeUnreadable => {
                 let lasting = self.seconds(3, 60);
                 lasts(now, &mut self.volume_unreadable_until, lasting)?;
+            }
+            Fault::StoreDamaged => {
+                let hit = self.store.damage(self.outlet.cursor(), &mut self.chance)?;
+                self.line(|| format!("a bit flips in the master's store: {hit:?}"));
             }
             Fault::MetricsKilled => {
                 if self.outlet.kill() == 0 {
@@ -454,7 +460,7 @@ impl World {
     pub(super) fn calm(&mut self) {
         self.line(|| "from here on nothing goes wrong any more".to_owned());
         self.calm = true;
-        self.volumes.iter_mut().for_each(|volume| volume.full = false);
+        self.volumes.iter_mut().for_each(Volume::empty_out);
         for roads in self.roads.values_mut() {
             *roads = super::network::Roads::default();
         }

@@ -49,6 +49,16 @@ pub const LANDMARKS: &[(&str, &str)] = &[
     ("a process is sent for", "the holder of a slot is silent: who waits for it is told to claim it"),
     ("a packet comes twice and counts once", "the second copy of a packet came before the first"),
     ("a read fails", "a satellite's disk did not give back what it had taken"),
+    ("a record is damaged that a checkpoint contains", "the master starts over a damaged record that it does not need"),
+    (
+        "a damaged journal is put back from a backup",
+        "a row that only the journal had cannot be read: no start without a backup",
+    ),
+    (
+        "a start falls back to the older checkpoint",
+        "the newest one could not be read, and the state is the same all the same",
+    ),
+    ("a writer was overrun", "rows were trimmed before a metrics writer had sent them, and the journal names them"),
     ("a result comes an hour late", "a backlog of more than an hour was delivered"),
     ("a result is refused", "a result for a check that is unknown, another's, or that says what cannot be"),
     (
@@ -133,6 +143,14 @@ pub const LANDMARKS: &[(&str, &str)] = &[
     ("nonsense closes a link", "somebody said what cannot be read"),
     ("numbers go on above a lost timeline's", "a satellite had seen more than the restored store had given"),
     ("restore of an old backup", "the master's store was lost and put back as it was earlier"),
+    (
+        "others fill the volume, and the spool grows no more",
+        "less was free than is left to others: the oldest results went, and the volume was not filled",
+    ),
+    (
+        "results lay in the spool for too long and were given up",
+        "the oldest results were older than the spool's age, were named a gap and deleted",
+    ),
     ("results are in memory only", "a satellite's disk refused a batch"),
     ("the assignment was not kept", "a satellite's disk refused the assignment"),
     ("the master comes back", "a master began with the journal of an earlier one"),

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use master::entry::Row;
+use master::entry::{Row, WriterGap};
 use master::writer::trail::Trail;
 use master::writer::{PEER_TIMEOUT, TRAIL};
 use shared::delivery::BatchItem;
@@ -43,6 +43,8 @@ pub(super) struct Outlet {
     kept: BTreeSet<u64>,
     memory: Vec<u64>,
     flushed: u64,
+    /// Rows up to here were trimmed before they were sent; the journal is asked to say so under this number.
+    overrun: Option<(u64, JournalIndex)>,
     /// A planted defect: what was sent counts as kept.
     pub(super) cursor_ahead: bool,
 }
@@ -58,6 +60,7 @@ impl Default for Outlet {
             kept: BTreeSet::new(),
             memory: Vec::new(),
             flushed: 0,
+            overrun: None,
             cursor_ahead: false,
         }
     }
@@ -69,12 +72,48 @@ impl Outlet {
         self.trail.forget();
         self.sent = self.cursor;
         self.stuck_since = None;
+        self.overrun = None;
     }
 
-    /// The journal was put back from a backup that ends at `head`: what was sent beyond it has no rows any more.
-    pub(super) fn rewind(&mut self, head: JournalIndex) {
-        self.cursor = self.cursor.min(head);
+    /// The journal was put back from a backup, and the cursor with it.
+    pub(super) fn rewind(&mut self, cursor: JournalIndex) {
+        self.cursor = cursor;
         self.begin_again();
+    }
+
+    /// Rows up to `gone` were trimmed before they were sent: under `note` the journal is asked to name them. `None` if it is being asked.
+    pub(super) fn overrun(&mut self, note: u64, gone: JournalIndex) -> Option<WriterGap> {
+        if self.overrun.is_some() {
+            return None;
+        }
+        self.overrun = Some((note, gone));
+        Some(WriterGap {
+            writer: "metrics".to_owned(),
+            lane: "metrics".to_owned(),
+            first: JournalIndex(self.sent.0 + 1),
+            last: gone,
+            reason: "journal-bytes".to_owned(),
+        })
+    }
+
+    /// The journal has answered; says whether the writer goes on behind its gap.
+    pub(super) fn noted(&mut self, now: u64, note: u64, durable: bool) -> bool {
+        let Some((_, gone)) = self.overrun.take_if(|(asked, _)| *asked == note) else { return false };
+        if durable {
+            self.sent = gone.max(self.sent);
+            self.trail.sent(Monotonic(now), self.sent);
+        }
+        durable
+    }
+
+    /// Whether it waits for the journal to name what it lost.
+    pub(super) fn waits(&self) -> bool {
+        self.overrun.is_some()
+    }
+
+    /// Up to where it would begin again.
+    pub(super) fn cursor(&self) -> JournalIndex {
+        self.cursor
     }
 
     /// From here on until then the store behaves so. Whether it did not before.
@@ -124,11 +163,7 @@ impl Outlet {
         }
         let most = if mood.is_some() { RECORDS.1 } else { RECORDS.0 };
         for row in rows.iter().take(most) {
-            for (verdict, item) in row.outcomes.verdicts.iter().zip(row.items()) {
-                if let (true, BatchItem::Result(_, result)) = (verdict.effect.is_logged(), item) {
-                    self.memory.extend(serial(&result));
-                }
-            }
+            self.memory.extend(Self::points(row));
             self.sent = row.index;
             self.trail.sent(at, row.index);
         }
@@ -137,6 +172,14 @@ impl Outlet {
         } else if let Some(kept) = self.trail.kept(at) {
             self.cursor = kept;
         }
+    }
+
+    /// The answers in a row that a metrics store is given.
+    pub(super) fn points(row: &Row) -> Vec<u64> {
+        let items = row.outcomes.verdicts.iter().zip(row.items());
+        let logged = items.filter(|(verdict, _)| verdict.effect.is_logged());
+        let number = |item| if let BatchItem::Result(_, result) = item { serial(&result) } else { None };
+        logged.filter_map(|(_, item)| number(item)).collect()
     }
 
     /// Whether the store has the point of an answer.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use master::coordinator::credit::Sizes;
+use master::store::JOURNAL_BYTES_MAX;
 use satellite::command::Limits;
 use satellite::outbox::WINDOW_BATCHES;
 
@@ -107,11 +108,13 @@ pub enum Fault {
     ClockDrifting,
     /// The master's store is lost and put back from an old backup.
     Restored,
+    /// A bit flips in a checkpoint or in the journal of the master.
+    StoreDamaged,
 }
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 45] = [
         Self::SatelliteKilled,
         Self::SatellitePowerLost,
         Self::SatelliteEnded,
@@ -156,6 +159,7 @@ impl Fault {
         Self::MetricsRefusing,
         Self::ClockDrifting,
         Self::Restored,
+        Self::StoreDamaged,
     ];
 
     /// An operator does it, and nothing is broken by it.
@@ -216,6 +220,12 @@ pub(super) struct Plan {
     pub(super) window: usize,
     /// What a spool may use.
     pub(super) limits: Limits,
+    /// Bytes of a satellite's volume, others' included; 0: nobody knows.
+    pub(super) volume_size: u64,
+    /// How often the master's state is kept as a checkpoint.
+    pub(super) checkpoint_every: Duration,
+    /// Bytes at which the journal waits for no metrics writer.
+    pub(super) journal_bytes: u64,
     /// The master's byte pool: the real one, or one so small that satellites wait for their turns.
     pub(super) pool: Sizes,
 }
@@ -272,11 +282,18 @@ impl Plan {
             window: if chance.one_in(2) { small_window(chance) } else { WINDOW_BATCHES },
             limits: Self::limits(chance),
             faults,
+            volume_size: 0,
+            checkpoint_every: seconds(chance.log_between(20, 400)),
+            journal_bytes: if chance.one_in(2) { chance.log_between(4 * 1024, 256 * 1024) } else { JOURNAL_BYTES_MAX },
         };
         if plan.long_cut.is_some_and(|lasts| lasts >= HOUR) {
             // An hour of results is many, however seldom they come.
             (plan.hosts, plan.services) = (plan.hosts.min(3), 1);
             plan.interval = plan.interval.max(seconds(60)) + seconds(30);
+        }
+        if plan.limits.bytes < Limits::DEFAULT.bytes && chance.one_in(2) {
+            // The twentieth that is left to others is a share of a spool that some results fill.
+            plan.volume_size = plan.limits.bytes * chance.log_between(4, 40);
         }
         plan.shrink();
         plan.fault_every = plan.faulty / u32::try_from(chance.log_between(60, 300)).unwrap_or(1);

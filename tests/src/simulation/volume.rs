@@ -5,11 +5,12 @@
 //! the machine's memory. Only a power loss takes it.
 
 mod file;
+mod weight;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use satellite::command::{
-    Adopted, Beginning, Command, Extent, FoundRun, Identity, Kept, KeptStates, Limits, Room, SpooledBatch,
+    Adopted, Beginning, Command, Extent, FoundRun, Identity, Kept, KeptStates, Limits, SpooledBatch,
 };
 use satellite::spool::{Answer, Order};
 use shared::name::{InstanceId, RunCounter, RunId, Sequence, Timeline};
@@ -17,6 +18,7 @@ use shared::name::{InstanceId, RunCounter, RunId, Sequence, Timeline};
 use super::chance::Chance;
 pub(super) use file::Part;
 use file::{RunFile, SECTOR};
+pub(super) use weight::Weight;
 
 /// One process's directory.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +39,10 @@ pub(super) struct Volume {
     pub(super) limits: Limits,
     /// Nothing can be written at present.
     pub(super) full: bool,
+    /// Its size; 0 where nobody knows.
+    pub(super) size: u64,
+    /// Bytes that others have on it.
+    taken: u64,
     /// A planted defect: nothing is synced.
     pub(super) sync_skipped: bool,
     /// A planted defect: what has been written is deleted at once.
@@ -144,7 +150,7 @@ impl Volume {
 
     /// What an order has done before its end: written and not durable, or named lost and not yet deleted.
     pub(super) fn begin(&mut self, seat: &Seat, order: &Order) {
-        if self.full {
+        if self.refuses() {
             return;
         }
         match order {
@@ -168,15 +174,9 @@ impl Volume {
         held.map(|(run, file)| (*run, file.first())).collect()
     }
 
-    /// How much room there is for this process.
-    pub(super) fn room(&self, seat: &Seat) -> Room {
-        let held = Self::places(seat).filter_map(|id| self.directories.get(&id)).flat_map(|d| d.runs.values());
-        Room { held: held.map(RunFile::bytes).sum(), free: 0, size: 0 }
-    }
-
     /// Does an order and answers as the real one does. `fails`: the disk refuses.
     pub(super) fn execute(&mut self, seat: &mut Seat, order: Order, fails: bool, fresh: RunId) -> Option<Answer> {
-        let refused = fails || self.full;
+        let refused = fails || self.refuses();
         match order {
             Order::Survey => {
                 let (alive, adopted) = self.survey(seat);

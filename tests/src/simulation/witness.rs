@@ -4,8 +4,10 @@
 //! I7 is judged of what a commit hands out to be acted on, once and in order: whoever notifies will stand there. I9, I13 and I15 are
 //! judged where frames and orders pass (`world`).
 
+mod bounds;
 mod command;
 mod disk;
+mod folded;
 mod restored;
 mod result;
 
@@ -21,7 +23,11 @@ use shared::state::CheckState;
 use shared::time::Timestamp;
 
 use super::vigil::Vigil;
+use bounds::AllBounded;
+pub(super) use bounds::Weighing;
 use command::Commands;
+use folded::Folded;
+pub(super) use folded::Taken;
 
 /// Something that must not be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +83,8 @@ pub(super) struct Witness {
     commands: Commands,
     /// Since when the master holds how much of each run: its time and the position, in order.
     since: BTreeMap<(Slot, RunId), Vec<(u64, u64)>>,
+    folded: Folded,
+    bounded: AllBounded,
     /// What stores that are no more held of each run: it was acknowledged and may be deleted by whoever has not heard of the restore.
     promised: BTreeMap<(Slot, RunId), u64>,
     // What the satellites have.
@@ -251,6 +259,7 @@ impl Witness {
             let what = format!("{slot} is told to run {} under {}, living is {living:?}", check.id, check.grant);
             self.violated("I16", what);
         }
+        self.carries(slot, check);
     }
 
     /// A master starts: what was committed and not handed out, its readers find in the journal.
@@ -307,6 +316,7 @@ impl Witness {
                 Entry::Genesis(genesis) => (self.timeline, self.first_check) = (genesis.timeline, genesis.first_check),
                 Entry::Restored(restored) => {
                     (self.timeline, self.first_check) = (restored.timeline, restored.first_check);
+                    self.begins_timeline();
                 }
                 Entry::Continued(_) => self.reach("numbers go on above a lost timeline's"),
                 Entry::Asked(asked) => self.asked(row, asked),
@@ -440,6 +450,7 @@ impl Witness {
             if living.is_none_or(|(grant, owner)| *grant != told.key.grant || *owner != snapshot.slot) {
                 self.violated("I5", format!("{} tells check {} as {:?}", snapshot.slot, told.check, told.key));
             }
+            self.is_told_as_made(&snapshot.slot, told);
             let known = self.newest.insert(told.check, (told.key, told.state));
             if known.is_some_and(|(known, _)| known >= told.key) {
                 self.violated("I4", format!("check {} goes back from {known:?} to {:?}", told.check, told.key));
@@ -573,6 +584,9 @@ impl Witness {
             let object = status.object(id);
             if object.is_none_or(|object| object.key != key || object.state != state) {
                 self.violated("I4", format!("check {id}: the journal's newest is {key:?}, shown is {object:?}"));
+            }
+            if let Some(object) = object {
+                self.adds_up(id, object.key, object.state);
             }
         }
     }

@@ -2,6 +2,7 @@
 //! that was called durable is lost without a name, and checking goes on.
 #![cfg(test)]
 
+mod aged;
 mod damaged;
 mod full;
 mod kept;

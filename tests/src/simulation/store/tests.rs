@@ -1,6 +1,10 @@
-//! The model held against the real store: the same ten thousand operations on both, drawn from a seed. Every answer is the same, and
+//! The model held against the real store: the same operations on both, drawn from a seed, with entries of every kind. Every answer is the same, and
 //! so is everything that is there after each reopening, be it after an end, a kill, or a loss of power in the middle of a write. The
 //! real one lies on a file system that is really full at times.
+//!
+//! `PERIGEE_OPERATIONS` says how many operations, `PERIGEE_SEED` which; both are printed.
+
+mod entries;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,9 +13,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use master::entry::{Entry, Genesis, Outcomes, Presence, Row, WriterGap};
+use master::entry::{Entry, Genesis, Outcomes, Row, WriterGap};
 use master::store::{self as real, Commit, Done, Opened, Options, Projection, Read, StoreError};
-use shared::name::{CheckId, JournalIndex, SlotNumber, Term};
+use shared::name::{CheckId, JournalIndex, Term};
 
 use super::*;
 use crate::missing::missing;
@@ -19,7 +23,10 @@ use crate::simulation::chance::Chance;
 use crate::wait::until;
 
 const OPERATIONS: u64 = 10_000;
-const SEED: u64 = 20_261_121;
+/// So many operations reach everything that there is to be seen.
+const MANY: u64 = 5_000;
+/// Configurations of 1 to so many hosts.
+const CATALOGS: u64 = 12;
 const SEGMENT: u64 = 16 * 1024;
 const PATIENCE: Duration = Duration::from_secs(30);
 const CHILD: &str = "PERIGEE_TEST_MODEL_STORE";
@@ -45,15 +52,29 @@ struct Pair {
     first: u64,
     full: bool,
     made: u64,
+    revisions: Vec<Arc<Catalog>>,
     seen: BTreeMap<&'static str, u64>,
+    kinds: BTreeMap<String, u64>,
+}
+
+/// What both must be told of themselves: how many operations, and which.
+fn asked() -> (u64, u64) {
+    let number =
+        |name: &str, otherwise| std::env::var(name).ok().map_or(otherwise, |text| text.parse::<u64>().unwrap());
+    (number("PERIGEE_OPERATIONS", OPERATIONS), number("PERIGEE_SEED", rand::random_range(1..1_000_000_000)))
+}
+
+fn catalog_of<'kept>(revisions: &'kept [Arc<Catalog>], row: &Row) -> Option<&'kept Arc<Catalog>> {
+    let Entry::Activate(activate) = &row.entry else { return None };
+    revisions.iter().find(|catalog| catalog.digest.to_string() == activate.digest)
 }
 
 impl Pair {
-    fn new(volume: &Path) -> Self {
+    fn new(volume: &Path, seed: u64) -> Self {
         let data = volume.join("data-0");
         let real = real::open(&data, options()).unwrap();
         let mut pair = Self {
-            chance: Chance::new(SEED),
+            chance: Chance::new(seed),
             volume: volume.to_path_buf(),
             data,
             copies: 0,
@@ -64,10 +85,14 @@ impl Pair {
             first: 1,
             full: false,
             made: 0,
+            revisions: Vec::new(),
             seen: BTreeMap::new(),
+            kinds: BTreeMap::new(),
         };
         let installation = "model".parse().unwrap();
-        pair.append(vec![Entry::Genesis(Genesis { installation, timeline: Timeline(7), first_check: CheckId(1) })]);
+        let rows =
+            pair.rows(vec![Entry::Genesis(Genesis { installation, timeline: Timeline(7), first_check: CheckId(1) })]);
+        pair.append(rows);
         pair
     }
 
@@ -79,46 +104,61 @@ impl Pair {
         self.real.as_mut().unwrap()
     }
 
-    /// The rows of the next commit.
+    /// Entries as the next rows, each upon the ones before it.
     fn rows(&mut self, entries: Vec<Entry>) -> Vec<Row> {
         let mut status = self.status.clone();
-        let rows = entries.into_iter().map(|entry| {
-            let index = JournalIndex(status.head.0 + 1);
-            let at = status.at.plus(Duration::from_millis(10));
-            let row = Row { index, term: Term(1), at, entry, outcomes: Outcomes::default() };
-            status.fold(&row, &[], None);
-            row
+        entries.into_iter().map(|entry| self.row(&mut status, entry)).collect()
+    }
+
+    fn row(&mut self, status: &mut Status, entry: Entry) -> Row {
+        let index = match &entry {
+            Entry::Continued(continued) => continued.index(),
+            _ => JournalIndex(status.head.0 + 1),
+        };
+        let at = status.at.plus(Duration::from_millis(10));
+        let mut row = Row { index, term: Term(1), at, entry, outcomes: Outcomes::default() };
+        let catalog = catalog_of(&self.revisions, &row);
+        row.outcomes = entries::outcomes(&mut self.chance, status, &row, catalog);
+        status.fold(&row, &row.items(), catalog);
+        row
+    }
+
+    /// The rows of the next commit, of any kinds.
+    fn some_rows(&mut self) -> Vec<Row> {
+        let mut status = self.status.clone();
+        let count = self.chance.between(1, 4);
+        let rows = (0..count).map(|_| {
+            self.made += 1;
+            let entry = entries::entry(&mut self.chance, &status, self.made, &self.revisions);
+            self.row(&mut status, entry)
         });
         rows.collect()
     }
 
-    fn some_entries(&mut self) -> Vec<Entry> {
-        let count = self.chance.between(1, 4);
-        let entries = (0..count).map(|_| {
-            self.made += 1;
-            if self.chance.one_in(20) {
-                let padding = usize::try_from(self.chance.below(600)).unwrap();
-                Entry::WriterGap(WriterGap {
-                    writer: format!("w{}{}", self.made, "x".repeat(padding)),
-                    lane: "metrics".to_owned(),
-                    first: JournalIndex(1),
-                    last: JournalIndex(self.made),
-                    reason: "journal-bytes".to_owned(),
-                })
-            } else {
-                let number = SlotNumber::new(u32::try_from(self.chance.between(1, 9)).unwrap()).unwrap();
-                let slot = shared::name::Slot { region: "eu".parse().unwrap(), number };
-                let present = self.chance.one_in(2);
-                let reason = format!("r{}", self.made);
-                Entry::Presence(Presence { slot, present, reason, drain: None, author: None })
-            }
-        });
-        entries.collect()
+    fn fold(&mut self, rows: &[Row]) {
+        for row in rows {
+            self.status.fold(row, &row.items(), catalog_of(&self.revisions, row));
+            let kind = format!("{:?}", row.entry).chars().take_while(|letter| letter.is_alphanumeric()).collect();
+            *self.kinds.entry(kind).or_default() += 1;
+        }
+    }
+
+    /// Makes a configuration durable on both, as before an entry that names it.
+    fn keep_revision(&mut self) {
+        let catalog = entries::catalog(self.chance.between(1, CATALOGS));
+        if let Err(error) = self.real().store.keep_revision(&catalog) {
+            assert!(self.full, "{error}");
+            return self.note("a revision on a full disk");
+        }
+        self.model.keep_revision(&catalog);
+        if self.revisions.iter().all(|kept| kept.digest != catalog.digest) {
+            self.revisions.push(catalog);
+        }
+        self.note("revision");
     }
 
     /// One commit on both; the outcome must be the same, but where the disk is full, which only the real one can tell.
-    fn append(&mut self, entries: Vec<Entry>) {
-        let rows = self.rows(entries);
+    fn append(&mut self, rows: Vec<Row>) {
         let (record, last) = (entry::encode(&rows), rows.last().unwrap().index);
         let too_large = record.len() as u64 > SEGMENT - 128;
         self.model.begin(record.clone());
@@ -127,7 +167,7 @@ impl Pair {
             Done::Committed { last: committed } => {
                 assert!(committed == last && !too_large, "{committed}, {last}");
                 assert_eq!(self.model.commit(), rows);
-                rows.iter().for_each(|row| self.status.fold(row, &[], None));
+                self.fold(&rows);
                 self.note("committed");
             }
             Done::Failed { last: failed, error } => {
@@ -180,6 +220,7 @@ impl Pair {
         });
         assert!(written, "no checkpoint at {head}");
         self.real().store.reached(Projection::History, head);
+        self.model.checkpoint(&status);
         self.note("checkpoint");
     }
 
@@ -188,8 +229,9 @@ impl Pair {
         self.real().store.trim(at);
         let store = self.real().store.clone();
         assert!(until(PATIENCE, || !store.is_trimming()), "the trim does not end");
-        let entries = self.some_entries();
-        self.append(entries);
+        self.hold_bound();
+        let rows = self.some_rows();
+        self.append(rows);
         let first = self.real().store.first().0;
         if first > self.first {
             let kept = self.real().store.checkpoints().borrow().clone();
@@ -198,6 +240,15 @@ impl Pair {
             self.note("trimmed");
         }
         self.first = first;
+    }
+
+    /// After a trim: no more than the bound, beside what a start may need that falls back to the older checkpoint.
+    fn hold_bound(&mut self) {
+        let store = self.real().store.clone();
+        let kept = store.checkpoints().borrow().clone();
+        let reached = if kept.len() < real::CHECKPOINTS_KEPT { JournalIndex(0) } else { kept[0] };
+        let (held, needed) = (store.bytes_behind(JournalIndex(0)), store.bytes_behind(reached));
+        assert!(held <= (8 * SEGMENT).max(needed), "{held} bytes of journal, {needed} of them needed");
     }
 
     fn cursor(&mut self) {
@@ -238,8 +289,7 @@ impl Pair {
             self.note("reopened after an end");
         } else {
             // What a commit would add to the disk is found on a copy; as much of it as was written lies on the real one.
-            let entries = self.some_entries();
-            let rows = self.rows(entries);
+            let rows = self.some_rows();
             let (record, last) = (entry::encode(&rows), rows.last().unwrap().index);
             self.model.begin(record.clone());
             let copy = self.copy();
@@ -256,7 +306,7 @@ impl Pair {
                 // Killed behind the write: all of it had reached the disk, and nobody was told.
                 fs::copy(&grown, self.data.join("journal").join(grown.file_name().unwrap())).unwrap();
                 let rows = self.model.leave(true);
-                rows.iter().for_each(|row| self.status.fold(row, &[], None));
+                self.fold(&rows);
                 self.note("killed behind the write");
             } else {
                 let from = if same { before } else { 0 };
@@ -278,7 +328,10 @@ impl Pair {
         let opened = real::open(&self.data, options()).unwrap();
         assert!(opened.status.encode() == self.status.encode(), "another state at {}", self.status.head);
         assert!(opened.recovery.damages.is_empty(), "{:?}", opened.recovery);
-        assert!(self.model.replay(Defects::default()).encode() == self.status.encode());
+        // From the first row on it takes long: now and then, and at the end.
+        let whole = self.chance.one_in(20).then(|| self.model.replay_whole(Defects::default()));
+        assert!(whole.is_none_or(|whole| whole.encode() == self.status.encode()));
+        assert!(self.model.replay(Defects::default()).unwrap().encode() == self.status.encode());
         let reached = opened.store.checkpoints().borrow().last().copied().unwrap_or_default();
         opened.store.reached(Projection::History, reached);
         self.first = opened.store.first().0;
@@ -309,25 +362,25 @@ impl Pair {
     }
 }
 
-fn act(volume: &Path, may_fill: bool) {
-    let mut pair = Pair::new(volume);
-    for _ in 0..OPERATIONS {
+fn act(volume: &Path, may_fill: bool, (operations, seed): (u64, u64)) {
+    let mut pair = Pair::new(volume, seed);
+    for _ in 0..operations {
         match pair.chance.below(1000) {
-            0..700 => {
-                let entries = pair.some_entries();
-                pair.append(entries);
+            0..690 => {
+                let rows = pair.some_rows();
+                pair.append(rows);
             }
+            690..700 => pair.keep_revision(),
             700..720 => {
                 // Longer than a segment holds.
-                let mut entries = pair.some_entries();
-                entries.push(Entry::WriterGap(WriterGap {
+                let rows = pair.rows(vec![Entry::WriterGap(WriterGap {
                     writer: "x".repeat(usize::try_from(SEGMENT).unwrap()),
                     lane: "metrics".to_owned(),
                     first: JournalIndex(1),
                     last: JournalIndex(1),
                     reason: "journal-bytes".to_owned(),
-                }));
-                pair.append(entries);
+                })]);
+                pair.append(rows);
             }
             720..800 => pair.read(),
             800..870 => pair.cursor(),
@@ -337,6 +390,15 @@ fn act(volume: &Path, may_fill: bool) {
             _ => pair.turn_full(may_fill),
         }
     }
+    if pair.full {
+        pair.turn_full(false);
+    }
+    pair.reopen();
+    assert!(pair.model.replay_whole(Defects::default()).encode() == pair.status.encode());
+    if operations < MANY {
+        return;
+    }
+    assert_eq!(pair.kinds.len() as u64, entries::KINDS + 1, "kinds of entries: {:?}", pair.kinds);
     let wanted = [
         "committed",
         "refused for its size",
@@ -358,8 +420,10 @@ fn act(volume: &Path, may_fill: bool) {
 
 #[test]
 fn the_model_and_the_real_store_answer_alike() {
+    let (operations, seed) = asked();
+    eprintln!("{operations} operations, PERIGEE_SEED={seed}");
     if let Some(volume) = std::env::var_os(CHILD) {
-        return act(Path::new(&volume), true);
+        return act(Path::new(&volume), true, (operations, seed));
     }
     let directory = tempfile::tempdir().unwrap();
     let namespace = |script: &str| {
@@ -369,11 +433,13 @@ fn the_model_and_the_real_store_answer_alike() {
     };
     if !namespace(MOUNT).output().is_ok_and(|output| output.status.success()) {
         missing("permission to mount a tmpfs in a namespace of its own (unshare)", "util-linux");
-        return act(directory.path(), false);
+        return act(directory.path(), false, (operations, seed));
     }
     let output = namespace(&format!("{MOUNT} && exec \"$2\" --exact {NAME} --nocapture"))
         .arg(std::env::current_exe().unwrap())
         .env(CHILD, directory.path())
+        .env("PERIGEE_OPERATIONS", operations.to_string())
+        .env("PERIGEE_SEED", seed.to_string())
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);

@@ -40,14 +40,6 @@ impl Witness {
         }
     }
 
-    /// A spool holds so much of what it may. What is not in the states on disk yet stays beyond that: some seconds' worth.
-    pub(in crate::simulation) fn room(&mut self, held: u64, bound: u64) {
-        const SECONDS_WORTH: u64 = 32 * 1024;
-        if held > bound + SECONDS_WORTH {
-            self.violated("I9", format!("a spool holds {held} bytes of {bound}"));
-        }
-    }
-
     /// A run whose end was damaged ends there now: nobody can tell what came behind.
     pub(in crate::simulation) fn shortened(&mut self, volume: usize, run: RunId, last: u64) {
         if let Some((_, made)) = self.durable.get_mut(&(volume, run)) {

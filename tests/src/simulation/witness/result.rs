@@ -29,6 +29,9 @@ impl Witness {
         if !owned {
             self.violated("I11", format!("{slot} never owned check {} under {}", result.check, key.grant));
         }
+        if !self.forged.contains(&run) {
+            self.is_as_made(slot, key, result, effect);
+        }
         self.names_command(self.timeline, slot, run, key, result, effect);
         if let Some(number) = number.filter(|_| effect.is_logged()) {
             self.effect(number, slot, run, key);

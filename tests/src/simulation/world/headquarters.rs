@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use master::coordinator::{
-    Activation, Command as Order, Coordinator, Cut, Identity, Obeyed, Order as Ordered, RequestId,
+    Activation, Command as Order, Coordinator, Cut, Identity, NoteId, Obeyed, Order as Ordered, RequestId,
 };
 use master::entry::{Entry, Row};
 use shared::frame::Lane;
@@ -28,9 +28,25 @@ impl World {
         if self.master.is_some() {
             return;
         }
+        let Some(status) = self.store.replay(self.defects()) else {
+            // A row that nothing else contains cannot be read: it refuses to start, and the operator does what it says.
+            self.line(|| "the master refuses to start: its journal is damaged".to_owned());
+            self.witness.reach("a damaged journal is put back from a backup");
+            if self.restore_master().is_none() {
+                self.witness.violated("I14", "the journal is lost, and there is no backup".to_owned());
+            }
+            return self.after(Duration::from_secs(30), Event::MasterStart);
+        };
+        let (fell_back, covered) = self.store.put_aside();
+        if fell_back {
+            self.witness.reach("a start falls back to the older checkpoint");
+        }
+        if covered {
+            self.witness.reach("a record is damaged that a checkpoint contains");
+        }
         self.epoch += 1;
-        let status = self.store.replay(self.defects());
         self.witness.replayed(&status, None);
+        self.witness.replayed(&self.store.replay_whole(self.defects()), Some(&status));
         self.witness.begun();
         self.witness.starts();
         if self.has(Hand::ReplayEmits) {
@@ -136,8 +152,10 @@ impl World {
             self.store.forget();
         }
         let published = master.coordinator.published();
-        let replayed = self.store.replay(self.defects());
-        self.witness.replayed(&replayed, Some(published));
+        let begins = self.store.replay(self.defects());
+        for replayed in begins.into_iter().chain([self.store.replay_whole(self.defects())]) {
+            self.witness.replayed(&replayed, Some(published));
+        }
         for (number, link) in &mut self.links {
             if link.epoch == master.epoch && std::mem::take(&mut link.master_open) {
                 self.order += 1;
@@ -161,12 +179,12 @@ impl World {
         }
         self.kill_master();
         let timeline = Timeline(self.chance.draw());
-        let rows = self.store.restore(timeline, self.wall())?;
-        self.outlet.rewind(rows.last()?.index);
+        let (rows, cursor) = self.store.restore(timeline, self.wall())?;
+        self.outlet.rewind(cursor);
         self.witness.restored(&rows);
         self.line(|| "the master's store is put back from a backup".to_owned());
         if self.chance.one_in(2) {
-            self.store.back_up();
+            self.store.back_up(self.outlet.cursor());
         }
         Some(())
     }
@@ -294,7 +312,12 @@ impl World {
                     self.witness.reach("an activation was not committed");
                     self.operate_again(self.now + nanos(Duration::from_secs(5)));
                 }
-                Order::Answer { .. } | Order::Noted { .. } => {}
+                Order::Answer { .. } => {}
+                Order::Noted { note, durable } => {
+                    if self.outlet.noted(self.now, note.0, durable) {
+                        self.witness.reach("a writer was overrun");
+                    }
+                }
                 // The operator looks whether it is so, and says it again if not.
                 Order::Obeyed { obeyed: Obeyed::NotCommitted, .. } => {
                     self.operate_again(self.now + nanos(Duration::from_secs(5)));
@@ -318,11 +341,38 @@ impl World {
         if self.master.is_none() || self.master_pauses() {
             return;
         }
+        self.keep_store();
+        if let Some(gone) = self.store.overran(self.outlet.sent()) {
+            self.requests += 1;
+            let (note, at) = (self.requests, self.wall());
+            if let (Some(gap), Some(master)) = (self.outlet.overrun(note, gone), &mut self.master) {
+                master.coordinator.handle_writer_gap(NoteId(note), gap, at);
+                self.drain_master();
+            }
+        }
+        if self.outlet.waits() {
+            return;
+        }
         let rows = self.store.rows(self.outlet.sent());
         if rows.len() >= MANY {
             self.witness.reach("a metrics store is behind");
         }
         self.outlet.advance(self.now, &rows);
+    }
+
+    /// Checkpoints when they are due, and what they make needless goes: as the program's loop has it done.
+    fn keep_store(&mut self) {
+        let Some(master) = &self.master else { return };
+        let writes = self.now >= self.store_full_until;
+        if writes && self.now >= self.checkpoint_due {
+            self.checkpoint_due = self.now + nanos(self.plan.checkpoint_every);
+            self.store.checkpoint(master.coordinator.published());
+        }
+        if !self.has(Hand::JournalUntrimmed) {
+            self.store.trim(self.outlet.cursor(), self.plan.journal_bytes);
+        }
+        let journal = self.store.journal();
+        self.witness.journal(journal.held, journal.needed, self.plan.journal_bytes);
     }
 
     /// What the master says is judged as it leaves.

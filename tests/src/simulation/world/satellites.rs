@@ -8,10 +8,10 @@ use satellite::outbox::grace::RUNS_KEPT_MAX;
 use satellite::scheduler::Scheduler;
 use satellite::spool;
 use shared::check::{Exit, Outcome};
-use shared::delivery::RUNS_UNDELIVERED_MAX;
+use shared::delivery::{RUNS_UNDELIVERED_MAX, reason};
 use shared::name::{InstanceId, RunId, Slot};
 use shared::state::StateType;
-use shared::time::Monotonic;
+use shared::time::{Monotonic, Timestamp};
 
 use super::headquarters::{MANY, first_word};
 use super::{Event, INSTALLATION, SURVEY, World, nanos};
@@ -22,6 +22,7 @@ use crate::simulation::plan::Fault;
 use crate::simulation::secret;
 use crate::simulation::site::Site;
 use crate::simulation::trace::short;
+use crate::simulation::witness::{Taken, Weighing};
 
 impl World {
     pub(in crate::simulation) fn start(&mut self, slot: Slot, volume: usize, extra: bool) {
@@ -56,10 +57,12 @@ impl World {
         let runs: Vec<String> =
             beginning.earlier.iter().map(|found| format!(", {} {}..={}", found.run, found.first, found.last)).collect();
         let now = satellite::clock::Now { monotonic: Monotonic(self.now), wall: clock.at(self.now) };
+        let (kept, states) = (beginning.kept.clone(), beginning.states.clone());
         let scheduler = Scheduler::new(identity, beginning, now)
             .with_limits(self.plan.limits)
             .with_window(self.plan.window)
             .with_defects(self.defects());
+        self.witness.found(instance, kept.as_ref(), &states, scheduler.states());
         self.line(|| format!("{slot} {} starts on volume {volume}{}", short(instance), runs.concat()));
         self.sites.insert(
             instance,
@@ -132,6 +135,9 @@ impl World {
         }
         self.work(id);
         let Some(site) = self.sites.get_mut(&id) else { return };
+        let under_way = site.orders.iter().map(appended).sum();
+        let told = site.scheduler.in_memory();
+        self.witness.remembers(id, told.bytes, under_way, told.gaps, self.plan.limits.memory);
         if site.ends_by.is_some_and(|by| by <= self.now || site.scheduler.is_settled()) {
             return self.leave(id, false, true);
         }
@@ -148,6 +154,7 @@ impl World {
     fn written(&mut self, id: InstanceId, order: &Command) {
         let tells = match order {
             Command::Append { batches, .. } => {
+                self.witness.spools(batches);
                 if batches.iter().any(|batch| batch.last.0 - batch.first.0 + 1 >= as_u64(MANY)) {
                     self.witness.reach("a batch of many results");
                 }
@@ -230,6 +237,7 @@ impl World {
         let Some(volume) = self.volumes.get_mut(site.volume) else { return };
         let said = self.trace.is_read().then(|| told_order_of(&order));
         let reads = matches!(order, spool::Order::Do(Command::Read { .. }));
+        let ages = matches!(&order, spool::Order::Do(Command::GiveUp { reason: reason::SPOOL_AGE, .. }));
         let fails = matches!(order, spool::Order::Do(_)) && std::mem::take(&mut self.order_fails);
         if fails {
             *self.faults.entry(Fault::OrderFailed).or_default() += 1;
@@ -259,6 +267,9 @@ impl World {
                 spool::Answer::KeepFailed => self.witness.reach("the assignment was not kept"),
                 spool::Answer::StatesFailed => self.witness.reach("the states were not kept"),
                 spool::Answer::Trimmed { .. } => self.witness.reach("a run is trimmed"),
+                spool::Answer::GivenUp { lost, .. } if *lost > 0 && ages => {
+                    self.witness.reach("results lay in the spool for too long and were given up");
+                }
                 spool::Answer::GivenUp { lost, .. } if *lost > 0 => {
                     self.witness.reach("the spool is full and forced something out");
                 }
@@ -275,16 +286,24 @@ impl World {
             }
             let told = said.map(|said| format!("{} disk: {said} -> {}", short(id), told_answer(&answer)));
             let room = volume.room(&site.seat);
-            self.witness.room(room.held, volume.limits.bytes);
             site.scheduler.handle_room(now, room);
             let failed = matches!(answer, spool::Answer::AppendFailed);
             if failed {
                 site.refused = Some(self.now);
             }
+            let adopts = matches!(answer, spool::Answer::Neighbours { adopted: Some(_), .. });
             site.answered(now, answer);
+            if adopts {
+                self.witness.knows(id, site.timeline(), site.scheduler.states());
+            }
             if failed && site.scheduler.status(now).given_up > site.given_up {
                 self.witness.reach("memory is full and forced something out");
             }
+            let offset = site.scheduler.status(now).offset_ms;
+            let time = offset.map(|offset| Timestamp::from_millis(now.wall.as_millis().saturating_add(offset)));
+            let healthy = !fails && !volume.refuses() && self.now >= self.volume_slow_until;
+            let found = Weighing { weight: volume.weigh(&site.seat), room, time, healthy };
+            self.witness.weighed(id, &found, &volume.limits);
             if let Some(told) = told {
                 self.line(|| told);
             }
@@ -334,16 +353,21 @@ impl World {
         let exit = Exit::Ran(i32::from(state.number()));
         let output = format!("serial={}", self.answers);
         let outcome = Outcome::text(now.wall, Duration::from_millis(3), exit, state, output);
-        let before = site.scheduler.status(now).results;
+        let before = site.scheduler.status(now);
+        let ended = outcome.started.plus(outcome.duration).as_millis().saturating_add(before.offset_ms.unwrap_or(0));
+        let known = |site: &Site| site.scheduler.states().get(&check.id).copied();
+        let mut taken = Taken { check: &check, before: known(site), after: None, results: 0 };
         site.scheduler.handle_outcome(now, probe, outcome);
         let after = site.scheduler.status(now);
         let number = self.answers;
-        if after.results > before {
+        if after.results > before.results {
+            (taken.after, taken.results) = (known(site), after.results - before.results);
             self.witness.answered(id, number, self.now);
+            self.witness.folds(id, &taken, state, Timestamp::from_millis(ended), number);
         } else {
             self.witness.reach("an answer is good for nothing");
         }
-        if after.fenced && after.results > before {
+        if after.fenced && after.results > before.results {
             self.witness.reach("an answer comes after the fence");
         }
         self.line(|| format!("{} asked {}: {state}, answer {number}", short(id), check.object));
@@ -378,6 +402,14 @@ impl World {
             let back = self.chance.time(Duration::from_secs(1), Duration::from_secs(40));
             self.after(back, Event::Start { slot: site.slot, volume: site.volume, extra: false });
         }
+    }
+}
+
+/// Bytes of the batches of an order.
+fn appended(order: &spool::Order) -> usize {
+    match order {
+        spool::Order::Do(Command::Append { batches, .. }) => batches.iter().map(|batch| batch.bytes.len()).sum(),
+        _ => 0,
     }
 }
 

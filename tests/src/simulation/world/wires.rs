@@ -18,6 +18,7 @@ use super::{CONNECT, Event, World, nanos};
 use crate::simulation::before;
 use crate::simulation::network::{Frame, IDLE, Link, Roads, Way, passage};
 use crate::simulation::secret;
+use crate::simulation::site::Site;
 
 /// As many satellites as a world has at most.
 const SATELLITES_MAX: usize = 8;
@@ -357,7 +358,22 @@ impl World {
                         ToSatellite::Welcome(welcome) if !welcome.holder => self.witness.reach("a claim is refused"),
                         _ => {}
                     }
+                    let command =
+                        if let ToSatellite::Command(command) = &message { Some(command.clone()) } else { None };
+                    let known = |site: &Site| {
+                        let check = command.as_ref().map(|command| command.check);
+                        check.and_then(|check| site.scheduler.states().get(&check)).copied()
+                    };
+                    let reassigns = matches!(message, ToSatellite::AssignmentEnd(_));
+                    let (before, made) = (known(site), site.scheduler.status(now).results);
                     site.scheduler.handle_message(now, message);
+                    if let Some(command) = &command {
+                        let made = site.scheduler.status(now).results - made;
+                        self.witness.obeys(id, command, before, known(site), made);
+                    }
+                    if reassigns {
+                        self.witness.knows(id, site.timeline(), site.scheduler.states());
+                    }
                 }
                 self.drain(id);
             }
