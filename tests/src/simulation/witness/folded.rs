@@ -183,7 +183,7 @@ impl Witness {
     }
 
     /// What a volume has for a new process: of each check the greatest of its states, its spools and the grants on it.
-    pub(in crate::simulation) fn found(
+    pub(in crate::simulation) fn found_states(
         &mut self,
         id: InstanceId,
         kept: Option<&Kept>,

@@ -62,7 +62,7 @@ impl World {
             .with_limits(self.plan.limits)
             .with_window(self.plan.window)
             .with_defects(self.defects());
-        self.witness.found(instance, kept.as_ref(), &states, scheduler.states());
+        self.witness.found_states(instance, kept.as_ref(), &states, scheduler.states());
         self.line(|| format!("{slot} {} starts on volume {volume}{}", short(instance), runs.concat()));
         self.sites.insert(
             instance,
