@@ -32,6 +32,8 @@ struct Broken {
 pub(super) struct Bounded {
     bytes: Option<Broken>,
     age: Option<Broken>,
+    /// Which piece is too old: the next one has its own time to go.
+    oldest: Option<Timestamp>,
     /// Less was free than is left to others when so much was held; until twice that is free.
     ceiling: Option<u64>,
 }
@@ -76,6 +78,9 @@ impl Witness {
         let heavy = judge(&mut bounded.bytes, *healthy && over, self.now, SOON);
         let oldest = time.map(|time| time.minus(limits.age));
         let old = weight.oldest.zip(oldest).is_some_and(|(ended, oldest)| ended < oldest);
+        if std::mem::replace(&mut bounded.oldest, weight.oldest) != weight.oldest {
+            bounded.age = None;
+        }
         let look = LOOK_EVERY.min(limits.age / 8);
         let stale = judge(&mut bounded.age, *healthy && old, self.now, look + SOON);
         let crowded = bounded.ceiling.is_some();
