@@ -7,6 +7,7 @@
     reason = "tests that let real time pass and have nothing better to do when their stage cannot be set"
 )]
 
+mod ended;
 mod full;
 mod restored;
 mod scene;
