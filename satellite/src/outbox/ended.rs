@@ -99,8 +99,13 @@ impl Outbox {
                 known.ended.as_mut().is_some_and(|ended| *ended.at.get_or_insert(time) > old)
             });
         }
-        for run in self.runs.values_mut().filter(|run| run.noted != Noted::Durable) {
-            run.noted = if run.has_ended() { Noted::Writing } else { Noted::No };
+        // What these states do not say is not on disk once they are, whatever earlier ones said: a welcome opens a closed run again.
+        for run in self.runs.values_mut() {
+            run.noted = match run.noted {
+                _ if !run.has_ended() => Noted::No,
+                Noted::Durable => Noted::Durable,
+                Noted::No | Noted::Writing => Noted::Writing,
+            };
         }
         let mut known: BTreeMap<RunId, Remembered> =
             self.memory.ended.iter().map(|(place, known)| (place.1, *known)).collect();
