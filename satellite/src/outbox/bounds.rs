@@ -139,8 +139,15 @@ impl Bounds {
         self.limits.grace
     }
 
-    /// What must go. A piece goes only if the states on disk contain it.
-    fn choose(&self, now: Monotonic, extents: &[Extent], runs: &BTreeMap<Place, Run>, open: Place) -> Vec<Choice> {
+    /// What must go. A piece goes only if the states on disk contain it. `followed`: when what follows each run began.
+    fn choose(
+        &self,
+        now: Monotonic,
+        extents: &[Extent],
+        followed: &BTreeMap<RunId, Timestamp>,
+        runs: &BTreeMap<Place, Run>,
+        open: Place,
+    ) -> Vec<Choice> {
         let extents: BTreeMap<RunId, &Extent> = extents.iter().map(|extent| (extent.run, extent)).collect();
         let time = self.time(now).filter(|_| !self.defects.has(Defect::AgeIgnored));
         let expired = time.map(|time| time.minus(self.limits.age));
@@ -153,11 +160,12 @@ impl Bounds {
             .iter()
             .filter_map(|(place, run)| Some((place, run, extents.get(&place.1)?.pieces.as_slice())))
             .collect();
-        for (number, (place, run, pieces)) in ordered.iter().enumerate() {
-            let free = if **place == open { pieces.len().saturating_sub(1) } else { pieces.len() };
+        for (place, run, pieces) in &ordered {
+            // The newest piece of a run that is delivered and not closed tells the next process that there is something to close.
+            let stays = **place == open || (run.position >= run.made && !run.closed);
+            let free = if stays { pieces.len().saturating_sub(1) } else { pieces.len() };
             let may_go = pieces.iter().take(free).take_while(|piece| piece.last <= run.covered).count();
-            let next_run =
-                ordered.get(number + 1).and_then(|(.., pieces)| pieces.first()).and_then(|piece| piece.begun);
+            let next_run = followed.get(&place.1).copied();
             // A piece is as old as the beginning of what follows it.
             let ended = |at: usize| match pieces.get(at + 1) {
                 Some(next) => next.begun,
@@ -216,9 +224,10 @@ impl Outbox {
         let held =
             extents.iter().flat_map(|extent| &extent.pieces).fold(0_u64, |sum, piece| sum.saturating_add(piece.bytes));
         let (target, most) = (self.bounds.target(), self.bounds.limits.kept_bytes());
+        let followed = self.followed(extents);
         let (extents, kept) = self.thin_out(extents, held.saturating_sub(target), most);
         (self.bounds.kept, self.bounds.looked_at) = (kept, held);
-        let mut choices = self.bounds.choose(now, &extents, &self.runs, self.open);
+        let mut choices = self.bounds.choose(now, &extents, &followed, &self.runs, self.open);
         choices.retain(|choice| !self.is_spent(choice));
         self.bounds.giving = choices.len();
         if choices.is_empty() {
@@ -232,6 +241,15 @@ impl Outbox {
             reason,
         }));
         self.advance(now);
+    }
+
+    /// When what lies on the volume behind each run began, before anything of it goes.
+    fn followed(&self, extents: &[Extent]) -> BTreeMap<RunId, Timestamp> {
+        let extents: BTreeMap<RunId, &Extent> = extents.iter().map(|extent| (extent.run, extent)).collect();
+        let held: Vec<&Extent> = self.runs.keys().filter_map(|(_, run)| extents.get(run).copied()).collect();
+        let begun = |extent: &Extent| extent.pieces.first().and_then(|piece| piece.begun);
+        let pairs = held.iter().zip(held.iter().skip(1));
+        pairs.filter_map(|(extent, next)| Some((extent.run, begun(next)?))).collect()
     }
 
     /// Whether all of a run may go that was delivered, and is too old by now to be sent to anybody.

@@ -470,7 +470,7 @@ fn a_volume_that_cannot_be_written_costs_no_result_until_memory_is_full() {
 fn given_up_meanwhile(position_before: u64) -> (Outbox, ReadId) {
     let limits = Limits { bytes: 600, ..Limits::DEFAULT };
     let mut outbox = Outbox::new(&found(9, 0), &[found(3, 12)]).with_limits(limits);
-    outbox.handle_covered(&BTreeMap::from([(run(3), Sequence(12))]));
+    outbox.handle_covered(at(0), &BTreeMap::from([(run(3), Sequence(12))]));
     outbox.handle_welcome(at(0), &[position(3, position_before)]);
     let (read, ..) = read_of(&orders(&mut outbox)).unwrap();
     outbox.handle_room(at(1), Room { held: 800, free: 1 << 40, size: 1 << 40 });

@@ -111,6 +111,19 @@ fn a_run_whose_end_is_not_remembered_is_not_deleted() {
 }
 
 #[test]
+fn an_end_that_the_last_states_do_not_say_is_written_again_before_the_run_goes() {
+    let mut outbox = delivered(3..=3);
+    keep_states(&mut outbox, at(20));
+    welcome(&mut outbox, at(30), FIRST, &[position(3, 2)]);
+    assert!(keep_states(&mut outbox, at(31))[&run(3)].ended.is_none(), "the master may want something of it again");
+    outbox.handle_close(at(32), run(3));
+    outbox.handle_timeout(at(20 + GRACE));
+    assert_eq!(gone(&mut outbox), [(3, Some(2))]);
+    assert!(keep_states(&mut outbox, at(2000))[&run(3)].ended.is_some());
+    assert_eq!(gone(&mut outbox), [(3, None)]);
+}
+
+#[test]
 fn nothing_goes_for_its_age_while_no_master_is_there() {
     let mut outbox = delivered(3..=3);
     keep_states(&mut outbox, at(20));
@@ -234,8 +247,10 @@ fn an_ended_run_is_named_once_to_a_master_of_another_timeline() {
 #[test]
 fn a_later_process_names_what_an_earlier_one_has_delivered_and_deleted() {
     let time = Timestamp::from_millis;
-    let known =
-        |ended| Remembered { counter: RunCounter(3), last: Sequence(7), from: Some(time(5)), to: Some(time(9)), ended };
+    let known = |n: u8, ended| {
+        let (from, to) = (Some(time(5)), Some(time(9)));
+        Remembered { counter: RunCounter(n.into()), last: Sequence(7), from, to, ended }
+    };
     let ended = crate::command::Ended { timeline: FIRST, at: Some(time(10)) };
     let mut outbox = Outbox::new(&found(9, 0), &[found(4, 1)]);
     welcome(&mut outbox, at(1), SECOND, &[position(4, 1)]);
@@ -291,4 +306,28 @@ fn an_end_whose_time_nobody_knew_counts_from_when_somebody_does() {
     assert_eq!(outbox.memory(at(2000))[&run(3)].ended.and_then(|ended| ended.at), Some(late));
     outbox.handle_time(at(2001), late.plus(REMEMBER));
     assert!(outbox.memory(at(2001)).is_empty());
+}
+
+#[test]
+fn what_goes_for_want_of_room_makes_nothing_before_it_younger() {
+    let limits = Limits { bytes: 8000, age: Duration::from_secs(120), ..Limits::DEFAULT };
+    let mut outbox = Outbox::new(&found(250, 0), &[found(3, 2), found(4, 2)]).with_limits(limits);
+    keep_states(&mut outbox, at(1));
+    welcome(&mut outbox, at(2), FIRST, &[position(3, 0), position(4, 2)]);
+    outbox.handle_close(at(3), run(4));
+    keep_states(&mut outbox, at(4));
+    let time = |seconds: i64| Timestamp::from_millis(seconds * 1000);
+    outbox.handle_time(at(5), time(361));
+    orders(&mut outbox);
+    let extent = |n: u8, last, bytes, begun: i64| crate::command::Extent {
+        run: run(n),
+        pieces: vec![Piece { last: Sequence(last), bytes, begun: Some(time(begun)) }],
+    };
+    // The first ended when the second began; the third began a moment ago.
+    outbox.handle_measured(at(5), &[extent(3, 2, 100, 0), extent(4, 2, 2000, 200), extent(250, 0, 0, 350)]);
+    let orders = orders(&mut outbox);
+    assert!(orders.contains(&Command::CloseRun(run(4))), "{orders:?}");
+    let aged =
+        |order: &Command| matches!(order, Command::GiveUp { run: old, reason: "spool-age", .. } if *old == run(3));
+    assert!(orders.iter().any(aged), "{orders:?}");
 }
