@@ -294,13 +294,17 @@ impl Pair {
             self.model.begin(record.clone());
             let copy = self.copy();
             let mut later = real::open(&copy, options()).unwrap();
+            // What a refused append had left is cut off before the next one.
+            let (newest, before) = Self::newest(&copy);
             later.store.append(Commit { record, last }).unwrap();
             let done = later.done.blocking_recv().unwrap();
             assert!(matches!(done, Done::Committed { .. }), "{done:?}");
             drop(later);
-            let (newest, before) = Self::newest(&self.data);
             let (grown, after) = Self::newest(&copy);
             let same = newest.file_name() == grown.file_name();
+            if !same {
+                fs::copy(&newest, self.data.join("journal").join(newest.file_name().unwrap())).unwrap();
+            }
             let reached = how == 1 && self.chance.one_in(2);
             if reached {
                 // Killed behind the write: all of it had reached the disk, and nobody was told.
