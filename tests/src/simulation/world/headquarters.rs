@@ -316,6 +316,7 @@ impl World {
                 Order::Noted { note, durable } => {
                     if self.outlet.noted(self.now, note.0, durable) {
                         self.witness.reach("a writer was overrun");
+                        self.feed_metrics();
                     }
                 }
                 // The operator looks whether it is so, and says it again if not.
@@ -350,9 +351,13 @@ impl World {
                 self.drain_master();
             }
         }
-        if self.outlet.waits() {
-            return;
+        if !self.outlet.waits() {
+            self.feed_metrics();
         }
+    }
+
+    /// The metrics writer sends what follows what it has sent.
+    fn feed_metrics(&mut self) {
         let rows = self.store.rows(self.outlet.sent());
         if rows.len() >= MANY {
             self.witness.reach("a metrics store is behind");
