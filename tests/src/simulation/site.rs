@@ -57,7 +57,7 @@ pub(super) struct Site {
     pub(super) disk_busy: bool,
     /// Executions under way.
     pub(super) probes: BTreeMap<ProbeId, AssignedCheck>,
-    /// What it was told of the master's positions on the present link.
+    /// What it was told of the master's positions on the last link; `u64::MAX` of a run that the master closed.
     pub(super) told: BTreeMap<RunId, u64>,
     /// Last sequences of batches sent on the present link, by lane, that it was not told to be there.
     pub(super) unacknowledged: BTreeMap<Lane, Vec<(RunId, u64)>>,

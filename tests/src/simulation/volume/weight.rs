@@ -1,5 +1,8 @@
 //! How much a process has on a volume, how much of that may not go at present, and how old the oldest of the rest is. What may go is
-//! said by docs/DESIGN.md, section 5: whole segments that the states on disk contain, and never the newest of the open run.
+//! said by docs/DESIGN.md, section 5: whole segments that the states on disk contain, and never the newest of the open run, nor of one
+//! that is delivered and not closed.
+
+use std::collections::BTreeMap;
 
 use satellite::command::{Piece, Room};
 use satellite::outbox::bounds::{FREE_FLOOR, FREE_SHARE};
@@ -15,8 +18,8 @@ pub(in crate::simulation) struct Weight {
     pub(in crate::simulation) held: u64,
     /// How many of them may not go now.
     pub(in crate::simulation) pinned: u64,
-    /// When the oldest segment that may go ended: when what follows it began, in the master's time as well as it was known.
-    pub(in crate::simulation) oldest: Option<Timestamp>,
+    /// When the oldest segment that may go ended: when what follows it began, in the master's time as well as it was known; and its run.
+    pub(in crate::simulation) oldest: Option<(Timestamp, RunId)>,
 }
 
 impl Volume {
@@ -51,12 +54,15 @@ impl Volume {
 
     /// How much room there is for this process.
     pub(in crate::simulation) fn room(&self, seat: &Seat) -> Room {
-        let held = self.weigh(seat).held;
+        let held =
+            Self::places(seat).filter_map(|id| self.directories.get(&id)).flat_map(|directory| directory.runs.values());
+        let held = held.map(super::RunFile::bytes).sum();
         Room { held, free: self.size.saturating_sub(self.taken + self.used()), size: self.size }
     }
 
-    /// What a process has, and what of it may go.
-    pub(in crate::simulation) fn weigh(&self, seat: &Seat) -> Weight {
+    /// What a process has, and what of it may go. `told`: up to where the master has told it to have each run; `u64::MAX` of one that it
+    /// closed.
+    pub(in crate::simulation) fn weigh(&self, seat: &Seat, told: &BTreeMap<RunId, u64>) -> Weight {
         let own = self.directories.get(&seat.own);
         let states = own.and_then(|own| own.states.as_ref());
         let open = own.and_then(|own| own.runs.iter().map(|(run, file)| (file.counter, *run)).max());
@@ -66,7 +72,10 @@ impl Volume {
         let mut weight = Weight::default();
         for (number, (counter, run, pieces)) in runs.iter().enumerate() {
             let covered = states.and_then(|states| states.covered.get(run)).copied().unwrap_or(Sequence(0));
-            let free = if Some((*counter, *run)) == open { pieces.len().saturating_sub(1) } else { pieces.len() };
+            let told = told.get(run).copied().unwrap_or_default();
+            let made = pieces.last().map_or(0, |newest| newest.last.0);
+            let stays = Some((*counter, *run)) == open || (told >= made && told != u64::MAX);
+            let free = if stays { pieces.len().saturating_sub(1) } else { pieces.len() };
             let may_go = pieces.iter().take(free).take_while(|piece| piece.last <= covered).count();
             let next_run = runs.get(number + 1).and_then(|(.., pieces)| pieces.first()).and_then(|piece| piece.begun);
             for (at, piece) in pieces.iter().enumerate() {
@@ -76,7 +85,7 @@ impl Volume {
                     continue;
                 }
                 let ended = pieces.get(at + 1).map_or_else(|| next_run.max(piece.begun), |next| next.begun);
-                weight.oldest = [weight.oldest, ended].into_iter().flatten().min();
+                weight.oldest = [weight.oldest, ended.map(|ended| (ended, *run))].into_iter().flatten().min();
             }
         }
         weight

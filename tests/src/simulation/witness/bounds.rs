@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use satellite::command::{Limits, Room};
 use satellite::outbox::bounds::{FREE_FLOOR, FREE_SHARE, LOOK_EVERY};
-use shared::name::InstanceId;
+use shared::name::{InstanceId, RunId};
 use shared::time::Timestamp;
 
 use super::Witness;
@@ -33,7 +33,7 @@ pub(super) struct Bounded {
     bytes: Option<Broken>,
     age: Option<Broken>,
     /// Which piece is too old: the next one has its own time to go.
-    oldest: Option<Timestamp>,
+    oldest: Option<(Timestamp, RunId)>,
     /// Less was free than is left to others when so much was held; until twice that is free.
     ceiling: Option<u64>,
 }
@@ -63,6 +63,12 @@ fn judge(broken: &mut Option<Broken>, is: bool, now: u64, within: Duration) -> b
 }
 
 impl Witness {
+    /// Others leave a process less of its volume than is left to them: what it has delivered goes before anything new stays.
+    #[must_use]
+    pub(in crate::simulation) fn is_crowded(&self, id: InstanceId) -> bool {
+        self.bounded.get(&id).is_some_and(|bounded| bounded.ceiling.is_some())
+    }
+
     /// A disk has answered, and this is what lies there.
     pub(in crate::simulation) fn weighed(&mut self, id: InstanceId, found: &Weighing, limits: &Limits) {
         let Weighing { weight, room, time, healthy } = found;
@@ -77,7 +83,7 @@ impl Witness {
         let over = weight.held > bound + weight.pinned;
         let heavy = judge(&mut bounded.bytes, *healthy && over, self.now, SOON);
         let oldest = time.map(|time| time.minus(limits.age));
-        let old = weight.oldest.zip(oldest).is_some_and(|(ended, oldest)| ended < oldest);
+        let old = weight.oldest.zip(oldest).is_some_and(|((ended, _), oldest)| ended < oldest);
         if std::mem::replace(&mut bounded.oldest, weight.oldest) != weight.oldest {
             bounded.age = None;
         }
@@ -90,8 +96,9 @@ impl Witness {
         if heavy {
             self.violated("I9", format!("{id} holds {weight:?} of {bound}, and has for long"));
         }
-        if stale {
-            self.violated("I9", format!("{id} holds what ended at {:?}, older than {oldest:?}", weight.oldest));
+        if let (true, Some((ended, run)), Some(oldest)) = (stale, weight.oldest, oldest) {
+            let (ended, oldest) = (ended.as_millis(), oldest.as_millis());
+            self.violated("I9", format!("{id} holds what ended {} ms too early, of {run}", oldest - ended));
         }
     }
 
@@ -149,7 +156,7 @@ mod tests {
         assert!(!violations(&found(1001, 1), 40), "what is pinned may lie there");
         assert!(!violations(&found(1000, 0), 40));
         let old = |ended| Weighing {
-            weight: Weight { oldest: Some(Timestamp::from_millis(ended)), ..Weight::default() },
+            weight: Weight { oldest: Some((Timestamp::from_millis(ended), RunId([1; 16]))), ..Weight::default() },
             time: Some(Timestamp::from_millis(1_000_000)),
             ..found(0, 0)
         };

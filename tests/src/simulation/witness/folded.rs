@@ -419,7 +419,7 @@ mod tests {
     fn second_answer(change: impl Fn(&mut CheckState)) -> usize {
         let (check, by) = (check(), InstanceId([1; 16]));
         let mut witness = Witness::default();
-        witness.found(by, None, &KeptStates::default(), &BTreeMap::new());
+        witness.found_states(by, None, &KeptStates::default(), &BTreeMap::new());
         let mut before: Option<Carried> = None;
         for (sequence, state) in [(1, State::Ok), (2, State::Critical)] {
             let at = Timestamp::from_millis(1000 * i64::try_from(sequence).unwrap());
@@ -462,7 +462,7 @@ mod tests {
         witness.folded.make(Timeline(0), CheckId(1), carried);
         let check = AssignedCheck { grant: Grant(6), carried: Some(carried), ..check() };
         witness.carries(&Slot { region: "r1".parse().unwrap(), number: "1".parse().unwrap() }, &check);
-        witness.found(by, None, &KeptStates::default(), &BTreeMap::new());
+        witness.found_states(by, None, &KeptStates::default(), &BTreeMap::new());
         let next = Key { grant: Grant(6), counter: shared::name::RunCounter(2), sequence: Sequence(1) };
         let after = Carried { state, key: next };
         witness.folds(by, &taken(&check, None, after), State::Critical, at, 1);

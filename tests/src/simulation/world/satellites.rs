@@ -196,11 +196,12 @@ impl World {
         }
     }
 
-    /// How long what this process has delivered must stay; `None` where something else may end its time: too many bytes or runs, or
-    /// a disk that takes nothing, or results too old to be kept.
+    /// How long what this process has delivered must stay; `None` where something else may end its time: too many bytes or runs, others
+    /// that fill the volume, a disk that takes nothing, or results too old to be kept.
     fn grace(&self, site: &Site) -> Option<Duration> {
         let volume = self.volumes.get(site.volume)?;
         let pressed = volume.room(&site.seat).held > volume.limits.kept_bytes()
+            || self.witness.is_crowded(site.instance)
             || volume.runs(&site.seat).len() > RUNS_KEPT_MAX
             || volume.limits.age < Limits::DEFAULT.age
             || site.refused.is_some_and(|refused| refused + nanos(volume.limits.grace) >= self.now);
@@ -302,7 +303,7 @@ impl World {
             let offset = site.scheduler.status(now).offset_ms;
             let time = offset.map(|offset| Timestamp::from_millis(now.wall.as_millis().saturating_add(offset)));
             let healthy = !fails && !volume.refuses() && self.now >= self.volume_slow_until;
-            let found = Weighing { weight: volume.weigh(&site.seat), room, time, healthy };
+            let found = Weighing { weight: volume.weigh(&site.seat, &site.told), room, time, healthy };
             self.witness.weighed(id, &found, &volume.limits);
             if let Some(told) = told {
                 self.line(|| told);
