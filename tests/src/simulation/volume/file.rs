@@ -410,15 +410,6 @@ impl RunFile {
 /// What only the comparison with the real disk asks for.
 #[cfg(test)]
 impl RunFile {
-    /// Puts batches in the file, or not, and fails.
-    pub(super) fn write_then_fail(&mut self, batches: &[SpooledBatch], written: bool) {
-        self.write(batches);
-        if !written && let Some(newest) = self.segments.back_mut() {
-            newest.records.retain(|record| record.synced);
-        }
-        self.fail();
-    }
-
     /// Where the intact record with this number is: number of the segment, offset, length of the payload.
     pub(super) fn place(&self, number: usize) -> (usize, u64, u64) {
         let records =
