@@ -193,10 +193,9 @@ pub struct Heartbeat {
     #[n(10)]
     #[cbor(default)]
     pub given_up: u64,
-    /// Bytes of its spool that were delivered and stay for their grace.
+    /// Bytes of its spool that were delivered and stay for their grace; `None` from who does not say.
     #[n(11)]
-    #[cbor(default)]
-    pub kept_bytes: u64,
+    pub kept_bytes: Option<u64>,
 }
 
 /// A satellite's wall clock was set.

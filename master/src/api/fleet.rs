@@ -132,7 +132,7 @@ pub(crate) fn slots_of(view: &View, now: Timestamp) -> Vec<ShownSlot> {
             hosts: status.owned_hosts(slot),
             undelivered: heartbeat.map(|heartbeat| heartbeat.undelivered),
             spool_bytes: heartbeat.map(|heartbeat| heartbeat.spool_bytes),
-            kept_bytes: heartbeat.map(|heartbeat| heartbeat.kept_bytes),
+            kept_bytes: heartbeat.and_then(|heartbeat| heartbeat.kept_bytes),
             lag_seconds: heartbeat.map(|heartbeat| lag(heartbeat.undelivered)),
             late: heartbeat.map(|heartbeat| heartbeat.late),
             memory_only: heartbeat.map(|heartbeat| heartbeat.memory_only),

@@ -37,7 +37,7 @@ impl Scheduler {
             memory_only: self.outbox.memory_only(),
             spool_full: self.outbox.is_full(),
             given_up: self.outbox.given_up(),
-            kept_bytes: self.outbox.kept_bytes(),
+            kept_bytes: Some(self.outbox.kept_bytes()),
             offset_ms: self.clock.offset_ms(now),
             slew_ms: Some(self.clock.slew_ms(now.monotonic)),
         };

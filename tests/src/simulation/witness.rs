@@ -24,7 +24,7 @@ use shared::time::Timestamp;
 
 use super::vigil::Vigil;
 use bounds::AllBounded;
-pub(super) use bounds::Weighing;
+pub(super) use bounds::{SOON, Weighing};
 use command::Commands;
 use folded::Folded;
 pub(super) use folded::Taken;

@@ -17,7 +17,7 @@ use crate::simulation::volume::Weight;
 use crate::simulation::world::nanos;
 
 /// A disk that does what it is told has done it within this, and within so many of its answers.
-const SOON: Duration = Duration::from_secs(20);
+pub(in crate::simulation) const SOON: Duration = Duration::from_secs(20);
 const ANSWERS: u64 = 8;
 
 /// A bound that is broken: since when, and how often the disk has answered since.

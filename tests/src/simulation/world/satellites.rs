@@ -22,7 +22,7 @@ use crate::simulation::plan::Fault;
 use crate::simulation::secret;
 use crate::simulation::site::Site;
 use crate::simulation::trace::short;
-use crate::simulation::witness::{Taken, Weighing};
+use crate::simulation::witness::{SOON, Taken, Weighing};
 
 impl World {
     pub(in crate::simulation) fn start(&mut self, slot: Slot, volume: usize, extra: bool) {
@@ -302,7 +302,9 @@ impl World {
             }
             let offset = site.scheduler.status(now).offset_ms;
             let time = offset.map(|offset| Timestamp::from_millis(now.wall.as_millis().saturating_add(offset)));
-            let healthy = !fails && !volume.refuses() && self.now >= self.volume_slow_until;
+            // Whoever stood still has not looked meanwhile.
+            let looks = site.paused_until == 0 || self.now >= site.paused_until + nanos(SOON);
+            let healthy = looks && !fails && !volume.refuses() && self.now >= self.volume_slow_until;
             let found = Weighing { weight: volume.weigh(&site.seat, &site.told), room, time, healthy };
             self.witness.weighed(id, &found, &volume.limits);
             if let Some(told) = told {
