@@ -58,7 +58,7 @@ impl Delivered {
     /// Takes what is delivered for as long as `grace`.
     fn take_due(&mut self, now: Monotonic, grace: Duration) -> Option<Sequence> {
         let due = self.marks.iter().take_while(|mark| mark.since.plus(grace) <= now).count();
-        self.marks.drain(..due).last().map(|mark| mark.up_to)
+        self.marks.drain(..due).next_back().map(|mark| mark.up_to)
     }
 
     /// Forgets what goes before its time.
@@ -111,7 +111,7 @@ impl Outbox {
                 (false, true) => run.delivered.take_due(now, grace),
                 (false, false) => None,
             };
-            trims.extend(due.map(|up_to| (*place, up_to)));
+            trims.extend(due.filter(|up_to| *up_to > run.trimmed).map(|up_to| (*place, up_to)));
         }
         for (place, up_to) in trims {
             self.trim(place, up_to);
@@ -124,10 +124,10 @@ impl Outbox {
         self.close_delivered(now);
     }
 
-    /// Nothing up to here stays.
+    /// Nothing up to here stays. What was told before is told again: the segment that was the newest then has stayed.
     fn trim(&mut self, place: Place, up_to: Sequence) {
-        if let Some(run) = self.runs.get_mut(&place).filter(|run| up_to > run.trimmed) {
-            run.trimmed = up_to;
+        if let Some(run) = self.runs.get_mut(&place) {
+            run.trimmed = up_to.max(run.trimmed);
             run.delivered.take(up_to);
             self.commands.push_back(Command::Trim { run: place.1, up_to });
         }
@@ -163,7 +163,8 @@ impl Outbox {
         // Oldest first: a run, how many of its pieces are delivered, and whether that is all of it.
         let mut pieces = Vec::new();
         for (place, run) in &self.runs {
-            let (Some(extent), Some(up_to)) = (left.get(&place.1), run.delivered.up_to()) else { continue };
+            let Some(extent) = left.get(&place.1) else { continue };
+            let up_to = run.delivered.up_to().unwrap_or_default().max(run.trimmed);
             let whole = *place != self.open && run.is_over() && run.noted == Noted::Durable && up_to >= run.made;
             // Trimming leaves the newest.
             let free = if whole { extent.pieces.len() } else { extent.pieces.len().saturating_sub(1) };

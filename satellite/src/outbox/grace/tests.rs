@@ -309,6 +309,19 @@ fn an_end_whose_time_nobody_knew_counts_from_when_somebody_does() {
 }
 
 #[test]
+fn a_segment_that_was_the_newest_when_it_was_told_to_go_goes_later() {
+    let limits = Limits { bytes: 8000, ..Limits::DEFAULT };
+    let mut outbox = Outbox::new(&found(250, 0), &[found(3, 2)]).with_limits(limits);
+    keep_states(&mut outbox, at(1));
+    welcome(&mut outbox, at(2), FIRST, &[position(3, 2)]);
+    outbox.handle_append_failed(at(3));
+    assert_eq!(gone(&mut outbox), [(3, Some(2))]);
+    let piece = |bytes| Piece { last: Sequence(2), bytes, begun: None };
+    outbox.handle_measured(at(4), &[crate::command::Extent { run: run(3), pieces: vec![piece(7000), piece(64)] }]);
+    assert_eq!(gone(&mut outbox), [(3, Some(2))]);
+}
+
+#[test]
 fn what_goes_for_want_of_room_makes_nothing_before_it_younger() {
     let limits = Limits { bytes: 8000, age: Duration::from_secs(120), ..Limits::DEFAULT };
     let mut outbox = Outbox::new(&found(250, 0), &[found(3, 2), found(4, 2)]).with_limits(limits);
