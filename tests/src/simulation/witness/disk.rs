@@ -64,13 +64,16 @@ impl Witness {
             self.forgotten.insert((volume, run));
         }
         let up_to = up_to.unwrap_or_else(|| self.made(volume, run));
+        // What went before, for whatever reason, has had its time.
+        let freed = self.freed.get(&(volume, run)).copied().unwrap_or_default();
+        let grace = grace.filter(|_| up_to > freed);
         self.frees(volume, run, if whole { u64::MAX } else { up_to });
         let place = (slot.clone(), run);
         let mut held = self.positions.get(&place).copied().unwrap_or_default();
         if self.welcomed.get(&by) != Some(&self.timeline) {
             held = held.max(self.promised.get(&place).copied().unwrap_or_default());
         }
-        if let Some(grace) = grace.filter(|_| up_to > 0 && self.welcomed.get(&by) == Some(&self.timeline)) {
+        if let Some(grace) = grace.filter(|_| self.welcomed.get(&by) == Some(&self.timeline)) {
             let since = self.since.get(&place).and_then(|since| since.iter().find(|(_, held)| *held >= up_to));
             if let Some(held) = since.map(|(since, _)| Duration::from_nanos(self.now.saturating_sub(*since)))
                 && held < grace
