@@ -102,6 +102,8 @@ pub struct Coordinator {
     connections: BTreeMap<ConnectionId, Connection>,
     /// The same by slot.
     voices: BTreeMap<Slot, BTreeSet<ConnectionId>>,
+    /// The newest link on which each process has said hello, also if that has gone and an older one has not.
+    newest: BTreeMap<InstanceId, ConnectionId>,
     pool: Pool,
     /// Of a store that has none yet.
     fresh_timeline: Timeline,
@@ -143,6 +145,7 @@ impl Coordinator {
             unwritable: false,
             connections: BTreeMap::new(),
             voices: BTreeMap::new(),
+            newest: BTreeMap::new(),
             pool: Pool::default(),
             fresh_timeline: timeline,
             heard,
@@ -210,6 +213,14 @@ impl Coordinator {
             voices.remove(&id);
             if voices.is_empty() {
                 self.voices.remove(&connection.slot);
+            }
+        }
+        if let Some(instance) = connection.instance() {
+            let mut others = self.voices.get(&connection.slot).into_iter().flatten();
+            let same =
+                |other: &ConnectionId| self.connections.get(other).and_then(Connection::instance) == Some(instance);
+            if !others.any(same) {
+                self.newest.remove(&instance);
             }
         }
         Some(connection)

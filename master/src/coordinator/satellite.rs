@@ -32,6 +32,7 @@ impl Coordinator {
         let runs = hello.runs.clone();
         runs.iter().for_each(|held| connection.hold(*held));
         connection.hello = Some(hello);
+        self.newest.entry(instance).and_modify(|newest| *newest = id.max(*newest)).or_insert(id);
         let alive = self.heard.get(&slot).is_some_and(|heard| now.since(*heard) < LEASE);
         let claim = fleet::claim(&self.working, &slot, instance, alive);
         if let Some(other) = foreign

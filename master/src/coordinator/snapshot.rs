@@ -8,6 +8,7 @@ use shared::name::Slot;
 use shared::snapshot::{STATES_MAX, StateTold};
 use shared::time::{Monotonic, Timestamp};
 
+use super::connection::Connection;
 use super::{Consequence, Coordinator, Cut};
 use crate::entry::{Effect, Entry, Moved, Outcomes, Snapshot};
 use crate::fleet::ConnectionId;
@@ -83,10 +84,8 @@ impl Coordinator {
 
     /// Whether its process has said hello on a newer link: what still comes on this one says nothing of what it knows by now.
     fn is_left(&self, id: ConnectionId) -> bool {
-        let Some(connection) = self.connections.get(&id) else { return true };
-        let newer = self.voices.get(&connection.slot).into_iter().flatten().filter(|other| **other > id);
-        let mut newer = newer.filter_map(|other| self.connections.get(other));
-        newer.any(|other| other.hello.is_some() && other.instance() == connection.instance())
+        let instance = self.connections.get(&id).and_then(Connection::instance);
+        instance.and_then(|instance| self.newest.get(&instance)).is_none_or(|newest| *newest > id)
     }
 
     /// Everything a holder had to say was said before this.

@@ -234,7 +234,13 @@ fn a_marker_on_a_link_that_its_process_has_left_settles_nothing() {
     bench.control(1, std::slice::from_ref(&marker), seconds(3));
     bench.settle();
     assert!(!settled(&bench), "the old link still brings what was on its way");
-    bench.control(2, &[marker], seconds(3));
+    bench.coordinator.handle_disconnected(ConnectionId(2));
+    bench.control(1, std::slice::from_ref(&marker), seconds(3));
+    bench.settle();
+    assert!(!settled(&bench), "also when the new one has gone before it");
+    bench.connect(3, slot("eu", 1), 1, Vec::new(), seconds(3));
+    bench.settle();
+    bench.control(3, &[marker], seconds(3));
     bench.settle();
     assert!(settled(&bench));
 }
