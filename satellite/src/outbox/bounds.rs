@@ -254,9 +254,13 @@ impl Outbox {
 
     /// Whether all of a run may go that was delivered, and is too old by now to be sent to anybody.
     fn is_spent(&mut self, choice: &Choice) -> bool {
-        let run = self.place_of(choice.run).and_then(|place| self.runs.get_mut(&place));
-        let spent = run.filter(|run| run.is_over() && choice.first > choice.up_to && choice.up_to >= run.made);
-        spent.map(|run| run.trimmed = run.made).is_some()
+        let Some(place) = self.place_of(choice.run) else { return false };
+        let spent = |run: &Run| run.is_over() && choice.first > choice.up_to && choice.up_to >= run.made;
+        let spent = self.runs.get(&place).is_some_and(spent);
+        if spent {
+            self.spend(place);
+        }
+        spent
     }
 
     /// So many results were named a gap and deleted.

@@ -133,9 +133,9 @@ impl Outbox {
         }
     }
 
-    /// Nothing of a run that has ended stays: all of it goes as soon as its end is remembered.
-    fn spend(&mut self, place: Place) {
-        if let Some(run) = self.runs.get_mut(&place) {
+    /// Nothing of a run that has ended stays, if its end is remembered: whoever finds it later finds it needed again, or not.
+    pub(super) fn spend(&mut self, place: Place) {
+        if let Some(run) = self.runs.get_mut(&place).filter(|run| run.noted == Noted::Durable) {
             run.trimmed = run.made;
             run.delivered.take(run.made);
         }
