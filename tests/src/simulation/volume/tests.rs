@@ -145,7 +145,7 @@ fn result(chance: &mut Chance, at: u64, output: String) -> CheckResult {
         metrics: Vec::new(),
         authenticated: None,
         after: CheckState { state: State::Ok, ..CheckState::pending(3) },
-        command: chance.one_in(6).then(|| JournalIndex(at)),
+        command: chance.one_in(6).then_some(JournalIndex(at)),
         offset_ms: None,
     }
 }
