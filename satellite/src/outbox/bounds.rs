@@ -106,6 +106,13 @@ impl Bounds {
         }
     }
 
+    /// Something may go that could not when it was looked at last.
+    pub(super) fn hasten(&mut self, now: Monotonic) {
+        if self.look.is_some() {
+            self.look = Some(now);
+        }
+    }
+
     fn poll_timeout(&self) -> Option<Monotonic> {
         if self.measuring || self.giving > 0 {
             return None;

@@ -70,13 +70,19 @@ impl Delivered {
 impl Outbox {
     /// The states on disk contain each run up to here, and remember which have ended.
     pub fn handle_covered(&mut self, now: Monotonic, covered: &BTreeMap<RunId, Sequence>) {
+        let mut ended = false;
         for ((_, id), run) in &mut self.runs {
             if let Some(up_to) = covered.get(id) {
                 run.covered = run.covered.max(*up_to);
             }
             if run.noted == Noted::Writing {
                 run.noted = Noted::Durable;
+                ended = true;
             }
+        }
+        if ended {
+            // It may have been too old, or too much, for long.
+            self.bounds.hasten(now);
         }
         self.release(now);
     }

@@ -322,6 +322,26 @@ fn a_segment_that_was_the_newest_when_it_was_told_to_go_goes_later() {
 }
 
 #[test]
+fn what_is_too_old_goes_as_soon_as_its_end_is_remembered() {
+    let limits = Limits { age: Duration::from_secs(120), ..Limits::DEFAULT };
+    let mut outbox = Outbox::new(&found(250, 0), &[found(3, 2)]).with_limits(limits);
+    keep_states(&mut outbox, at(1));
+    welcome(&mut outbox, at(2), FIRST, &[position(3, 2)]);
+    outbox.handle_close(at(3), run(3));
+    outbox.handle_time(at(4), Timestamp::from_millis(1_000_000));
+    assert!(orders(&mut outbox).contains(&Command::Measure));
+    let begun = Some(Timestamp::from_millis(0));
+    let extents = [crate::command::Extent { run: run(3), pieces: vec![Piece { last: Sequence(2), bytes: 64, begun }] }];
+    outbox.handle_measured(at(4), &extents);
+    assert_eq!(orders(&mut outbox), [], "its end stands nowhere");
+    keep_states(&mut outbox, at(6));
+    outbox.handle_timeout(at(7));
+    assert_eq!(orders(&mut outbox), [Command::Measure]);
+    outbox.handle_measured(at(7), &extents);
+    assert_eq!(gone(&mut outbox), [(3, None)]);
+}
+
+#[test]
 fn what_goes_for_want_of_room_makes_nothing_before_it_younger() {
     let limits = Limits { bytes: 8000, age: Duration::from_secs(120), ..Limits::DEFAULT };
     let mut outbox = Outbox::new(&found(250, 0), &[found(3, 2), found(4, 2)]).with_limits(limits);
