@@ -20,7 +20,7 @@ use shared::defect::{Defect, Defects};
 use shared::delivery::Key;
 use shared::frame::Lane;
 use shared::message::{self, AssignmentBegin, Hello, PROTOCOL, ToMaster, ToSatellite, Welcome};
-use shared::name::{CheckId, Generation, RunCounter, RunId, Sequence, Timeline};
+use shared::name::{CheckId, Generation, RunId, Sequence, Timeline};
 use shared::result::CheckResult;
 use shared::snapshot::Said;
 use shared::state::Confirmation;
@@ -28,9 +28,7 @@ use shared::step::StepWatch;
 use shared::time::{Monotonic, Timestamp};
 
 use crate::clock::{MasterClock, Now};
-use crate::command::{
-    Adopted, Beginning, Command, Identity, Kept, KeptStates, ProbeId, ReadBatches, ReadId, Room, Seen,
-};
+use crate::command::{Adopted, Beginning, Command, Identity, Kept, KeptStates, ProbeId, Room, Seen};
 use crate::outbox::Outbox;
 pub use condition::Status;
 use roster::{Ended, Roster};
@@ -262,35 +260,6 @@ impl Scheduler {
                 self.go_on(now, flight.check);
             }
         }
-    }
-
-    /// See [`Command::OpenRun`].
-    pub fn handle_opened(&mut self, now: Now, run: RunId, counter: RunCounter) {
-        self.outbox.handle_opened(now.monotonic, run, counter);
-        self.advance(now);
-    }
-
-    /// See [`Command::OpenRun`].
-    pub fn handle_open_failed(&mut self, now: Now) {
-        self.outbox.handle_open_failed(now.monotonic);
-        self.advance(now);
-    }
-
-    /// See [`Command::Read`].
-    pub fn handle_read(&mut self, now: Now, read: ReadId, found: &ReadBatches) {
-        self.outbox.handle_read(now.monotonic, read, found);
-        self.advance(now);
-    }
-
-    /// See [`Command::Read`].
-    pub fn handle_read_failed(&mut self, now: Now, read: ReadId) {
-        self.outbox.handle_read_failed(now.monotonic, read);
-        self.advance(now);
-    }
-
-    /// What trimming has left of a run.
-    pub fn handle_trimmed(&mut self, run: RunId, first: Sequence) {
-        self.outbox.handle_trimmed(run, first);
     }
 
     /// See [`Command::Keep`].

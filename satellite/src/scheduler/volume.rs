@@ -1,11 +1,11 @@
-//! What the volume answers about appending and its bounds, on its way to the outbox. Decides only that the master hears at once when
+//! What the volume answers about runs, appending, reading and its bounds, on its way to the outbox. Decides only that the master hears at once when
 //! results are no longer durable, and when they are again: an operator must not wait for the next sign of life.
 
-use shared::name::{RunId, Sequence};
+use shared::name::{RunCounter, RunId, Sequence};
 
 use super::Scheduler;
 use crate::clock::Now;
-use crate::command::{Extent, Limits, Room};
+use crate::command::{Extent, Limits, ReadBatches, ReadId, Room};
 use crate::outbox::Outbox;
 
 impl Scheduler {
@@ -36,6 +36,35 @@ impl Scheduler {
     /// See [`crate::command::Command::Append`].
     pub fn handle_append_failed(&mut self, now: Now) {
         self.tell_outbox(now, |outbox| outbox.handle_append_failed(now.monotonic));
+    }
+
+    /// See [`crate::command::Command::OpenRun`].
+    pub fn handle_opened(&mut self, now: Now, run: RunId, counter: RunCounter) {
+        self.outbox.handle_opened(now.monotonic, run, counter);
+        self.advance(now);
+    }
+
+    /// See [`crate::command::Command::OpenRun`].
+    pub fn handle_open_failed(&mut self, now: Now) {
+        self.outbox.handle_open_failed(now.monotonic);
+        self.advance(now);
+    }
+
+    /// See [`crate::command::Command::Read`].
+    pub fn handle_read(&mut self, now: Now, read: ReadId, found: &ReadBatches) {
+        self.outbox.handle_read(now.monotonic, read, found);
+        self.advance(now);
+    }
+
+    /// See [`crate::command::Command::Read`].
+    pub fn handle_read_failed(&mut self, now: Now, read: ReadId) {
+        self.outbox.handle_read_failed(now.monotonic, read);
+        self.advance(now);
+    }
+
+    /// What trimming has left of a run.
+    pub fn handle_trimmed(&mut self, run: RunId, first: Sequence) {
+        self.outbox.handle_trimmed(run, first);
     }
 
     /// The volume has so much room.
