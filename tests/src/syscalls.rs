@@ -8,6 +8,37 @@ use std::collections::BTreeMap;
 
 /// Stands behind the result of a call that strace has refused.
 const INJECTED: &str = "(INJECTED)";
+/// Calls that name files in words; which file all others are about their descriptor tells.
+const BY_NAME: [&str; 28] = [
+    "access",
+    "chmod",
+    "creat",
+    "faccessat2",
+    "fchmodat",
+    "link",
+    "linkat",
+    "lstat",
+    "mkdir",
+    "mkdirat",
+    "newfstatat",
+    "open",
+    "openat",
+    "openat2",
+    "readlink",
+    "readlinkat",
+    "rename",
+    "renameat",
+    "renameat2",
+    "rmdir",
+    "stat",
+    "statfs",
+    "statx",
+    "symlink",
+    "truncate",
+    "unlink",
+    "unlinkat",
+    "utimensat",
+];
 
 /// One system call of one thread.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,6 +138,30 @@ impl Call {
     pub fn path(&self) -> &str {
         let descriptor = self.arguments.split_once(',').map_or(self.arguments.as_str(), |(first, _)| first);
         descriptor.split_once('<').and_then(|(_, path)| path.rsplit_once('>')).map_or("", |(path, _)| path)
+    }
+
+    /// The files that it is about, in the order of its arguments: those that it names, else the one that its descriptor belongs to.
+    #[must_use]
+    pub fn paths(&self) -> Vec<String> {
+        let named = if BY_NAME.contains(&self.name.as_str()) { self.named() } else { Vec::new() };
+        if named.is_empty() { vec![self.path().to_owned()] } else { named }
+    }
+
+    /// The names among its arguments; one that is not whole stands below the directory whose descriptor comes before it.
+    fn named(&self) -> Vec<String> {
+        let mut named = Vec::new();
+        let mut rest = self.arguments.as_str();
+        while let Some((before, from)) = rest.split_once('"') {
+            let Some((name, behind)) = from.split_once('"') else { break };
+            let directory = before.rsplit_once('<').and_then(|(_, path)| path.split_once('>'));
+            if name.starts_with('/') {
+                named.push(name.to_owned());
+            } else if !name.is_empty() {
+                named.push(format!("{}/{name}", directory.map_or("", |(path, _)| path)));
+            }
+            rest = behind;
+        }
+        named
     }
 
     /// Where in its file a positioned write goes.
@@ -211,6 +266,28 @@ mod tests {
         assert_eq!(commits[0].sync.as_ref(), Some(halved));
         let told = told(&calls, "perigee::durable");
         assert_eq!(told[1].text, "t DEBUG perigee::durable: run=ab position=5");
+    }
+
+    #[test]
+    fn a_call_is_about_the_files_that_it_names_or_that_its_descriptor_belongs_to() {
+        let about = |line: &str| calls(&format!("71 100.000001 {line} <0.000010>\n"))[0].paths();
+        assert_eq!(
+            about(r#"openat(AT_FDCWD</t>, "/t/spool/lock", O_WRONLY|O_CREAT, 0666) = 9</t/spool/lock>"#),
+            ["/t/spool/lock"]
+        );
+        assert_eq!(
+            about(r#"openat(AT_FDCWD</t>, "lock", O_WRONLY) = -1 EIO (Input/output error) (INJECTED)"#),
+            ["/t/lock"]
+        );
+        assert_eq!(about(r#"unlinkat(5</t/spool/1-ab>, "1.seg", 0) = 0"#), ["/t/spool/1-ab/1.seg"]);
+        assert_eq!(about(r#"rename("/t/new", "/t/old") = 0"#), ["/t/new", "/t/old"]);
+        assert_eq!(
+            about(r#"newfstatat(5</t/spool>, "", {st_mode=S_IFDIR|0755, ...}, AT_EMPTY_PATH) = 0"#),
+            ["/t/spool"]
+        );
+        // What is written is no name.
+        assert_eq!(about(r#"write(9</t/owner>, "/etc/passwd", 11) = 11"#), ["/t/owner"]);
+        assert_eq!(about("fsync(9</t/spool>) = 0"), ["/t/spool"]);
     }
 
     #[test]
