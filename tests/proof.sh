@@ -59,8 +59,8 @@ claim_14() { worlds --seeds 2000 --within 300 --claim && worlds --seeds 20000 --
 claim_15() { worlds --seeds 2000 --defects --claim --table "$table"; }
 claim_16() { PERIGEE_ROUNDS=200 PERIGEE_CLAIMS=30 PERIGEE_STOPS=5 PERIGEE_STEPS=3 programs kill; }
 claim_17() { PERIGEE_PROFILES=all programs network; }
-# Every call site takes six minutes for the spool and three for the journal, ten thousand spools one and a half; a
-# satellite's volume stays full for half an hour.
+# Every call site with two errors, at its first and at a later call, takes most of an hour for the spool and half of one for the
+# journal, beside the satellite's volume that stays full for half an hour; ten thousand spools take one and a half minutes.
 claim_18() {
   PERIGEE_CALLS=all PERIGEE_SPOOLS=10000 PERIGEE_SPOOL_MIB=1024 PERIGEE_OPERATIONS=10000 PERIGEE_FULL_SECONDS=1800 CI=true \
     tests/run.sh "${cargo_flags[@]}" --test disk --lib &&
