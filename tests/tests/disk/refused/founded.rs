@@ -39,7 +39,7 @@ pub(super) fn sites(revision: &'static str, beside: &'static str) -> Vec<Site> {
         site("openat", Named("journal/lock")),
         site("flock", Named("journal/lock")),
         // The journal's first segment is made durable in its directory.
-        site("openat", Named("journal")).later(&["2"]),
+        site("openat", Named("journal")),
         site("fsync", Named("journal")),
         // The mark that there is a store now.
         site("openat", Named("founded.tmp")),
