@@ -232,7 +232,8 @@ pub fn open(data: &Path, options: Options) -> Result<Opened, StoreError> {
     let founded = data.join(FOUNDED);
     let checkpoints = data.join("checkpoint");
 
-    let (log, recovered) = open_journal(data, &options, founded.exists() || !file::names(&checkpoints)?.is_empty())?;
+    let expected = file::exists(&founded)? || !file::names(&checkpoints)?.is_empty();
+    let (log, recovered) = open_journal(data, &options, expected)?;
     for damage in &recovered.damages {
         tracing::error!(?damage, "the journal is damaged");
     }
@@ -252,6 +253,8 @@ pub fn open(data: &Path, options: Options) -> Result<Opened, StoreError> {
         torn_bytes: recovered.torn_bytes,
     };
 
+    // Asked once more: what was left of another store may have been put aside, and its mark with it.
+    let unmarked = (!file::exists(&founded)?).then_some(founded);
     let bounds = log.bounds();
     let progress = Arc::new(Progress::default());
     let (done_sender, done) = unbounded_channel();
@@ -264,7 +267,7 @@ pub fn open(data: &Path, options: Options) -> Result<Opened, StoreError> {
         done: done_sender,
         published: published_sender,
         progress: Arc::clone(&progress),
-        founded: (!founded.exists()).then_some(founded),
+        founded: unmarked,
     };
     let keeper =
         Keeper { directory: checkpoints, revisions: revisions.clone(), bounds: Arc::clone(&bounds), kept: kept_sender };

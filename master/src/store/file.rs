@@ -14,6 +14,11 @@ pub(super) fn io(path: &Path, op: &'static str) -> impl FnOnce(io::Error) -> Sto
     move |source| StoreError::Io { op, path, source }
 }
 
+/// Whether there is something of this name. What the disk refuses to tell is no answer: taken for "no" it would let a store begin anew.
+pub(super) fn exists(path: &Path) -> Result<bool, StoreError> {
+    path.try_exists().map_err(io(path, "look for"))
+}
+
 /// Makes a directory for its owner only, and its name durable.
 pub(super) fn make_directory(path: &Path) -> Result<(), StoreError> {
     if path.is_dir() {

@@ -41,7 +41,7 @@ impl Restoring {
         file::make_directory(data)?;
         let lock = lock(data)?;
         let mark = data.join(RESTORING);
-        let aside = if mark.exists() {
+        let aside = if file::exists(&mark)? {
             // Half of a copy: the original is where it was taken from.
             for part in PARTS {
                 remove(&data.join(part))?;
@@ -83,10 +83,10 @@ fn remove(path: &Path) -> Result<(), StoreError> {
 
 /// Refuses a directory that is no data directory, or not one yet.
 pub(super) fn refuse(data: &Path, restoring: bool) -> Result<(), StoreError> {
-    if data.join(MANIFEST).exists() {
+    if file::exists(&data.join(MANIFEST))? {
         return Err(StoreError::Backup { data: data.to_path_buf() });
     }
-    if data.join(RESTORING).exists() != restoring {
+    if file::exists(&data.join(RESTORING))? != restoring {
         return Err(StoreError::Unfinished { data: data.to_path_buf() });
     }
     Ok(())
