@@ -45,6 +45,8 @@ pub(super) fn sites() -> Vec<Site> {
         site("statx", Data),
         site("openat", Named("lock")),
         site("flock", Named("lock")),
+        site("statx", Named("backup.json")),
+        site("statx", Named("restoring")),
         site("statx", Named("founded")),
         site("statx", Named("founded")).when("2"),
         site("statx", Named("journal")),

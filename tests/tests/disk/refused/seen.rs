@@ -31,7 +31,8 @@ const ASIDE: [(&str, &str); 2] = [
     ("fcntl", "it is about the descriptor and not about the file"),
 ];
 /// Where the journal's part of a master's data directory is; what else is there belongs to other rooms.
-const JOURNALS: [&str; 7] = ["lock", "founded", "founded.tmp", "journal", "checkpoint", "revisions", "cursors"];
+const JOURNALS: [&str; 9] =
+    ["lock", "backup.json", "restoring", "founded", "founded.tmp", "journal", "checkpoint", "revisions", "cursors"];
 const SPOOL: &str = "PERIGEE_SPOOL_BYTES=4MiB";
 
 /// Sets a program to be traced, all of it.
