@@ -560,7 +560,13 @@ fn open_journal(data: &Path, options: &Options, expected: bool) -> Result<(seglo
 /// Moves what is left of a store into a directory of its own, so that nothing of it is taken for the next one's. Gives that directory;
 /// `None` if there was nothing to move.
 fn move_aside(data: &Path, label: &str, parts: &[&str]) -> Result<Option<PathBuf>, StoreError> {
-    if !parts.iter().any(|part| data.join(part).exists()) {
+    let mut left = Vec::new();
+    for name in parts {
+        if file::exists(&data.join(name))? {
+            left.push(*name);
+        }
+    }
+    if left.is_empty() {
         return Ok(None);
     }
     let aside = (1_u32..)
@@ -569,11 +575,9 @@ fn move_aside(data: &Path, label: &str, parts: &[&str]) -> Result<Option<PathBuf
         .unwrap_or_else(|| data.join(label));
     file::make_directory(&aside)?;
     // The mark of a founded store goes last: a crash in between comes here again.
-    for name in parts {
+    for name in left {
         let from = data.join(name);
-        if from.exists() {
-            std::fs::rename(&from, aside.join(name)).map_err(file::io(&from, "put aside"))?;
-        }
+        std::fs::rename(&from, aside.join(name)).map_err(file::io(&from, "put aside"))?;
     }
     file::sync_directory(&aside)?;
     file::sync_directory(data)?;
