@@ -251,6 +251,8 @@ fn a_spool_whose_disk_refuses_any_call_loses_nothing() {
     let cases = cases(&sites, &mut draw);
     let mut score = score(&sites, &cases);
     let trace = directory.path().join("satellite.trace");
+    // What was delivered goes at once, so that its removal is reached at every start.
+    scene.fleet.satellite("eu/1").unwrap().more = ["--spool-grace", "0s"].map(str::to_owned).to_vec();
     let mut volumes = Volumes { home: scene.fleet.satellite("eu/1").unwrap().data.clone(), others: Vec::new() };
     let mut tapped = true;
     for (site, error) in &cases {
