@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use crate::fakes::daemon;
 
+/// No slot of any test is silent for so long.
+const NEVER: Duration = Duration::from_secs(600);
+
 /// Services of one host are called `s0`, `s1` and so on, their commands `c0`, `c1`; hosts `h00`, `h01`.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
@@ -46,9 +49,21 @@ impl Load {
     /// hard at once.
     #[must_use]
     pub fn configuration(&self, slots: u32, addresses: &BTreeMap<String, SocketAddr>) -> String {
-        let interval = self.interval.as_millis();
+        self.configuration_with(slots, NEVER, addresses)
+    }
+
+    /// The same, where a slot of which nothing is heard for so many whole seconds is failed over.
+    #[must_use]
+    pub fn configuration_with(
+        &self,
+        slots: u32,
+        failover_after: Duration,
+        addresses: &BTreeMap<String, SocketAddr>,
+    ) -> String {
+        let (interval, failover_after) = (self.interval.as_millis(), failover_after.as_secs());
         let mut text = format!(
-            "regions:\n  eu: {{ slots: {slots}, failover_after: 10m }}\ntemplates:\n  fast: {{ check_interval: {interval}ms, \
+            "regions:\n  eu: {{ slots: {slots}, failover_after: {failover_after}s }}\n\
+             templates:\n  fast: {{ check_interval: {interval}ms, \
              retry_interval: {interval}ms, timeout: 60s, max_check_attempts: 1 }}\nhosts:\n"
         );
         for (host, address) in addresses {
