@@ -18,7 +18,7 @@ const LOAD: Load = Load { hosts: 25, services: 10, interval: Duration::from_secs
 /// Answers that one `kill -9` may cost. Of 125 a second those are not durable that lie in a batch for 10 ms at most, wait for one
 /// append (a write and an fdatasync, in which the next batch grows), or are on their way from the daemon: 160 ms of them in all, for
 /// a busy disk. What was durable may not be missing at all.
-const LOST_BY_A_KILL: usize = 20;
+pub(crate) const LOST_BY_A_KILL: usize = 20;
 
 #[test]
 fn kills_under_load_lose_nothing_and_double_nothing() {

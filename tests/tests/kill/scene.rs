@@ -49,8 +49,20 @@ pub(crate) fn started(directory: &Path, load: Load, slots: u32) -> (Fleet, Fakes
 /// The same before anything but the daemons runs.
 pub(crate) fn laid_out(directory: &Path, load: Load, slots: u32) -> (Fleet, Fakes, Audit) {
     let fakes = Fakes::start(directory, &load.daemons()).unwrap();
+    let configuration = load.configuration(slots, &fakes.addresses);
+    installed(directory, load, slots, fakes, &configuration)
+}
+
+/// The same where a slot of which nothing is heard for so long is failed over.
+pub(crate) fn failing_over(directory: &Path, load: Load, slots: u32, after: Duration) -> (Fleet, Fakes, Audit) {
+    let fakes = Fakes::start(directory, &load.daemons()).unwrap();
+    let configuration = load.configuration_with(slots, after, &fakes.addresses);
+    installed(directory, load, slots, fakes, &configuration)
+}
+
+fn installed(directory: &Path, load: Load, slots: u32, fakes: Fakes, configuration: &str) -> (Fleet, Fakes, Audit) {
     let config = directory.join("site.yaml");
-    fs::write(&config, load.configuration(slots, &fakes.addresses)).unwrap();
+    fs::write(&config, configuration).unwrap();
     let names: Vec<(&str, u32)> = (1..=slots).map(|number| ("eu", number)).collect();
     let fleet = Fleet::new(directory, &config, &names).unwrap();
     let audit = Audit { ledger: fakes.ledger.clone(), commands: load.commands(), ..Audit::default() };
