@@ -57,7 +57,7 @@ claim_13() { programs check_nrpe agent; }
 # The table of proofs names the worlds by their seeds, so anybody sees the same ones; 20,000 others follow those of the first run.
 claim_14() { worlds --seeds 2000 --within 300 --claim && worlds --seeds 20000 --seed-from 100001 --claim; }
 claim_15() { worlds --seeds 2000 --defects --claim --table "$table"; }
-claim_16() { PERIGEE_ROUNDS=200 PERIGEE_CLAIMS=30 PERIGEE_STOPS=5 PERIGEE_STEPS=3 programs kill; }
+claim_16() { PERIGEE_ROUNDS=200 PERIGEE_CLAIMS=30 PERIGEE_STOPS=5 PERIGEE_STEPS=3 PERIGEE_SLOTS=all programs kill; }
 claim_17() { PERIGEE_PROFILES=all programs network; }
 # Every call site with two errors, at its first and at a later call, takes most of an hour for the spool and half of one for the
 # journal, beside the satellite's volume that stays full for half an hour; ten thousand spools take one and a half minutes.
