@@ -57,7 +57,7 @@ test: build
 	 else echo "SKIPPED: no Node 20.19, 22.12 or 24: types and tests of the page" >&2; fi
 	@tests/run.sh $(CARGO_FLAGS)
 
-# The long proofs, resumable: BUDGET=minutes stops before a claim that would begin later. Rewrites docs/proof.md.
+# The long proofs, resumable: BUDGET=minutes stops before a claim that would begin later (exit 3: claims are left). Rewrites docs/proof.md.
 proof: build
 	@CARGO_FLAGS="$(CARGO_FLAGS)" tests/proof.sh
 

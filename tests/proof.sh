@@ -5,6 +5,7 @@
 #
 # BUDGET ends the run before a claim that would begin later. Each claim leaves target/proof/N.log (everything it said) and
 # target/proof/N.json (its closing line); its figure, commit and date go into the claim's row. Ends with one JSON line.
+# Exit 0: every claim asked for was shown. Exit 1: one was not. Exit 3: none failed, and some were not begun for the budget.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 
@@ -90,7 +91,7 @@ record() {
     { print }' "$table" >"$out/table" && cat "$out/table" >"$table"
 }
 
-passed=0 failed=0 skipped=0
+passed=0 failed=0 unbegun=()
 for n in "${claims[@]}"; do
   if [[ -e $out/$n.done && $(<"$out/$n.done") == "$commit" && $commit != *+ ]]; then
     say "claim $n: shown on $commit before"
@@ -99,7 +100,7 @@ for n in "${claims[@]}"; do
   fi
   if (((SECONDS - began) / 60 >= budget)); then
     say "claim $n: not begun, the budget of $budget minutes is used up"
-    skipped=$((skipped + 1))
+    unbegun+=("$n")
     continue
   fi
   from=$SECONDS result=0
@@ -120,5 +121,10 @@ for n in "${claims[@]}"; do
   say "claim $n: exit $result after $((SECONDS - from)) s, see target/proof/$n.log"
 done
 printf '{"passed":%d,"failed":%d,"skipped":%d,"commit":"%s","seconds":%d}\n' \
-  "$passed" "$failed" "$skipped" "$commit" $((SECONDS - began))
-((failed == 0))
+  "$passed" "$failed" "${#unbegun[@]}" "$commit" $((SECONDS - began))
+if ((${#unbegun[@]} > 0)); then
+  say "NOT PROVEN: claims ${unbegun[*]} were not begun within the budget of $budget minutes; what is left:"
+  say "  make proof BUDGET=minutes CLAIMS=\"${unbegun[*]}\""
+fi
+((failed == 0)) || exit 1
+((${#unbegun[@]} == 0)) || exit 3
