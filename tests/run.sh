@@ -2,7 +2,7 @@
 # Runs every test of the workspace with the cargo flags given, and counts. Progress and logs go to stderr; stdout gets the
 # two closing lines: `N passed, N failed, N skipped` and the same as JSON. A skipped test is one that wrote to the list
 # named by PERIGEE_SKIPPED (tests/src/missing.rs); cargo itself counts it as passed, so it is taken off there. A test that
-# passed at its second try counts as passed and is named loudly before them.
+# passed at its second try counts as passed and is named loudly before them; what a ledger judges has one try (.config/nextest.toml).
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 
