@@ -1,19 +1,42 @@
 //! Fleets of both programs' brains in simulated worlds: nothing lost, nothing twice, state right again, whatever goes wrong.
 
+use std::process::Command;
+
+use serde_json::Value;
+use tests::fleet::program;
 use tests::simulation::defect::Planted;
-use tests::simulation::landmark::RARE;
-use tests::simulation::{Sum, TWICE, find_defects, run, run_all, run_readable};
+use tests::simulation::landmark::{LANDMARKS, RARE};
+use tests::simulation::{Fault, Sum, TWICE, find_defects, run, run_all, run_readable};
 
 /// Worlds of one run; `make sim` runs as many as one likes.
 const WORLDS: u64 = 300;
 /// A planted defect is found within so many.
 const WORLDS_TO_FIND: u64 = 2000;
 
-/// Drawn from the commit, so that every commit sees other worlds and each of them the same again.
+/// Drawn from the commit, so that every commit sees other worlds and each of them the same again. Where there is no commit, in a tree
+/// without its history, the first world is 1; what must pass is always a commit, so there it is a failure.
 fn first_seed() -> u64 {
-    let head = std::process::Command::new("git").args(["rev-parse", "--short=8", "HEAD"]).output();
+    let head = Command::new("git").args(["rev-parse", "--short=8", "HEAD"]).output();
     let head = head.map(|head| String::from_utf8_lossy(&head.stdout).trim().to_owned()).unwrap_or_default();
-    u64::from_str_radix(&head, 16).unwrap_or(1)
+    let must = std::env::var("CI").is_ok_and(|ci| ci == "true");
+    seed_of(&head).unwrap_or_else(|| {
+        assert!(!must, "git names no commit ({head:?}): no seed can be drawn from it");
+        1
+    })
+}
+
+/// The first eight digits of a commit's name, as git abbreviates it: more where eight are not enough.
+fn seed_of(commit: &str) -> Option<u64> {
+    u64::from_str_radix(commit.get(..8)?, 16).ok()
+}
+
+#[test]
+fn a_seed_is_drawn_from_a_commit_and_from_nothing_else() {
+    assert_eq!(seed_of("ff48e54a"), Some(0xff48_e54a));
+    assert_eq!(seed_of("ff48e54a9"), Some(0xff48_e54a));
+    for odd in ["", "ff48e54", "fatal: not a git repository"] {
+        assert_eq!(seed_of(odd), None, "{odd}");
+    }
 }
 
 #[test]
@@ -31,6 +54,18 @@ fn nothing_is_lost_or_done_twice_in_any_world() {
     assert!(unreached.is_empty(), "{WORLDS} worlds from {first} on are too tame: {unreached:?}");
     let (faults, results) = sum.medians();
     assert!(sum.is_lively(), "the median world has {faults} faults and {results} results");
+}
+
+#[test]
+fn what_few_worlds_did_not_reach_is_named_and_no_failure() {
+    for wanted in [["--seeds", "2"], ["--seed", "1"]] {
+        let ended = Command::new(program("perigee-sim").unwrap()).args(wanted).output().unwrap();
+        assert!(ended.status.success(), "{wanted:?}: {}", String::from_utf8_lossy(&ended.stderr));
+        let said = String::from_utf8_lossy(&ended.stdout);
+        let last: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+        let unreached = last["unreached"].as_array().unwrap();
+        assert!(!unreached.is_empty() && unreached.len() < LANDMARKS.len() + Fault::ALL.len(), "{wanted:?}: {last}");
+    }
 }
 
 #[test]
