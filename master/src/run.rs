@@ -172,7 +172,7 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
     let mut trimming: Option<tokio::task::JoinHandle<()>> = None;
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
     let mut checkpointed = clock.now();
-    // When the oldest batch of the commit under way arrived.
+    // When the oldest batch of the commit under way arrived, and how far the store's other work was when it was asked for.
     let mut committing = None;
     let hands = Hands { links: &links, rows: &rows, history: &history };
     loop {
@@ -183,7 +183,7 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
                     view_sender.send_replace(view);
                 }
                 Command::Commit { record, last, since } => {
-                    committing = since;
+                    committing = since.map(|since| (since, store.tidying()));
                     if let Err(error) = store.append(Commit { record, last }) {
                         tracing::error!(%error, "a commit could not even be asked for");
                         coordinator.handle_commit_failed(clock.now());
@@ -218,8 +218,8 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
             () = shutdown.cancelled() => break,
             Some(done) = done.recv() => match done {
                 Done::Committed { .. } => {
-                    if let Some(since) = committing.take() {
-                        commits.note(clock.now().since(since));
+                    if let Some((since, tidied)) = committing.take() {
+                        commits.note(clock.now().since(since), store.tidying().since(tidied));
                     }
                     coordinator.handle_committed(wall::now());
                 }

@@ -15,6 +15,7 @@ mod held;
 mod journal;
 mod restoring;
 mod revisions;
+mod tidying;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -42,6 +43,7 @@ pub use held::Held;
 pub use journal::{Read, RowReader};
 pub use restoring::{MANIFEST, Restoring, finish as finish_restoring};
 pub use revisions::REVISIONS_KEPT;
+pub use tidying::{Beside, Tidying};
 
 use journal::{Job, Writer};
 use revisions::Revisions;
@@ -211,6 +213,7 @@ struct Progress {
     slowest_us: AtomicU64,
     /// The last removal of rows that a cursor still wanted was for their age, not for the journal's size.
     for_age: AtomicBool,
+    tidying: tidying::Counts,
 }
 
 #[derive(Debug, Default)]
@@ -262,6 +265,7 @@ pub fn open(data: &Path, options: Options) -> Result<Opened, StoreError> {
     let (kept_sender, kept) = watch::channel(found.kept);
     let (jobs, jobs_receiver) = sync_channel(JOBS);
     let (states, states_receiver) = sync_channel(CHECKPOINT_JOBS);
+    let counted = Arc::clone(&progress);
     let writer = Writer {
         log,
         done: done_sender,
@@ -273,7 +277,7 @@ pub fn open(data: &Path, options: Options) -> Result<Opened, StoreError> {
         Keeper { directory: checkpoints, revisions: revisions.clone(), bounds: Arc::clone(&bounds), kept: kept_sender };
     let running = vec![
         spawn("journal", data, move || writer.run(&jobs_receiver))?,
-        spawn("checkpoint", data, move || keeper.run(&states_receiver))?,
+        spawn("checkpoint", data, move || keeper.run(&states_receiver, &counted.tidying))?,
     ];
     let inner = Inner {
         options,
@@ -494,12 +498,12 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn run(self, states: &Receiver<Arc<Status>>) {
+    fn run(self, states: &Receiver<Arc<Status>>, tidying: &tidying::Counts) {
         while let Ok(status) = states.recv() {
             if self.kept.borrow().last().is_some_and(|newest| *newest >= status.head) {
                 continue;
             }
-            match checkpoint::write(&self.directory, &status) {
+            match tidying.checkpoint(|| checkpoint::write(&self.directory, &status)) {
                 Ok(kept) => {
                     tracing::debug!(head = %status.head, "checkpoint written");
                     self.kept.send_replace(kept);

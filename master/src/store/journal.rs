@@ -233,6 +233,9 @@ impl Writer {
             Err(error) => Err(error),
         };
         let first = self.log.first();
+        if matches!(removed, Ok(Some(_))) {
+            self.progress.tidying.removed();
+        }
         match removed {
             Ok(None) => return false,
             Ok(Some((bytes, false))) => {
