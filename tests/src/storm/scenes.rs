@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::{Offer, Storm};
 use crate::fleet::Fleet;
 use crate::samples::{self, sample};
-use crate::usage::{processor, resident};
+use crate::usage::{memory, processor, resident};
 use crate::wait::until_every;
 
 /// Everything that is waited for comes within this, or the scene has failed. Beyond every bound that is judged.
@@ -53,7 +53,9 @@ pub struct Idle {
     pub beats_lost: usize,
     /// Links that had ended until then.
     pub ends: usize,
-    /// From the new master's first answer until half of them were welcomed by it, 99 of 100, and the last.
+    /// From the kill until the new master's first answer.
+    pub answered: Duration,
+    /// From the kill until half of them were welcomed by the new master, 99 of 100, and the last.
     pub half: Duration,
     /// See `half`.
     pub most: Duration,
@@ -80,6 +82,8 @@ pub struct Flood {
     pub peak: f64,
     /// Size of the pool, by the same.
     pub pool: f64,
+    /// The most memory that the master ever had, over what it had before the first byte was offered.
+    pub grown: u64,
     /// Most slots seen waiting for their turn.
     pub waiting: f64,
     /// Links that ended meanwhile.
@@ -99,6 +103,10 @@ pub struct Stall {
     pub commits: f64,
     /// Of those, how many took longer than 100 ms.
     pub beyond: f64,
+    /// Of those, how many were under way while a checkpoint was written.
+    pub beside_checkpoint: f64,
+    /// Of those, how many were under way while a segment of the journal was removed.
+    pub beside_trim: f64,
     /// The longest of them, in seconds.
     pub worst: f64,
     /// The longest that the disk alone took for one, in seconds.
@@ -175,16 +183,17 @@ pub fn idle(directory: &Path, size: Size) -> Result<Idle> {
     let counts = storm.counts();
     let (beats, beats_lost, ends) = (counted(&counts.beats), counted(&counts.beats_lost), counted(&counts.ends));
     let more = u64::try_from(size.identities - first)?.max(1);
+    let killed = Instant::now();
     fleet.master.kill()?;
     let welcomes = counted(&counts.welcomes);
     fleet.master.start()?;
-    let began = Instant::now();
+    let answered = killed.elapsed();
     // Links of the old master count as connected until they are missed: what counts is who was welcomed since.
     let back = |storm: &Storm| counted(&storm.counts().welcomes) - welcomes;
     storm.until(PATIENCE, |storm| back(storm) >= size.identities / 2)?;
-    let half = began.elapsed();
+    let half = killed.elapsed();
     storm.until(PATIENCE, |storm| back(storm) >= size.identities - size.identities / 100)?;
-    let most = began.elapsed();
+    let most = killed.elapsed();
     let all = format!("{}", size.identities);
     storm.until(PATIENCE, |storm| {
         let open = || page(&fleet).ok().and_then(|page| sample(&page, "perigee_link_connections"));
@@ -198,9 +207,10 @@ pub fn idle(directory: &Path, size: Size) -> Result<Idle> {
         beats,
         beats_lost,
         ends,
+        answered,
         half,
         most,
-        back: began.elapsed(),
+        back: killed.elapsed(),
         reasons: storm.reasons(),
         resident,
     })
@@ -213,6 +223,10 @@ pub fn idle(directory: &Path, size: Size) -> Result<Idle> {
 pub fn flood(directory: &Path, size: Size, batches: usize) -> Result<Flood> {
     let (fleet, mut storm) = stage(directory, size)?;
     storm.grow(size.identities, PATIENCE)?;
+    // What joining needed is given back, and not taken for room that the flood then fills.
+    thread::sleep(SETTLED);
+    let process = fleet.master.process_id()?;
+    let before = resident(process)?;
     let ends = storm.counts().ends.load(Ordering::Relaxed);
     let began = Instant::now();
     storm.offer(Offer { batches, ..Offer::default() });
@@ -236,13 +250,13 @@ pub fn flood(directory: &Path, size: Size, batches: usize) -> Result<Flood> {
     let counts = storm.counts();
     let results = counts.offered_results.load(Ordering::Relaxed);
     let offered = results.to_string();
-    let (mut shown, mut accepted, mut before) = (Ok(String::new()), 0.0_f64, 0.0_f64);
+    let (mut shown, mut accepted, mut last) = (Ok(String::new()), 0.0_f64, 0.0_f64);
     // Twice in a row: the count has arrived there and does not go on.
     until_every(LOOK, COUNTED, || {
         shown = page(&fleet);
-        before = accepted;
+        last = accepted;
         accepted = shown.as_ref().map_or(0.0, |page| taken_in(page));
-        accepted.to_string() == offered && before.to_string() == offered
+        accepted.to_string() == offered && last.to_string() == offered
     });
     let page = shown?;
     let lane = |name: &str, lane: &str| value(&page, &format!("perigee_link_credit_{name}{{lane=\"{lane}\"}}"));
@@ -259,6 +273,7 @@ pub fn flood(directory: &Path, size: Size, batches: usize) -> Result<Flood> {
         took,
         peak: lane("peak_bytes", "live")? + lane("peak_bytes", "backlog")?,
         pool,
+        grown: memory(process, "VmHWM")?.saturating_sub(before),
         waiting,
         ends: counts.ends.load(Ordering::Relaxed) - ends,
         reasons: storm.reasons(),
@@ -300,6 +315,8 @@ pub fn stall(directory: &Path, size: Size, bytes: usize, rate: usize) -> Result<
         checks: size.regions * size.hosts * (size.services + 1),
         commits,
         beyond: commits - within,
+        beside_checkpoint: more("perigee_commit_beside_total{work=\"checkpoint\"}")?,
+        beside_trim: more("perigee_commit_beside_total{work=\"trim\"}")?,
         worst: value(&after, "perigee_commit_worst_seconds")?,
         disk: value(&after, "perigee_journal_write_worst_seconds")?,
         checkpoints: checkpoints.len(),
