@@ -53,6 +53,8 @@ pub struct Settings {
     pub certificates: PathBuf,
     /// How QUIC finds out how much the road carries.
     pub congestion: tls::Congestion,
+    /// This slot is known to have had a link: while nothing comes back, the road counts as cut and not as closed.
+    pub linked_before: bool,
 }
 
 /// What happens on the link.
@@ -167,7 +169,7 @@ pub async fn run(
     refusals: Arc<Refusals>,
     stop: CancellationToken,
 ) {
-    let (mut failures, mut linked_before, began) = (0u32, false, Instant::now());
+    let (mut failures, mut linked_before, began) = (0u32, settings.linked_before, Instant::now());
     while !stop.is_cancelled() {
         let end = attempt(&settings, &events, &stop).await;
         if stop.is_cancelled() || events.is_closed() {
@@ -175,11 +177,7 @@ pub async fn run(
         }
         failures = if end.served { 1 } else { failures.saturating_add(1) };
         linked_before |= end.served;
-        let road = match (end.silent, linked_before) {
-            (false, _) => backoff::Road::Answering,
-            (true, false) => backoff::Road::Silent,
-            (true, true) => backoff::Road::Cut,
-        };
+        let road = backoff::Road::of(end.silent, linked_before);
         let chance = rand::random();
         let retry_in = match end.patient {
             true => backoff::wait(backoff::BACKOFF_MAX, chance),

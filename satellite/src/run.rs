@@ -91,7 +91,8 @@ impl Linking {
     /// Ends the present connection and makes another, later.
     fn again(&mut self) {
         self.stop.cancel();
-        *self = Self::start(self.settings.clone(), Arc::clone(&self.refusals), NONSENSE_WAIT);
+        let settings = link::Settings { linked_before: true, ..self.settings.clone() };
+        *self = Self::start(settings, Arc::clone(&self.refusals), NONSENSE_WAIT);
     }
 
     async fn end(self) {
@@ -131,8 +132,13 @@ pub async fn run(settings: Run, stop: CancellationToken) -> Result<()> {
     let Some((spool, beginning)) = open_volume(&settings, &identity, &stop).await? else { return Ok(()) };
     let disk = spool::start(spool);
     let prober = Arc::new(Prober::new().context("the prober cannot be set up")?.with_plugins(settings.plugins.clone()));
-    let link_settings =
-        link::Settings { masters: settings.master.clone(), certificates, congestion: settings.congestion };
+    let link_settings = link::Settings {
+        masters: settings.master.clone(),
+        certificates,
+        congestion: settings.congestion,
+        // Only a master gives assignments: who finds one had a link, maybe in a process before this one.
+        linked_before: beginning.kept.is_some(),
+    };
     let linking = Linking::start(link_settings, Arc::default(), Duration::ZERO);
     let scheduler = Scheduler::new(identity, beginning, clocks.now()).with_limits(settings.limits());
     let mut shell = Shell {

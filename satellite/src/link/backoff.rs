@@ -1,7 +1,8 @@
 //! How long to wait before the next attempt to reach the master: doubling from 1 s to 60 s, with full jitter so that a thousand
 //! satellites do not come back at once. Pure: chance comes in as a number.
 //! The surprise: a road that is only cut is knocked at every few seconds for as long as it takes, for state has to be right ten
-//! seconds after it has healed; a road that never carried an answer is more likely a closed firewall, and sees a packet a minute.
+//! seconds after it has healed, and what is known of a road outlives a process: its volume tells. A road that never carried an answer
+//! is more likely a closed firewall, and sees a burst of packets a minute.
 
 use std::time::Duration;
 
@@ -24,10 +25,22 @@ pub const SILENT_SPREAD: Duration = Duration::from_secs(5);
 pub enum Road {
     /// The master has answered, only not with a link: it is to be spared.
     Answering,
-    /// Nothing has ever come back since this process started.
+    /// Nothing comes back, and nothing is known to have come back ever.
     Silent,
-    /// Nothing comes back now, but this process has had a link.
+    /// Nothing comes back now, but this slot has had a link: this process, or one before it on the same volume.
     Cut,
+}
+
+impl Road {
+    /// By the last attempt and by what was before it: `silent` if nothing came back at all, `linked_before` if there was a link ever.
+    #[must_use]
+    pub fn of(silent: bool, linked_before: bool) -> Self {
+        match (silent, linked_before) {
+            (false, _) => Self::Answering,
+            (true, false) => Self::Silent,
+            (true, true) => Self::Cut,
+        }
+    }
 }
 
 /// How long to wait after so many failures in a row; `chance` as in [`wait`].
@@ -72,6 +85,66 @@ mod tests {
         for failures in [2, 7, 1_000, u32::MAX] {
             assert_eq!(pause(Road::Cut, failures, 0.0), Duration::from_secs(1));
             assert_eq!(pause(Road::Cut, failures, 1.0), KNOCK);
+        }
+    }
+
+    #[test]
+    fn a_road_that_once_carried_a_link_is_cut_and_not_silent() {
+        assert_eq!(Road::of(true, true), Road::Cut);
+        assert_eq!(Road::of(true, false), Road::Silent);
+        assert_eq!([Road::of(false, true), Road::of(false, false)], [Road::Answering; 2]);
+    }
+
+    /// When packets leave, in milliseconds, if nothing ever answers: each attempt sends at once and again after 1, 3 and 7 s (RFC 9002,
+    /// 6.2.1: the first wait doubles each time), and ends after 10 s.
+    fn knocks(road: Road, attempts: u32, chance: impl Fn(u32) -> f64) -> Vec<u64> {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap();
+        let (mut at, mut sent) = (0, Vec::new());
+        for attempt in 1..=attempts {
+            sent.extend([0, 1_000, 3_000, 7_000].map(|after| at + after));
+            at += millis(super::super::CONNECT_DEADLINE) + millis(pause(road, attempt, chance(attempt)));
+        }
+        sent
+    }
+
+    fn widest(sent: &[u64]) -> u64 {
+        sent.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap()
+    }
+
+    /// Ten seconds after a heal the state is right: half of them are left to the handshake and to the states.
+    #[test]
+    fn no_five_seconds_pass_without_a_packet_on_a_cut_road_from_the_first_attempt_on() {
+        for chance in [0.0, 0.5, 1.0] {
+            assert!(widest(&knocks(Road::Cut, 100, |_| chance)) <= 5_000, "{chance}");
+        }
+        assert!(widest(&knocks(Road::Silent, 100, |_| 0.0)) > 50_000, "a firewall is spared");
+    }
+
+    /// Evenly spread and the same each time (splitmix64).
+    fn part(number: u64) -> f64 {
+        let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        f64::from(u32::try_from(mixed >> 32).unwrap()) / f64::from(u32::MAX)
+    }
+
+    /// After a `kill -9` of the master, which tells all at once, the first wait spreads a crowd over one second: a quarter of it in a
+    /// quarter of that. The storm of claim 20 is that. A crowd that knocks is not to come closer together when its road heals.
+    #[test]
+    fn a_crowd_that_was_cut_off_at_one_moment_comes_back_no_closer_together_than_after_a_kill() {
+        const QUARTER: u64 = 250;
+        let crowd: Vec<Vec<u64>> = (0..1_000_u64)
+            .map(|satellite| knocks(Road::Cut, 60, |attempt| part(satellite * 64 + u64::from(attempt))))
+            .collect();
+        for healed in (60_000..600_000).step_by(250) {
+            let mut quarters = [0; 21];
+            for sent in &crowd {
+                let first = sent[sent.partition_point(|at| *at < healed)] - healed;
+                quarters[usize::try_from(first / QUARTER).unwrap()] += 1;
+            }
+            let most = quarters.iter().max().unwrap();
+            assert!(*most <= 250, "{most} of a thousand within a quarter of a second, healed after {healed} ms");
         }
     }
 

@@ -69,7 +69,7 @@ pub(super) struct Site {
     pub(super) failures: u32,
     /// The master has sent a frame on the present link.
     pub(super) served: bool,
-    /// And on some link since the process began.
+    /// And on some link since the process began, or to one before it on its volume.
     pub(super) linked_before: bool,
     /// Told to end; done by then whatever is left.
     pub(super) ends_by: Option<u64>,

@@ -88,11 +88,7 @@ impl Voice {
             }
             failures = failures.saturating_add(1);
             let silent = end.as_ref().is_err_and(|error| error.is::<Silent>());
-            let road = match (silent, linked_before) {
-                (false, _) => Road::Answering,
-                (true, false) => Road::Silent,
-                (true, true) => Road::Cut,
-            };
+            let road = Road::of(silent, linked_before);
             crowd.ended(&end.map_or_else(|error| format!("{error:#}"), |()| "it ended by itself".to_owned()));
             tokio::time::sleep(backoff::pause(road, failures, rand::random())).await;
         }

@@ -82,7 +82,8 @@ impl World {
                 paused_until: 0,
                 failures: 0,
                 served: false,
-                linked_before: false,
+                // The version before forgot it with each process.
+                linked_before: kept.is_some() && !old,
                 ends_by: None,
                 refused: None,
                 given_up: 0,

@@ -63,11 +63,7 @@ impl World {
         let served = std::mem::take(&mut site.served);
         site.failures = if served { 1 } else { site.failures.saturating_add(1) };
         site.linked_before |= served;
-        let road = match (silent, site.linked_before) {
-            (false, _) => Road::Answering,
-            (true, false) => Road::Silent,
-            (true, true) => Road::Cut,
-        };
+        let road = Road::of(silent, site.linked_before);
         let longest = backoff::longest(site.failures);
         match road {
             Road::Cut if longest >= backoff::KNOCK => self.witness.reach("a road that is cut is knocked at"),
