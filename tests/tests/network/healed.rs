@@ -1,16 +1,16 @@
 //! Cuts and what comes after them: how soon a peer that vanished is noticed, and how soon everything that is shown is right again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::Value;
 use tests::figure::figure;
 use tests::ledger::{Said, Verdict};
 use tests::load::Load;
 use tests::relay::{Profile, Relay};
 use tests::wait::{until, until_every};
 
-use crate::scene::{CLAIM, PATIENCE, Scene, all, number};
+use crate::scene::{CLAIM, LOOK, PATIENCE, Scene, all, number};
+use crate::states::{STATES, given, wrong};
 
 /// A peer that vanished is noticed within this.
 const NOTICED: Duration = Duration::from_secs(15);
@@ -32,10 +32,6 @@ const RARELY: Duration = Duration::from_secs(40);
 const AN_HOURS_LOAD: Load = Load { hosts: 140, services: 7, interval: Duration::from_secs(2), slow: Some(RARELY) };
 /// So many rare checks at least are right without a new answer.
 const BY_THEMSELVES: usize = 100;
-/// Looks at all states: a look takes some tens of milliseconds.
-const LOOK: Duration = Duration::from_millis(200);
-/// What rare checks say in one cut after the other.
-const STATES: [(i16, &str); 3] = [(2, "CRITICAL"), (1, "WARNING"), (0, "OK")];
 
 /// Nothing passes.
 fn cut() -> Profile {
@@ -79,35 +75,6 @@ fn a_peer_that_vanished_is_noticed_on_both_sides_within_fifteen_seconds_whicheve
     let (verdict, _) = scene.audit.verdict(&scene.fleet, ARRIVES).unwrap();
     assert!(verdict.is_clean(), "{verdict:#?}");
     figure(CLAIM, &format!("a peer that vanished is noticed, {}", told.join("; ")));
-}
-
-/// Host and command of every answer in the ledger's text from a place on, with the state it gave.
-fn given(ledger: &str) -> impl Iterator<Item = ((&str, &str), &str)> {
-    ledger.lines().filter_map(|line| {
-        let words: Vec<&str> = line.split(' ').collect();
-        let [_, host, command, _, state] = words.as_slice() else { return None };
-        Some(((*host, *command), *state))
-    })
-}
-
-/// Services that do not show, as what is current, the state of their daemon's last answer.
-fn wrong(scene: &Scene, ledger: &str) -> Vec<String> {
-    let last: BTreeMap<(&str, &str), &str> = given(ledger).collect();
-    let Ok(shown) = scene.fleet.master.api().items("services", "") else { return vec!["nothing is shown".to_owned()] };
-    let text = |item: &Value, name: &str| item[name].as_str().unwrap_or_default().to_owned();
-    let shown: BTreeMap<(String, String), &Value> =
-        shown.iter().map(|item| ((text(item, "host"), text(item, "service")), item)).collect();
-    let is_right = |(of, command): &(&(String, String), &String)| {
-        let Some(state) = last.get(&(&*of.0, command)).and_then(|state| state.parse::<i16>().ok()) else {
-            return false;
-        };
-        let wanted = STATES.iter().find(|(number, _)| *number == state).map(|(_, name)| *name);
-        let is =
-            |item: &&&Value| item["state"].as_str() == wanted && item["state_type"] == "HARD" && item["stale"] == false;
-        shown.get(*of).filter(is).is_some()
-    };
-    let wrong = scene.audit.commands.iter().filter(|both| !is_right(both));
-    wrong.map(|(of, _)| format!("{of:?}: {:?}", shown.get(of).map(|item| (&item["state"], &item["stale"])))).collect()
 }
 
 /// What came of one heal.

@@ -10,3 +10,4 @@ mod congestion;
 mod healed;
 mod relayed;
 mod scene;
+mod states;
