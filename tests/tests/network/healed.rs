@@ -1,8 +1,11 @@
-//! Cuts and what comes after them: how soon a peer that vanished is noticed, and how soon everything that is shown is right again.
+//! Cuts and what comes after them: how soon a peer that vanished is noticed, and how soon everything that is shown is right again,
+//! also when the satellite was killed and started meanwhile. `PERIGEE_CUT_SECONDS` makes a cut last so long, with a load of everyday:
+//! the hour that is otherwise made in minutes takes an hour then.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use satellite::link::backoff::{BACKOFF_MAX, longest};
 use tests::figure::figure;
 use tests::ledger::{Said, Verdict};
 use tests::load::Load;
@@ -30,6 +33,15 @@ const DRAINED: u64 = 1_000;
 const RARELY: Duration = Duration::from_secs(40);
 /// Five hundred results a second, and a rare check of each host.
 const AN_HOURS_LOAD: Load = Load { hosts: 140, services: 7, interval: Duration::from_secs(2), slow: Some(RARELY) };
+/// As many checks, once a minute each: what makes 60,000 results in an hour.
+const EVERYDAY: Load = Load {
+    hosts: AN_HOURS_LOAD.hosts,
+    services: AN_HOURS_LOAD.services,
+    interval: Duration::from_secs(60),
+    slow: Some(Duration::from_secs(60)),
+};
+/// Answers on their way to the satellite's disk when it is killed, at most, at five hundred a second.
+const IN_FLIGHT: usize = 50;
 /// So many rare checks at least are right without a new answer.
 const BY_THEMSELVES: usize = 100;
 
@@ -77,45 +89,85 @@ fn a_peer_that_vanished_is_noticed_on_both_sides_within_fifteen_seconds_whicheve
     figure(CLAIM, &format!("a peer that vanished is noticed, {}", told.join("; ")));
 }
 
+/// How a road is cut.
+#[derive(Debug, Clone, Copy)]
+struct Cut {
+    /// Until so many results wait.
+    backlog: u64,
+    /// And for so long at least.
+    lasts: Duration,
+    /// The satellite is killed and started again in its midst.
+    restarted: bool,
+}
+
 /// What came of one heal.
 struct Healed {
+    lasted: Duration,
     waited: u64,
     linked: Duration,
     right: Duration,
     by_themselves: usize,
 }
 
-/// A cut until so many results wait and every rare check has another state; then a good road, and how soon all is right.
-fn heal(scene: &Scene, relay: &Relay, backlog: u64, heal: usize) -> Healed {
-    let waiting = || scene.position(Said::Durable).saturating_sub(scene.position(Said::Acknowledged));
-    assert!(until_every(LOOK, GATHERS, || waiting() < DRAINED), "{} results still wait", waiting());
+/// Results on the satellite that the master has not confirmed.
+fn waiting(scene: &Scene) -> u64 {
+    scene.position(Said::Durable).saturating_sub(scene.position(Said::Acknowledged))
+}
+
+/// Kills the satellite and starts it again. Waits until it has failed so often that a road of which it knows nothing would be left
+/// alone for a minute.
+fn restart(scene: &mut Scene) {
+    let failed = |scene: &Scene| scene.said("no link to the master: ");
+    let link = scene.fleet.master.link;
+    let satellite = scene.fleet.satellite("eu/1").unwrap();
+    scene.audit.kill(satellite).unwrap();
+    satellite.start(link).unwrap();
+    let before = failed(scene);
+    let often = (1..100).find(|failures| longest(*failures) >= BACKOFF_MAX).unwrap();
+    let enough = before + usize::try_from(often).unwrap();
+    assert!(until_every(LOOK, GATHERS, || failed(scene) >= enough), "{} of {enough} attempts", failed(scene));
+}
+
+/// A cut until enough results wait and every rare check has another state; then a good road, and how soon all is right.
+fn heal(scene: &mut Scene, relay: &Relay, how: Cut, heal: usize) -> Healed {
+    let Cut { backlog, lasts, restarted } = how;
+    assert!(until_every(LOOK, GATHERS, || waiting(scene) < DRAINED), "{} results still wait", waiting(scene));
     relay.both(cut());
-    let ledger = || tests::process::text(&scene.audit.ledger);
-    let hosts: BTreeSet<&String> = scene.audit.commands.keys().map(|(host, _)| host).collect();
+    let began = relay.now();
+    let path = scene.audit.ledger.clone();
+    let ledger = || tests::process::text(&path);
+    let hosts: BTreeSet<String> = scene.audit.commands.keys().map(|(host, _)| host.clone()).collect();
     let before = ledger().len();
     let (number, _) = STATES[heal % STATES.len()];
     for host in &hosts {
         scene.fakes.say(host, "slow", &format!("{number} said in cut {heal}")).unwrap();
     }
     scene.fakes.say("h01", "c0", "2 broken").unwrap();
-    assert!(until_every(LOOK, GATHERS, || waiting() >= backlog / 2), "{} results wait", waiting());
+    // A look reads all that was said so far: in an hour seldom enough.
+    let (look, patience) = (LOOK.max(lasts / 600), GATHERS + lasts);
+    assert!(until_every(look, patience, || waiting(scene) >= backlog / 2), "{} results wait", waiting(scene));
     // What was broken on the way and is not at the end must not be seen to be.
     scene.fakes.say("h01", "c0", "0 repaired").unwrap();
+    if restarted {
+        restart(scene);
+    }
     let rare = |text: &str| -> BTreeSet<String> {
         let wanted = number.to_string();
         let now = given(text).filter(|((_, command), state)| *command == "slow" && *state == wanted);
         now.map(|((host, _), _)| host.to_owned()).collect()
     };
     let all_said = || rare(&ledger()[before..]).len() == hosts.len();
-    assert!(until_every(LOOK, GATHERS, || waiting() >= backlog && all_said()), "{} results wait", waiting());
+    let enough = || relay.now() - began >= lasts && waiting(scene) >= backlog && all_said();
+    assert!(until_every(look, patience, enough), "{} results wait", waiting(scene));
     let api = scene.fleet.master.api();
     let links = || api.items("slots", "").map_or(0, |slots| tests::fleet::connected(&slots));
     assert!(until(2 * NOTICED, || links() == 0), "the cut is not noticed");
 
-    let (waited, said_before) = (waiting(), ledger());
+    let (waited, said_before) = (waiting(scene), ledger());
     assert!(wrong(scene, &said_before).len() >= hosts.len(), "what became so in a cut is shown before it has healed");
     relay.both(Profile::default());
     let healed = relay.now();
+    let lasted = healed - began;
     let (mut linked, mut left, mut said) = (None, Vec::new(), String::new());
     let right = until_every(LOOK, PATIENCE, || {
         if linked.is_none() && links() == 1 {
@@ -128,18 +180,27 @@ fn heal(scene: &Scene, relay: &Relay, backlog: u64, heal: usize) -> Healed {
     let after = relay.now() - healed;
     assert!(right, "{} states are not right {after:?} after the cut: {left:#?}", left.len());
     let answered = rare(&said[said_before.len()..]);
-    Healed { waited, linked: linked.unwrap_or(after), right: after, by_themselves: hosts.len() - answered.len() }
+    Healed {
+        lasted,
+        waited,
+        linked: linked.unwrap_or(after),
+        right: after,
+        by_themselves: hosts.len() - answered.len(),
+    }
 }
 
-fn told(verdict: &Verdict, heals: &[Healed]) -> String {
+fn told(verdict: &Verdict, load: Load, heals: &[Healed]) -> String {
     let each: Vec<String> = heals
         .iter()
         .map(|healed| {
-            let Healed { waited, linked, right, by_themselves } = healed;
-            format!("{waited} waited, linked {linked:.1?} and right {right:.1?} after, {by_themselves} rare checks by themselves")
+            let Healed { lasted, waited, linked, right, by_themselves } = healed;
+            format!(
+                "{waited} waited after {lasted:.0?}, linked {linked:.1?} and right {right:.1?} after the heal, {by_themselves} rare checks \
+                 by themselves"
+            )
         })
         .collect();
-    let (answers, checks) = (verdict.answers, AN_HOURS_LOAD.hosts * (AN_HOURS_LOAD.services + 1));
+    let (answers, checks) = (verdict.answers, load.hosts * (load.services + 1));
     format!(
         "{} heals, all {checks} states compared: {}; {answers} answers, 0 lost, 0 twice",
         heals.len(),
@@ -147,26 +208,53 @@ fn told(verdict: &Verdict, heals: &[Healed]) -> String {
     )
 }
 
+/// Starts all of it and waits until every check has been asked once.
+fn settled(load: Load) -> (Scene, Relay) {
+    let (mut scene, relay) = Scene::relayed(load, number("PERIGEE_SEED", 1), &[]);
+    scene.start();
+    let within = 3 * load.slow.unwrap_or(load.interval);
+    let settled = || wrong(&scene, &tests::process::text(&scene.audit.ledger)).is_empty();
+    assert!(until_every(LOOK, within, settled), "not every check was asked once");
+    (scene, relay)
+}
+
+/// Judges the ledger and each heal.
+fn judged(scene: &Scene, load: Load, heals: &[Healed]) -> (Verdict, String) {
+    let (verdict, _) = scene.audit.verdict(&scene.fleet, ARRIVES).unwrap();
+    assert!(verdict.is_clean(), "{verdict:#?}");
+    let text = told(&verdict, load, heals);
+    for healed in heals {
+        assert!(healed.right <= RIGHT && healed.by_themselves >= BY_THEMSELVES, "{text}");
+    }
+    (verdict, text)
+}
+
 /// The hour is made in minutes: many results a second instead of a long cut. What it leaves on the satellite is the same.
 #[test]
 fn every_state_is_right_ten_seconds_after_a_cut_whatever_the_backlog() {
+    let lasts = Duration::from_secs(number("PERIGEE_CUT_SECONDS", 0));
+    let (load, heals) = if lasts.is_zero() { (AN_HOURS_LOAD, if all() { 3 } else { 1 }) } else { (EVERYDAY, 1) };
+    let heals = usize::try_from(number("PERIGEE_HEALS", heals)).unwrap();
     let backlog = number("PERIGEE_BACKLOG", if all() { AN_HOUR } else { A_FEW });
-    let heals = usize::try_from(number("PERIGEE_HEALS", if all() { 3 } else { 1 })).unwrap();
-    let (mut scene, relay) = Scene::relayed(AN_HOURS_LOAD, number("PERIGEE_SEED", 1), &[]);
-    scene.start();
-    let settled = || wrong(&scene, &tests::process::text(&scene.audit.ledger)).is_empty();
-    assert!(until_every(LOOK, 3 * RARELY, settled), "not every check was asked once");
+    let (mut scene, relay) = settled(load);
     let mut all_of_them = Vec::new();
     for number in 0..heals {
-        let healed = heal(&scene, &relay, backlog, number);
+        let healed = heal(&mut scene, &relay, Cut { backlog, lasts, restarted: false }, number);
         eprintln!("heal {number}: {} waited, linked {:.1?}, right {:.1?}", healed.waited, healed.linked, healed.right);
         all_of_them.push(healed);
     }
-    let (verdict, _) = scene.audit.verdict(&scene.fleet, ARRIVES).unwrap();
-    assert!(verdict.is_clean(), "{verdict:#?}");
-    let text = told(&verdict, &all_of_them);
-    for healed in &all_of_them {
-        assert!(healed.right <= RIGHT && healed.by_themselves >= BY_THEMSELVES, "{text}");
-    }
+    let (_, text) = judged(&scene, load, &all_of_them);
     figure(CLAIM, &text);
+}
+
+/// What is known of a road is on the volume: a satellite that was killed while its master could not be reached, and failed until one
+/// that knows nothing of its road would be waiting for a minute, is there as soon as one that lived through the cut.
+#[test]
+fn a_satellite_restarted_in_a_cut_is_linked_and_every_state_right_ten_seconds_after_it() {
+    let backlog = number("PERIGEE_BACKLOG", if all() { AN_HOUR } else { A_FEW });
+    let (mut scene, relay) = settled(AN_HOURS_LOAD);
+    let healed = heal(&mut scene, &relay, Cut { backlog, lasts: Duration::ZERO, restarted: true }, 0);
+    let (verdict, text) = judged(&scene, AN_HOURS_LOAD, &[healed]);
+    assert!(verdict.in_flight <= IN_FLIGHT, "{} in flight: {text}", verdict.in_flight);
+    figure(CLAIM, &format!("killed and started again in the cut: {text}, {} in flight at the kill", verdict.in_flight));
 }
