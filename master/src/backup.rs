@@ -5,7 +5,6 @@
 //! ```text
 //! backup.json | checkpoint/* | journal/*.seg | revisions/* | cursors/* | history.sqlite | installation | tokens.json | trust/*
 //! ```
-#![expect(clippy::disallowed_methods, reason = "a backup is dated by the wall clock: a shell room")]
 
 mod copying;
 mod restore;
@@ -13,11 +12,10 @@ mod restore;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
-use shared::time::Timestamp;
+use shared::wall;
 
 use crate::history::{self, HistoryReader};
 use crate::store::{MANIFEST, Store};
@@ -181,7 +179,7 @@ fn fill(source: &Source, to: &Path, wanted: Wanted, progress: &Progress) -> Resu
     let manifest = Manifest {
         format: FORMAT,
         software: env!("CARGO_PKG_VERSION").to_owned(),
-        made: wall().to_string(),
+        made: wall::now().to_string(),
         index,
         files,
     };
@@ -191,9 +189,4 @@ fn fill(source: &Source, to: &Path, wanted: Wanted, progress: &Progress) -> Resu
     copying::sync_tree(to)?;
     tracing::info!(to = %to.display(), index, bytes = manifest.bytes(), "a backup was made");
     Ok(manifest)
-}
-
-fn wall() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

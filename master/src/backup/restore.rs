@@ -12,8 +12,9 @@ use shared::check::State;
 use shared::command::What;
 use shared::name::{CheckId, JournalIndex, Timeline};
 use shared::time::Timestamp;
+use shared::wall;
 
-use super::{Listed, Manifest, copying, wall};
+use super::{Listed, Manifest, copying};
 use crate::coordinator::timeline;
 use crate::entry;
 use crate::history;
@@ -156,8 +157,8 @@ fn begin_anew(manifest: &Manifest, data: &Path, timeline: Timeline, aside: Optio
         manifest.index
     );
     rewind_cursors(&store, data, &status)?;
-    let row =
-        timeline::restored(&status, timeline, wall()).context("the backup is of a store that was never founded")?;
+    let row = timeline::restored(&status, timeline, wall::now())
+        .context("the backup is of a store that was never founded")?;
     store.append(Commit { record: entry::encode(std::slice::from_ref(&row)), last: row.index })?;
     match done.blocking_recv() {
         Some(Done::Committed { .. }) => {}
