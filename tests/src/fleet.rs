@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
+use shared::wall::OFFSET_FILE;
 
 use crate::http::Client;
 use crate::process::{Process, text};
@@ -72,6 +73,8 @@ pub struct Master {
     pub log: PathBuf,
     /// Program and arguments that it is started through.
     pub through: Vec<String>,
+    /// What this file says puts off the clock of its process and of its command line (`shared::wall`).
+    pub clock: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -94,6 +97,8 @@ pub struct Satellite {
     pub more: Vec<String>,
     /// Where it is told that its master is, if not where the master listens.
     pub road: Option<SocketAddr>,
+    /// What this file says puts off the clock of its process (`shared::wall`).
+    pub clock: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -108,15 +113,17 @@ pub struct Fleet {
     pub satellites: BTreeMap<String, Satellite>,
 }
 
-fn command(program: PathBuf, through: &[String]) -> Command {
-    match through.split_first() {
+fn command(program: PathBuf, through: &[String], clock: Option<&Path>) -> Command {
+    let mut command = match through.split_first() {
         None => Command::new(program),
         Some((first, rest)) => {
             let mut command = Command::new(first);
             command.args(rest).arg(program);
             command
         }
-    }
+    };
+    command.envs(clock.map(|file| (OFFSET_FILE, file)));
+    command
 }
 
 impl Master {
@@ -131,7 +138,7 @@ impl Master {
     /// # Errors
     /// It ends at once, or does not answer; its last words are in the message.
     pub fn start(&mut self) -> Result<()> {
-        let mut command = command(program("perigee-master")?, &self.through);
+        let mut command = command(program("perigee-master")?, &self.through, self.clock.as_deref());
         command.args(["--log", LOG_FILTER, "serve", "--open-reads", "--config"]).arg(&self.config);
         command.arg("--data").arg(&self.data);
         command.args(["--listen", &self.web.to_string(), "--link", &self.link.to_string()]);
@@ -203,7 +210,7 @@ impl Master {
     /// # Errors
     /// It cannot be started.
     pub fn run(&self, arguments: &[&str], local: bool) -> Result<Output> {
-        let mut command = Command::new(program("perigee-master")?);
+        let mut command = command(program("perigee-master")?, &[], self.clock.as_deref());
         command.args(arguments);
         if local {
             command.arg("--data").arg(&self.data);
@@ -223,6 +230,7 @@ impl Satellite {
             through: Vec::new(),
             more: Vec::new(),
             road: None,
+            clock: None,
             process: None,
         };
         fs::create_dir_all(&satellite.data).with_context(|| format!("cannot make {}", satellite.data.display()))?;
@@ -235,7 +243,7 @@ impl Satellite {
     /// Its volume cannot be made.
     pub fn claimant(&self, directory: &Path, name: &str) -> Result<Self> {
         let other = Self::new(directory, name, &self.region, self.number)?;
-        Ok(Self { identity: self.identity.clone(), road: self.road, ..other })
+        Ok(Self { identity: self.identity.clone(), road: self.road, clock: self.clock.clone(), ..other })
     }
 
     /// Its slot as `region/number`.
@@ -249,7 +257,7 @@ impl Satellite {
     /// # Errors
     /// It cannot be started.
     pub fn start(&mut self, master: SocketAddr) -> Result<()> {
-        let mut command = command(program("perigee-satellite")?, &self.through);
+        let mut command = command(program("perigee-satellite")?, &self.through, self.clock.as_deref());
         let master = self.road.unwrap_or(master);
         command.args(["run", "--log", LOG_FILTER, "--master", &master.to_string(), "--region", &self.region]);
         command.args(["--slot", &self.number.to_string(), "--data"]).arg(&self.data);
@@ -328,6 +336,7 @@ impl Fleet {
             link: free_udp(link)?,
             log: directory.join("master.log"),
             through: Vec::new(),
+            clock: None,
             process: None,
         };
         let mut satellites = BTreeMap::new();

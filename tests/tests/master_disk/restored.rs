@@ -1,7 +1,9 @@
 //! Yesterday's backup put back under a running fleet: no storm, every gap has a name, states are right, no id is given a second time.
+//! The day in between is one of the programs' clocks: all of them are set forward by it after the backup.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use master::store::{self, Options};
@@ -17,11 +19,43 @@ use crate::scene::{PATIENCE, SERVICES, Scene, commands_of, configuration, host_n
 /// Configured when the backup is made, and after it.
 const HOSTS: usize = 8;
 const LATER: usize = 2;
+/// All clocks are set forward by so much after the backup, in milliseconds.
+const A_DAY: i64 = 86_400_000;
+/// What is found to be a step may differ from it by this: until a program looks at its clocks.
+const STEP_SLACK: i64 = 1_500;
 /// Current state is right within a minute after the reconnect.
 const RIGHT_WITHIN: Duration = Duration::from_secs(60);
 
 fn said(output: &std::process::Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The one clock of all programs of a fleet, those of the command line among them.
+struct Clock(PathBuf);
+
+impl Clock {
+    /// The machine's, so far.
+    fn of(scene: &mut Scene, directory: &Path) -> Self {
+        let file = directory.join("clock.offset");
+        scene.fleet.master.clock = Some(file.clone());
+        for satellite in scene.fleet.satellites.values_mut() {
+            satellite.clock = Some(file.clone());
+        }
+        Self(file)
+    }
+
+    /// Sets it by so much off the machine's.
+    fn set(&self, millis: i64) {
+        // Written beside its place, so that no program reads the half of it.
+        let half = self.0.with_extension("half");
+        fs::write(&half, millis.to_string()).unwrap();
+        fs::rename(&half, &self.0).unwrap();
+    }
+}
+
+/// A time of the API.
+fn time(of: &Value) -> jiff::Timestamp {
+    of.as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{of} is no time"))
 }
 
 fn states(services: &[Value]) -> BTreeSet<(String, String, String)> {
@@ -33,6 +67,7 @@ fn states(services: &[Value]) -> BTreeSet<(String, String, String)> {
 fn a_fleet_goes_on_after_yesterdays_backup_was_restored() {
     let directory = tempfile::tempdir().unwrap();
     let mut scene = Scene::new(directory.path(), directory.path(), HOSTS + LATER, HOSTS);
+    let clock = Clock::of(&mut scene, directory.path());
     scene.fleet.start().unwrap();
     scene.fleet.until_connected(PATIENCE).unwrap();
     scene.fakes.say("h00", "c0", "2 broken since before the backup").unwrap();
@@ -47,7 +82,13 @@ fn a_fleet_goes_on_after_yesterdays_backup_was_restored() {
     assert_eq!(again.status.code(), Some(2), "{}", said(&again));
     assert!(said(&again).contains("is not empty"), "{}", said(&again));
 
-    // A day goes on: states change, checks get numbers that the backup does not know, the configuration changes.
+    // A day goes by and on: states change, checks get numbers that the backup does not know, the configuration changes.
+    scene.until_answered(50);
+    clock.set(A_DAY);
+    let is_it = |event: &Value| {
+        event["whose"] == "master" && event["by_ms"].as_i64().is_some_and(|by| (by - A_DAY).abs() <= STEP_SLACK)
+    };
+    scene.fleet.until("a day later", PATIENCE, |api| Ok(api.events("clock")?.iter().any(is_it))).unwrap();
     scene.until_answered(100);
     let all: Vec<String> = (0..HOSTS + LATER).map(host_name).collect();
     fs::write(&scene.config, configuration(&scene.fakes, &all)).unwrap();
@@ -122,6 +163,18 @@ fn a_fleet_goes_on_after_yesterdays_backup_was_restored() {
     }
     assert_eq!(named, gaps.iter().filter_map(|gap| gap["lost"].as_u64()).sum::<u64>());
 
+    // The backup is yesterday's, and nothing that is shown is.
+    let restored = api.get("status").unwrap()["restored"].clone();
+    let apart = time(&restored["at"]).as_millisecond() - time(&restored["head_at"]).as_millisecond();
+    assert!(apart >= A_DAY, "{apart} ms between the backup's last row and its restore: {restored}");
+    let since_restore =
+        |service: &Value| time(&service["last_check"]).as_millisecond() - time(&restored["at"]).as_millisecond();
+    let of_today = |service: &Value| (0..A_DAY).contains(&since_restore(service));
+    scene
+        .fleet
+        .until("showing today's results only", RIGHT_WITHIN, |api| Ok(api.items("services", "")?.iter().all(of_today)))
+        .unwrap();
+
     // No storm: of what did not change since there is no transition; each of the others has its few.
     let status = api.get("status").unwrap();
     assert_ne!(status["timeline"], lost["timeline"]);
@@ -156,8 +209,9 @@ fn a_fleet_goes_on_after_yesterdays_backup_was_restored() {
     figure(
         18,
         &format!(
-            "D6: yesterday's backup restored under a running fleet: {} answers, {} applied once, 0 twice, {} missing: {named} are the results \
-             that {} gaps name, all lost-by-restore, {void} never became a result; states right {} ms after the start; {moved} transitions, none of what had not changed",
+            "D6: a backup made {} h before, by the clocks of all programs, restored under a running fleet: {} answers, {} applied \
+             once, 0 twice, {} missing: {named} are the results that {} gaps name, all lost-by-restore, {void} never became a result; states right {} ms after the start; {moved} transitions, none of what had not changed",
+            apart / 3_600_000,
             verdict.answers,
             verdict.applied,
             verdict.lost.len(),
