@@ -102,7 +102,7 @@ mod tests {
         let (mut at, mut sent) = (0, Vec::new());
         for attempt in 1..=attempts {
             sent.extend([0, 1_000, 3_000, 7_000].map(|after| at + after));
-            at += millis(super::super::CONNECT_DEADLINE) + millis(pause(road, attempt, chance(attempt)));
+            at += millis(crate::link::CONNECT_DEADLINE) + millis(pause(road, attempt, chance(attempt)));
         }
         sent
     }
