@@ -25,8 +25,8 @@ const TABLE: (&str, &str) = ("<!-- planted defects -->", "<!-- end of planted de
 /// Runs simulated fleets: the brains of master and satellites as they are, with disks, network, stores and clocks that fail by seed.
 ///
 /// Exit 0: nothing was violated, and (from 2000 worlds on) every kind of fault and every interesting state occurred and the median
-/// world was lively; what fewer worlds left unreached is named and no failure. Exit 1: something was or did not; each violation is printed with its seed, its step, and the command that shows it
-/// again. Exit 2: wrong use.
+/// world was lively; what fewer worlds left unreached is named and no failure. Exit 1: something was or did not; each violation is
+/// printed with its seed, its step, and the command that shows it again. Exit 2: wrong use.
 #[derive(Debug, Parser)]
 #[command(name = "perigee-sim", max_term_width = 100)]
 struct Flags {

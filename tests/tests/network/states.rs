@@ -23,7 +23,7 @@ pub(crate) fn given(ledger: &str) -> impl Iterator<Item = ((&str, &str), &str)> 
 pub(crate) fn untold(wanted: &BTreeMap<(String, String), i16>, ledger: &str) -> Vec<String> {
     let last: BTreeMap<(&str, &str), &str> = given(ledger).collect();
     let is_told = |(of, state): &(&(String, String), &i16)| {
-        last.get(&(of.0.as_str(), of.1.as_str())).is_some_and(|last| last.parse() == Ok(**state))
+        last.get(&(of.0.as_str(), of.1.as_str())).is_some_and(|last| last.parse::<i16>() == Ok(**state))
     };
     let untold = wanted.iter().filter(|both| !is_told(both));
     untold.map(|((host, command), state)| format!("{host} has not said {state} to {command}")).collect()
