@@ -1,5 +1,6 @@
 //! The closing lines of `make test` (`tests/run.sh`), with a cargo that only says what it is told to: a skipped test is taken off
-//! the passed ones, a failed run can never look like a good one, and both test runners are counted alike.
+//! the passed ones, a failed run can never look like a good one, and both test runners are counted alike. And those of `make proof`
+//! (`tests/proof.sh`), where what was not begun can not look like what was shown.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -75,4 +76,17 @@ fn a_run_that_does_not_compile_or_tests_nothing_is_not_good() {
         "\"passed\":7,\"failed\":0,\"skipped\":1",
         false,
     );
+}
+
+#[test]
+fn claims_that_were_not_begun_for_the_budget_are_no_proof() {
+    let mut proof = Command::new(root().join("tests/proof.sh"));
+    // No claims of ours, lest one was shown on this commit before.
+    proof.env("CARGO_FLAGS", "--release").env("BUDGET", "0").env("CLAIMS", "0 00");
+    let output = proof.output().expect("a script that starts");
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.starts_with("{\"passed\":0,\"failed\":0,\"skipped\":2,") && text.lines().count() == 1, "{text}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("NOT PROVEN: claims 0 00 were not begun") && said.contains("CLAIMS=\"0 00\""), "{said}");
 }
