@@ -56,8 +56,8 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// Interesting states reached.
     pub reached: BTreeSet<&'static str>,
-    /// Over every decision of both brains: records, frames, orders, in their order.
-    pub digest: u64,
+    /// SHA-256, in hexadecimal, over every decision of both brains (records, frames, orders, in their order) and the last state shown.
+    pub digest: String,
     /// It was run a second time.
     pub twice: bool,
 }
@@ -87,6 +87,10 @@ fn watch(seed: u64, planted: Option<Planted>, trace: Trace) -> (Report, Trace) {
     let log = secret::Log::default();
     let mut world = World::new(seed, planted, trace);
     log.of(|| world.run());
+    if let Some(master) = &world.master {
+        let state = master.coordinator.published().encode();
+        world.trace.decided(world.now, 0, &state);
+    }
     if log.tells() {
         world.witness.violated("I15", "what a check was asked with stands in a log".to_owned());
     }
@@ -110,7 +114,7 @@ fn run_and_compare(seed: u64) -> Report {
     if seed.is_multiple_of(TWICE) {
         let again = run(seed, None);
         if again != report {
-            let what = format!("two runs differ: digests {:x} and {:x}", report.digest, again.digest);
+            let what = format!("two runs differ: digests {} and {}", report.digest, again.digest);
             report.violations.push(Violation { invariant: "seed", step: 0, what });
         }
         report.twice = true;

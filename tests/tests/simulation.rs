@@ -75,7 +75,7 @@ fn a_world_is_a_function_of_its_seed() {
         assert_eq!(report, run(seed, None), "reading along changes nothing");
         assert!(lines.len() > 100);
     }
-    let digests: Vec<u64> = (1..4).map(|seed| run(seed, None).digest).collect();
+    let digests: Vec<String> = (1..4).map(|seed| run(seed, None).digest).collect();
     assert!(digests[0] != digests[1] && digests[1] != digests[2]);
 }
 

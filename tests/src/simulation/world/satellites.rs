@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use satellite::command::{Command, Identity as Process, Limits, ProbeId};
+use satellite::command::{Command, Identity as Process, Limits, ProbeId, SpooledBatch};
 use satellite::outbox::grace::RUNS_KEPT_MAX;
 use satellite::scheduler::Scheduler;
 use satellite::spool;
@@ -124,7 +124,7 @@ impl World {
                 }
                 Command::Send { lane, payload } => self.send_up(id, lane, payload),
                 order => {
-                    self.trace.decided(self.now, whose(id), &[kind(&order)]);
+                    self.trace.decided(self.now, whose(id), &all_of(&order));
                     self.line(|| format!("{} orders {}", short(id), told_order(&order)));
                     self.written(id, &order);
                     self.delete(id, &order);
@@ -426,20 +426,25 @@ pub(in crate::simulation) fn whose(id: InstanceId) -> u64 {
     id.0.first_chunk::<8>().copied().map_or(0, u64::from_be_bytes)
 }
 
-/// An order in the digest.
-fn kind(order: &Command) -> u8 {
+/// An order in the digest, with everything that goes to disk.
+fn all_of(order: &Command) -> Vec<u8> {
     match order {
-        Command::Probe { .. } => 1,
-        Command::OpenRun => 2,
-        Command::Append { .. } => 3,
-        Command::Read { .. } => 4,
-        Command::Trim { .. } => 5,
-        Command::CloseRun(_) => 6,
-        Command::Send { .. } => 7,
-        Command::Keep(_) => 8,
-        Command::KeepStates(_) => 9,
-        Command::Measure => 10,
-        Command::GiveUp { .. } => 11,
+        Command::Append { run, batches } => {
+            let mut all = b"append".to_vec();
+            all.extend(run.0);
+            for SpooledBatch { first, last, bytes } in batches {
+                all.extend(first.0.to_be_bytes());
+                all.extend(last.0.to_be_bytes());
+                all.extend(as_u64(bytes.len()).to_be_bytes());
+                all.extend_from_slice(bytes);
+            }
+            all
+        }
+        Command::Keep(kept) => [b"keep".as_slice(), minicbor::to_vec(kept).unwrap_or_default().as_slice()].concat(),
+        Command::KeepStates(states) => {
+            [b"states".as_slice(), minicbor::to_vec(states).unwrap_or_default().as_slice()].concat()
+        }
+        other => format!("{other:?}").into_bytes(),
     }
 }
 
