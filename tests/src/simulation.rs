@@ -48,6 +48,8 @@ pub struct Report {
     pub events: u64,
     /// Faults and what operators did, by kind.
     pub faults: BTreeMap<Fault, u64>,
+    /// Packets hit, by what befell them. Of these a time of bad packets is one fault, and none if it hit none.
+    pub packets: BTreeMap<Fault, u64>,
     /// Answers that had their effect.
     pub results: u64,
     /// Rows of the journal.
@@ -98,6 +100,7 @@ fn watch(seed: u64, planted: Option<Planted>, trace: Trace) -> (Report, Trace) {
         seed,
         events: world.witness.step,
         faults: world.faults.clone(),
+        packets: world.packets.clone(),
         results: world.witness.results(),
         rows: world.witness.head().0,
         violations: world.witness.violations().to_vec(),

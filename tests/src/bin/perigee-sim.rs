@@ -146,6 +146,9 @@ fn worlds(flags: &Flags) -> ExitCode {
         for fault in Fault::ALL {
             tell(&format!("{:>6}  {fault:?}", sum.faults.get(&fault).copied().unwrap_or(0)));
         }
+        for (fault, packets) in &sum.packets {
+            tell(&format!("{packets:>6}  packets: {fault:?}"));
+        }
     }
     let many = sum.worlds >= MANY;
     let unreached = sum.unreached();
@@ -177,6 +180,7 @@ fn worlds(flags: &Flags) -> ExitCode {
         "seeds": sum.worlds,
         "twice": sum.twice,
         "faults": faults,
+        "packets": sum.packets.values().sum::<u64>(),
         "results": sum.results,
         "violations": sum.violated.iter().map(|report| report.violations.len()).sum::<usize>(),
         "unreached": unreached,

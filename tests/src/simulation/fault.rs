@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shared::name::InstanceId;
 
-use super::network::{IDLE, Roads, Way};
+use super::network::{IDLE, Passage, Road, Roads, Way};
 use super::outlet::Mood;
 use super::plan::Fault;
 use super::volume::Volume;
@@ -177,17 +177,9 @@ impl World {
                 let all: Vec<InstanceId> = in_it.map(|site| site.instance).collect();
                 self.cut_off(&all, lasting)?;
             }
-            Fault::PacketsLost => {
-                let (roads, lasting) = self.some_roads()?;
-                both(lasts(now, &mut roads.up.lossy_until, lasting), lasts(now, &mut roads.down.lossy_until, lasting))?;
-            }
-            Fault::PacketsDoubled => {
-                let (Roads { up, down }, lasting) = self.some_roads()?;
-                both(lasts(now, &mut up.doubling_until, lasting), lasts(now, &mut down.doubling_until, lasting))?;
-            }
-            Fault::PacketsReordered => {
-                let (Roads { up, down }, lasting) = self.some_roads()?;
-                both(lasts(now, &mut up.reordering_until, lasting), lasts(now, &mut down.reordering_until, lasting))?;
+            Fault::PacketsLost | Fault::PacketsDoubled | Fault::PacketsReordered => {
+                self.worsen(fault);
+                return None;
             }
             Fault::LinkLingers => self.linger()?,
             Fault::ClockStepped => {
@@ -337,12 +329,31 @@ impl World {
         Some(())
     }
 
-    /// Both ways of somebody, and how long they will be bad.
-    fn some_roads(&mut self) -> Option<(&mut Roads, Duration)> {
-        let id = self.some_site()?;
+    /// Both ways of somebody are bad for packets for some time. It is a fault once it has hit one.
+    fn worsen(&mut self, fault: Fault) -> Option<()> {
+        let (id, now) = (self.some_site()?, self.now);
         let lasting = self.seconds(5, 90);
         let volume = self.sites.get(&id)?.volume;
-        Some((self.roads.entry(volume).or_default(), lasting))
+        let Roads { up, down } = self.roads.entry(volume).or_default();
+        both(lasts(now, bad_until(up, fault), lasting), lasts(now, bad_until(down, fault), lasting))?;
+        self.unfelt.insert((volume, fault));
+        Some(())
+    }
+
+    /// Packets of a frame were hit on a volume's road. A time of bad packets counts as one fault however many it hits, and not at all if
+    /// it hits none; the packets are counted apart.
+    pub(super) fn packets_hit(&mut self, volume: usize, passage: &Passage) {
+        let hit = [
+            (Fault::PacketsLost, passage.lost),
+            (Fault::PacketsDoubled, passage.doubled),
+            (Fault::PacketsReordered, passage.held),
+        ];
+        for (fault, count) in hit.into_iter().filter(|(_, count)| *count > 0) {
+            *self.packets.entry(fault).or_default() += count;
+            if self.unfelt.remove(&(volume, fault)) {
+                self.hit(fault);
+            }
+        }
     }
 
     /// A satellite gives its link up, and the master does not hear of it: what the satellite sent in its last seconds is still on its
@@ -489,6 +500,15 @@ fn lasts(now: u64, until: &mut u64, lasting: Duration) -> Option<()> {
     }
     *until = now + nanos(lasting);
     Some(())
+}
+
+/// Until when a road does this to packets.
+fn bad_until(road: &mut Road, fault: Fault) -> &mut u64 {
+    match fault {
+        Fault::PacketsLost => &mut road.lossy_until,
+        Fault::PacketsDoubled => &mut road.doubling_until,
+        _ => &mut road.reordering_until,
+    }
 }
 
 /// Either of two that both were tried.

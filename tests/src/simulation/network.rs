@@ -1,7 +1,9 @@
-//! Links and the ways they go, as the simulation has them: packets are lost, doubled and overtake each other, and QUIC makes streams
-//! of them. A lane is one stream for as long as its link lives, so within it a frame comes late or not at all, never out of order,
-//! never twice (docs/decisions/0013-what-streams-rule-out.md); frames of two lanes, or of two links, come in any order. A side that
-//! hears nothing for so long closes without a word to the other. Decides when a frame arrives; knows not what it says.
+//! Links and the ways they go: packets are lost, doubled and overtake each other, and QUIC makes streams of them. Within a stream a
+//! frame comes late or not at all, never out of order, never twice (docs/decisions/0013-what-streams-rule-out.md): of a packet that
+//! comes twice the first copy counts, so all that a brain can feel of it is when. Frames of two lanes, or of two links, come in any
+//! order. Decides when a frame arrives and how many of its packets were hit; knows not what it says.
+//!
+//! The surprise: the transport does deliver twice, but from one link to the next, and that is the programs' own doing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -147,10 +149,22 @@ impl Link {
 pub(super) struct Passage {
     /// How long until all of it is there.
     pub(super) takes: u64,
-    /// A packet of it was lost.
-    pub(super) lost: bool,
-    /// The second copy of a packet came before the first, which then counts for nothing.
-    pub(super) doubled: bool,
+    /// Its packets that were lost, and sent again.
+    pub(super) lost: u64,
+    /// Its packets that came twice.
+    pub(super) doubled: u64,
+    /// Those of them whose second copy came before the first, which then counts for nothing.
+    pub(super) hastened: u64,
+    /// Its packets that were held back, so that later ones could overtake them.
+    pub(super) held: u64,
+}
+
+/// How one packet fares.
+#[derive(Debug, Clone, Copy)]
+struct Packet {
+    takes: u64,
+    lost: bool,
+    held: bool,
 }
 
 /// How a frame of so many bytes fares that is sent now: it is there when the last of its packets is.
@@ -164,13 +178,15 @@ pub(super) fn passage(
 ) -> Passage {
     let mut passage = Passage::default();
     for _ in 0..bytes.div_ceil(PACKET_BYTES).max(1) {
-        let (mut takes, lost) = packet(road, now, delay, chance);
+        let Packet { mut takes, lost, held } = packet(road, now, delay, chance);
         if now < road.doubling_until {
-            let (copy, _) = packet(road, now, delay, chance);
-            passage.doubled |= copy < takes;
-            takes = takes.min(copy);
+            let copy = packet(road, now, delay, chance);
+            passage.doubled += 1;
+            passage.hastened += u64::from(copy.takes < takes);
+            takes = takes.min(copy.takes);
         }
-        passage.lost |= lost;
+        passage.lost += u64::from(lost);
+        passage.held += u64::from(held);
         passage.takes = passage.takes.max(takes);
     }
     if let Some((_, arrives)) = road.lingers.filter(|(until, _)| now < *until) {
@@ -186,8 +202,8 @@ pub(super) fn passage(
     passage
 }
 
-/// How long a packet takes, and whether it was lost and sent again.
-fn packet(road: &Road, now: u64, delay: Duration, chance: &mut Chance) -> (u64, bool) {
+/// How long a packet takes, and what befalls it.
+fn packet(road: &Road, now: u64, delay: Duration, chance: &mut Chance) -> Packet {
     let delay = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
     let mut takes = delay + chance.below(delay / 4 + 1);
     let mut lost = false;
@@ -196,10 +212,11 @@ fn packet(road: &Road, now: u64, delay: Duration, chance: &mut Chance) -> (u64, 
         takes += 3 * delay + 25_000_000;
         lost = true;
     }
-    if now < road.reordering_until && chance.one_in(3) {
+    let held = now < road.reordering_until && chance.one_in(3);
+    if held {
         takes += chance.below(HELD);
     }
-    (takes, lost)
+    Packet { takes, lost, held }
 }
 
 #[cfg(test)]
@@ -217,14 +234,31 @@ mod tests {
         let whole = Road::default();
         assert!(longest(&whole) <= 12_500_000);
         let lossy = Road { lossy_until: 1, ..whole };
-        assert!(longest(&lossy) >= 55_000_000 && many(&lossy, 100).iter().any(|passage| passage.lost));
+        assert!(longest(&lossy) >= 55_000_000 && many(&lossy, 100).iter().any(|passage| passage.lost > 0));
         let reordering = Road { reordering_until: 1, ..whole };
         assert!(longest(&reordering) > 500_000_000);
         let doubling = Road { doubling_until: 1, ..whole };
         assert!(longest(&doubling) <= 12_500_000, "a copy hurries nothing and delays nothing");
-        assert!(many(&doubling, 100).iter().any(|passage| passage.doubled));
-        let of_many = many(&lossy, 40 * PACKET_BYTES).iter().filter(|passage| passage.lost).count();
+        assert!(many(&doubling, 100).iter().any(|passage| passage.hastened > 0));
+        let of_many = many(&lossy, 40 * PACKET_BYTES).iter().filter(|passage| passage.lost > 0).count();
         assert_eq!(of_many, 200, "one of forty is lost nearly always");
+    }
+
+    #[test]
+    fn packets_that_are_hit_are_counted_one_by_one() {
+        let whole = Road::default();
+        let sum = |road: &Road| {
+            many(road, 9 * PACKET_BYTES).iter().fold((0, 0, 0), |(lost, doubled, held), passage| {
+                (lost + passage.lost, doubled + passage.doubled, held + passage.held)
+            })
+        };
+        assert_eq!(sum(&whole), (0, 0, 0));
+        assert_eq!(sum(&Road { doubling_until: 1, ..whole }), (0, 1800, 0), "every packet comes twice");
+        // One in three of 1800: 600, give or take 20 at each standard deviation.
+        let (lost, doubled, held) = sum(&Road { lossy_until: 1, ..whole });
+        assert!((480..720).contains(&lost) && (doubled, held) == (0, 0), "{lost} {doubled} {held}");
+        let (lost, doubled, held) = sum(&Road { reordering_until: 1, ..whole });
+        assert!((480..720).contains(&held) && (lost, doubled) == (0, 0), "{lost} {doubled} {held}");
     }
 
     #[test]

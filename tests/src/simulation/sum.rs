@@ -20,6 +20,8 @@ pub struct Sum {
     pub events_max: u64,
     /// Faults of each kind.
     pub faults: BTreeMap<Fault, u64>,
+    /// Packets hit, by what befell them.
+    pub packets: BTreeMap<Fault, u64>,
     /// Answers that had their effect.
     pub results: u64,
     /// Worlds in which something must not have been.
@@ -39,6 +41,9 @@ impl Sum {
         self.results += report.results;
         for (fault, count) in &report.faults {
             *self.faults.entry(*fault).or_default() += count;
+        }
+        for (fault, count) in &report.packets {
+            *self.packets.entry(*fault).or_default() += count;
         }
         self.sizes.0.push(report.broken());
         self.sizes.1.push(report.results);

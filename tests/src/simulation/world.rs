@@ -143,6 +143,10 @@ pub(super) struct World {
     pub(super) witness: Witness,
     pub(super) purse: Purse,
     pub(super) faults: BTreeMap<Fault, u64>,
+    /// Packets that were lost, came twice or were held back.
+    pub(super) packets: BTreeMap<Fault, u64>,
+    /// Volumes whose roads are bad for packets and have hit none yet.
+    pub(super) unfelt: BTreeSet<(usize, Fault)>,
     pub(super) store_slow_until: u64,
     pub(super) commit_fails: bool,
     pub(super) store_full_until: u64,
@@ -202,6 +206,8 @@ impl World {
             outlet: Outlet::default(),
             witness: Witness::default(),
             faults: BTreeMap::new(),
+            packets: BTreeMap::new(),
+            unfelt: BTreeSet::new(),
             store_slow_until: 0,
             commit_fails: false,
             store_full_until: 0,

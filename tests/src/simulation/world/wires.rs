@@ -204,15 +204,17 @@ impl World {
             self.witness.violated("I15", "what a check was asked with is told to the master".to_owned());
         }
         self.line(|| format!("link {number} {way:?} {lane:?}: {}", told_frame(way, lane, &payload)));
-        let Some(link) = self.links.get_mut(&number) else { return };
-        let volume = self.sites.get(&link.instance).map_or(usize::MAX, |site| site.volume);
+        let Some(instance) = self.links.get(&number).map(|link| link.instance) else { return };
+        let volume = self.sites.get(&instance).map_or(usize::MAX, |site| site.volume);
         let road = self.roads.get(&volume).copied().unwrap_or_default();
         let road = if way == Way::Up { road.up } else { road.down };
         let passage = passage(&road, lane, payload.len(), self.now, self.plan.delay, &mut self.chance);
-        if passage.doubled {
+        self.packets_hit(volume, &passage);
+        if passage.hastened > 0 {
             self.witness.reach("a packet comes twice and counts once");
         }
         let arrival = self.now.max(if road.is_cut(self.now) { road.cut_until } else { 0 }) + passage.takes;
+        let Some(link) = self.links.get_mut(&number) else { return };
         link.sent += 1;
         let number_in_link = link.sent;
         let queue = link.lanes.entry((way, lane)).or_default();
@@ -225,7 +227,7 @@ impl World {
             }
             _ => arrival,
         };
-        queue.push_back(Frame { arrival, number: number_in_link, lost: passage.lost, payload });
+        queue.push_back(Frame { arrival, number: number_in_link, lost: passage.lost > 0, payload });
         self.at(arrival, Event::Arrive(number, way, lane));
     }
 
