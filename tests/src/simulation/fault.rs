@@ -17,6 +17,9 @@ const FLAP_LOOK: Duration = Duration::from_secs(5);
 /// The deny list acts on open connections within this.
 const DENIED_WITHIN: Duration = Duration::from_secs(5);
 
+/// A clock that is so far off by its drift alone has drifted, in milliseconds.
+const DRIFTED_MS: i64 = 20;
+
 /// When the power fails that does not fail at any time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moment {
@@ -471,6 +474,9 @@ impl World {
     pub(super) fn calm(&mut self) {
         self.line(|| "from here on nothing goes wrong any more".to_owned());
         self.calm = true;
+        if self.master_clock.drifted_ms(self.now).abs() >= DRIFTED_MS {
+            self.witness.reach("the master's clock has drifted");
+        }
         self.volumes.iter_mut().for_each(Volume::empty_out);
         for roads in self.roads.values_mut() {
             *roads = super::network::Roads::default();

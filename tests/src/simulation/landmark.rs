@@ -153,6 +153,7 @@ pub const LANDMARKS: &[(&str, &str)] = &[
     ),
     ("results are in memory only", "a satellite's disk refused a batch"),
     ("the assignment was not kept", "a satellite's disk refused the assignment"),
+    ("the master's clock has drifted", "the master's clock ran fast or slow, and nobody had set it"),
     ("the master comes back", "a master began with the journal of an earlier one"),
     ("the master holds itself cut off", "more than half of the slots were silent, and nothing moved"),
     (

@@ -212,7 +212,7 @@ pub(super) struct Plan {
     pub(super) fault_every: Duration,
     /// Kinds of faults that are on.
     pub(super) faults: Vec<Fault>,
-    /// How fast each satellite's clock runs is drawn up to this, in parts per million.
+    /// How fast each machine's clock runs, the master's too, is drawn up to this, in parts per million.
     pub(super) drift_ppm: u64,
     /// A region is cut off for so long.
     pub(super) long_cut: Option<Duration>,

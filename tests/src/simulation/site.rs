@@ -32,7 +32,13 @@ impl WallClock {
     #[must_use]
     pub(super) fn at(&self, now: u64) -> Timestamp {
         let millis = i64::try_from(now / 1_000_000).unwrap_or(i64::MAX);
-        Timestamp::from_millis(BEGIN_MS + millis + millis * self.drift_ppm / 1_000_000 + self.offset_ms)
+        Timestamp::from_millis(BEGIN_MS + millis + self.drifted_ms(now) + self.offset_ms)
+    }
+
+    /// How far it has drifted since the world began.
+    #[must_use]
+    pub(super) fn drifted_ms(&self, now: u64) -> i64 {
+        i64::try_from(now / 1_000_000).unwrap_or(i64::MAX) * self.drift_ppm / 1_000_000
     }
 }
 

@@ -133,7 +133,7 @@ pub(super) struct World {
     pub(super) epoch: u64,
     connections: u64,
     pub(super) volumes: Vec<Volume>,
-    /// How fast each machine's clock runs, by volume.
+    /// The clock of each satellite's machine, by volume.
     pub(super) clocks: Vec<WallClock>,
     pub(super) sites: BTreeMap<InstanceId, Site>,
     pub(super) roads: BTreeMap<usize, Roads>,
@@ -248,9 +248,12 @@ impl World {
             let at = world.chance.time(Duration::from_secs(60), CUT_BY);
             world.after(at, Event::LongCut);
         }
-        let drifting = world.clocks.iter().filter(|clock| clock.drift_ppm != 0).count();
-        if drifting > 0 {
-            world.faults.insert(Fault::ClockDrifting, u64::try_from(drifting).unwrap_or(u64::MAX));
+        if world.plan.drift_ppm > 0 {
+            world.master_clock.drift_ppm = world.drift();
+        }
+        // One fault of the world, however many machines it has.
+        if world.clocks.iter().chain([&world.master_clock]).any(|clock| clock.drift_ppm != 0) {
+            world.hit(Fault::ClockDrifting);
         }
         let faulty = world.plan.faulty;
         world.after(faulty, Event::Calm);
@@ -340,10 +343,15 @@ impl World {
 
     pub(super) fn new_volume(&mut self, volume: Volume) -> usize {
         self.volumes.push(volume);
-        let most = self.plan.drift_ppm;
-        let drift = i64::try_from(self.chance.below(2 * most + 1)).unwrap_or(0) - i64::try_from(most).unwrap_or(0);
-        self.clocks.push(WallClock { offset_ms: 0, drift_ppm: drift });
+        let drift_ppm = self.drift();
+        self.clocks.push(WallClock { offset_ms: 0, drift_ppm });
         self.volumes.len() - 1
+    }
+
+    /// How fast a machine's clock runs.
+    fn drift(&mut self) -> i64 {
+        let most = self.plan.drift_ppm;
+        i64::try_from(self.chance.below(2 * most + 1)).unwrap_or(0) - i64::try_from(most).unwrap_or(0)
     }
 
     /// A disk with nothing on it.
