@@ -147,6 +147,27 @@ pub fn run_all(seeds: Range<u64>, mut heard: impl FnMut(Report)) {
     });
 }
 
+/// How many orders a model and what it stands for are given, and the seed that both comparisons draw them from: one for all of them,
+/// from the commit, so that every commit sees other orders and each of them the same again. `PERIGEE_OPERATIONS` and `PERIGEE_SEED` say
+/// otherwise.
+#[cfg(test)]
+fn asked() -> (u64, u64) {
+    const OPERATIONS: u64 = 10_000;
+    let number = |name: &str| {
+        let text = std::env::var(name).ok()?;
+        Some(text.parse::<u64>().unwrap_or_else(|error| panic!("{name}={text}: {error}")))
+    };
+    let of_the_commit = || {
+        let head = std::process::Command::new("git").args(["rev-parse", "--short=8", "HEAD"]).output();
+        let head = head.map(|head| String::from_utf8_lossy(&head.stdout).trim().to_owned()).unwrap_or_default();
+        u64::from_str_radix(&head, 16).unwrap_or_else(|_| {
+            assert!(std::env::var_os("CI").is_none(), "git does not say which commit this is: {head:?}");
+            rand::random_range(1..1_000_000_000)
+        })
+    };
+    (number("PERIGEE_OPERATIONS").unwrap_or(OPERATIONS), number("PERIGEE_SEED").unwrap_or_else(of_the_commit))
+}
+
 /// How a planted defect was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {

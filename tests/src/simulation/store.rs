@@ -1,6 +1,7 @@
 //! The master's store as the simulation has it: records of the journal, checkpoints of the state, and the ways in which a disk forgets
 //! or damages them. Decides what a crash leaves and what trimming may take. Starts as `master::store` does: from the newest checkpoint
-//! that can be read, by folding the rows behind it and nothing else; a row that is needed and cannot be read keeps it from starting.
+//! that can be read, by folding the rows behind it and nothing else; a row that is needed and cannot be read keeps it from starting, but
+//! for a last record: nothing tells a damaged one from a write that was never finished, so it is cut off.
 //!
 //! The surprise: what was trimmed is still here, for the witness alone: the state is also added up from the first row on, and must be
 //! the same.
@@ -180,11 +181,11 @@ impl Store {
     /// The last row that was trimmed away from whoever has come as far as `sent`; `None` if nothing was.
     #[must_use]
     pub(super) fn overran(&self, sent: JournalIndex) -> Option<JournalIndex> {
-        let gone = self.records.get(self.trimmed.checked_sub(1)?)?.last;
-        (gone > sent).then_some(gone)
+        self.gone().filter(|gone| *gone > sent)
     }
 
-    /// Flips a bit. What only a backup can mend is hit only if there is one. `cursor`: up to there no writer reads any more.
+    /// Flips a bit. What only a backup can mend is hit only if there is one. The last record is left alone: a start would cut off what was
+    /// acknowledged, and nobody could know. `cursor`: up to there no writer reads any more.
     pub(super) fn damage(&mut self, cursor: JournalIndex, chance: &mut Chance) -> Option<Hit> {
         if self.checkpoints.iter().any(|checkpoint| checkpoint.damaged) || self.is_lost() {
             return None;
@@ -201,7 +202,8 @@ impl Store {
         if hit == Hit::Needed && self.backup.is_none() {
             return None;
         }
-        let kept = self.records.get_mut(self.trimmed..)?.iter_mut();
+        let last = self.records.len().saturating_sub(1);
+        let kept = self.records.get_mut(self.trimmed..last)?.iter_mut();
         let mut all: Vec<&mut Record> = kept
             .filter(|record| if hit == Hit::Covered { record.last <= covered } else { record.last > newest })
             .collect();
@@ -214,18 +216,39 @@ impl Store {
         self.checkpoints.iter().rev().find(|checkpoint| !checkpoint.damaged)
     }
 
-    /// A row that a start needs cannot be read, or is not there any more: it would refuse, and name the way out.
+    /// The records that a start finds: those behind the last one that can be read are cut off.
+    fn found(&self) -> &[Record] {
+        let kept = self.kept();
+        let whole = kept.iter().rposition(|record| !record.damaged).map_or(0, |last| last + 1);
+        kept.get(..whole).unwrap_or_default()
+    }
+
+    /// The last row that was trimmed.
+    fn gone(&self) -> Option<JournalIndex> {
+        Some(self.records.get(self.trimmed.checked_sub(1)?)?.last)
+    }
+
+    /// The last row that a start finds.
+    fn end(&self) -> JournalIndex {
+        self.found().last().map(|record| record.last).or(self.gone()).unwrap_or_default()
+    }
+
+    /// A row that a start needs cannot be read, or is not there any more: it would refuse, and name the way out. It also does where the
+    /// checkpoint says that there was more than the journal has.
     #[must_use]
     pub(super) fn is_lost(&self) -> bool {
         let from = self.newest().map(|checkpoint| checkpoint.head).unwrap_or_default();
-        let gone = self.trimmed.checked_sub(1).and_then(|last| self.records.get(last)).map(|record| record.last);
-        gone.is_some_and(|gone| gone > from) || self.kept().iter().any(|record| record.damaged && record.last > from)
+        let gone = self.gone().is_some_and(|gone| gone > from);
+        gone || self.end() < from || self.found().iter().any(|record| record.damaged && record.last > from)
     }
 
-    /// What was damaged is put aside. Says whether that was a checkpoint, and whether a record that none needs.
+    /// What was damaged is put aside, and a last record that was is cut off. Says whether a checkpoint was damaged, and whether a record is
+    /// that none needs.
     pub(super) fn put_aside(&mut self) -> (bool, bool) {
         let before = self.checkpoints.len();
         self.checkpoints.retain(|checkpoint| !checkpoint.damaged);
+        let found = self.trimmed + self.found().len();
+        self.records.truncate(found);
         (self.checkpoints.len() < before, self.kept().iter().any(|record| record.damaged))
     }
 
@@ -294,7 +317,8 @@ impl Store {
         }
         .with_defects(defects);
         status.catalog = self.revisions.get(&status.digest).cloned();
-        let rows = self.rows(status.head);
+        let (mut rows, end) = (self.rows(status.head), self.end());
+        rows.retain(|row| row.index <= end);
         Some(self.fold(status, rows))
     }
 

@@ -1,9 +1,10 @@
 //! The model held against the real store: the same operations on both, drawn from a seed, with entries of every kind. Every answer is the same, and
-//! so is everything that is there after each reopening, be it after an end, a kill, or a loss of power in the middle of a write. The
-//! real one lies on a file system that is really full at times.
+//! so is everything that is there after each reopening, be it after an end, a kill, a loss of power in the middle of a write, or
+//! with a bit that flipped meanwhile (`damage`). The real one lies on a file system that is really full at times.
 //!
 //! `PERIGEE_OPERATIONS` says how many operations, `PERIGEE_SEED` which; both are printed.
 
+mod damage;
 mod entries;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,6 @@ use crate::missing::missing;
 use crate::simulation::chance::Chance;
 use crate::wait::until;
 
-const OPERATIONS: u64 = 10_000;
 /// So many operations reach everything that there is to be seen.
 const MANY: u64 = 5_000;
 /// Configurations of 1 to so many hosts.
@@ -51,17 +51,12 @@ struct Pair {
     /// First row that the real one may have: it trims whole segments, so how far is its own affair, within what it was allowed.
     first: u64,
     full: bool,
+    /// Checkpoints that were asked for while the disk was full: some of them were written.
+    asked: Vec<Arc<Status>>,
     made: u64,
     revisions: Vec<Arc<Catalog>>,
     seen: BTreeMap<&'static str, u64>,
     kinds: BTreeMap<String, u64>,
-}
-
-/// What both must be told of themselves: how many operations, and which.
-fn asked() -> (u64, u64) {
-    let number =
-        |name: &str, otherwise| std::env::var(name).ok().map_or(otherwise, |text| text.parse::<u64>().unwrap());
-    (number("PERIGEE_OPERATIONS", OPERATIONS), number("PERIGEE_SEED", rand::random_range(1..1_000_000_000)))
 }
 
 fn catalog_of<'kept>(revisions: &'kept [Arc<Catalog>], row: &Row) -> Option<&'kept Arc<Catalog>> {
@@ -84,6 +79,7 @@ impl Pair {
             cursors: BTreeMap::new(),
             first: 1,
             full: false,
+            asked: Vec::new(),
             made: 0,
             revisions: Vec::new(),
             seen: BTreeMap::new(),
@@ -194,15 +190,17 @@ impl Pair {
             }
             Err(error) => panic!("{error}"),
         };
-        let mut found = Vec::new();
+        let (mut found, mut damages) = (Vec::new(), 0);
         while let Some(read) = reader.next().unwrap() {
             match read {
                 Read::Rows(rows) => found.extend(rows),
-                Read::Damage(damage) => panic!("{damage:?}"),
+                Read::Damage(_) => damages += 1,
             }
         }
-        assert!(found == self.model.rows(JournalIndex(from - 1)), "rows from {from} on differ");
-        self.note("read");
+        let (rows, broken) = self.readable(from);
+        assert!(found == rows, "rows from {from} on differ");
+        assert!(broken.contains(&damages), "{damages} places from {from} on cannot be read, expected {broken:?}");
+        self.note(if damages == 0 { "read" } else { "read past damage" });
     }
 
     fn checkpoint(&mut self) {
@@ -210,6 +208,7 @@ impl Pair {
         let store = self.real().store.clone();
         store.checkpoint(Arc::clone(&status));
         if self.full {
+            self.asked.push(status);
             return self.note("checkpoint on a full disk");
         }
         let kept = store.checkpoints();
@@ -220,6 +219,8 @@ impl Pair {
         });
         assert!(written, "no checkpoint at {head}");
         self.real().store.reached(Projection::History, head);
+        let there = kept.borrow().clone();
+        self.settle_checkpoints(&there);
         self.model.checkpoint(&status);
         self.note("checkpoint");
     }
@@ -240,6 +241,7 @@ impl Pair {
             self.note("trimmed");
         }
         self.first = first;
+        self.follow();
     }
 
     /// After a trim: no more than the bound, beside what a start may need that falls back to the older checkpoint.
@@ -284,6 +286,8 @@ impl Pair {
     fn reopen(&mut self) {
         let how = if self.full { 0 } else { self.chance.below(3) };
         drop(self.real.take());
+        let there = self.checkpoints_there();
+        self.settle_checkpoints(&there);
         if how == 0 {
             self.model.leave(false);
             self.note("reopened after an end");
@@ -329,9 +333,23 @@ impl Pair {
             }
             fs::remove_dir_all(copy).unwrap();
         }
+        self.open();
+    }
+
+    /// The next process begins: from the same checkpoint, with as many rows behind it, to the same state.
+    fn open(&mut self) {
         let opened = real::open(&self.data, options()).unwrap();
         assert!(opened.status.encode() == self.status.encode(), "another state at {}", self.status.head);
-        assert!(opened.recovery.damages.is_empty(), "{:?}", opened.recovery);
+        let from = self.model.newest().map(|checkpoint| checkpoint.head).unwrap_or_default();
+        let (mut behind, end) = (self.model.rows(from), self.model.end());
+        behind.retain(|row| row.index <= end);
+        let replayed = u64::try_from(behind.len()).unwrap();
+        assert_eq!((opened.recovery.checkpoint, opened.recovery.replayed), (from, replayed));
+        let (fell_back, covered) = self.model.put_aside();
+        assert_eq!(opened.recovery.damaged_checkpoints.len(), usize::from(fell_back), "{:?}", opened.recovery);
+        assert!(covered || opened.recovery.damages.is_empty(), "{:?}", opened.recovery);
+        let heads: Vec<JournalIndex> = self.model.checkpoints.iter().map(|checkpoint| checkpoint.head).collect();
+        assert_eq!(*opened.store.checkpoints().borrow(), heads);
         // From the first row on it takes long: now and then, and at the end.
         let whole = self.chance.one_in(20).then(|| self.model.replay_whole(Defects::default()));
         assert!(whole.is_none_or(|whole| whole.encode() == self.status.encode()));
@@ -340,6 +358,7 @@ impl Pair {
         opened.store.reached(Projection::History, reached);
         self.first = opened.store.first().0;
         self.real = Some(opened);
+        self.follow();
     }
 
     /// Takes all room, or gives it back.
@@ -370,10 +389,11 @@ fn act(volume: &Path, may_fill: bool, (operations, seed): (u64, u64)) {
     let mut pair = Pair::new(volume, seed);
     for _ in 0..operations {
         match pair.chance.below(1000) {
-            0..690 => {
+            0..675 => {
                 let rows = pair.some_rows();
                 pair.append(rows);
             }
+            675..690 => pair.damage(),
             690..700 => pair.keep_revision(),
             700..720 => {
                 // Longer than a segment holds.
@@ -415,6 +435,11 @@ fn act(volume: &Path, may_fill: bool, (operations, seed): (u64, u64)) {
         "killed behind the write",
         "killed in the middle of a write",
         "power lost in the middle of a write",
+        "damage at the end",
+        "damage that a checkpoint contains",
+        "damage that only a backup mends",
+        "read past damage",
+        "a start from the older checkpoint",
     ];
     for what in wanted {
         assert!(pair.seen.contains_key(what), "never {what}: {:?}", pair.seen);
@@ -424,7 +449,7 @@ fn act(volume: &Path, may_fill: bool, (operations, seed): (u64, u64)) {
 
 #[test]
 fn the_model_and_the_real_store_answer_alike() {
-    let (operations, seed) = asked();
+    let (operations, seed) = crate::simulation::asked();
     eprintln!("{operations} operations, PERIGEE_SEED={seed}");
     if let Some(volume) = std::env::var_os(CHILD) {
         return act(Path::new(&volume), true, (operations, seed));
