@@ -57,6 +57,8 @@ struct Segment {
     torn: Option<u64>,
     /// Highest sequence of what is void in it: still to be read, and counted when the run's end is in doubt.
     void: u64,
+    /// Bytes of its file: what is void or torn still lies there.
+    size: u64,
 }
 
 impl Segment {
@@ -125,7 +127,7 @@ impl RunFile {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.segments.iter().map(Segment::end).sum()
+        self.segments.iter().map(|segment| segment.size).sum()
     }
 
     /// As it is opened after its writer has gone: what is whole is there, an end that is not whole is a gap of unknown length.
@@ -187,6 +189,7 @@ impl RunFile {
             let (at, last, bytes) = (newest.end(), batch.last.0, batch.bytes.clone());
             newest.records.push_back(Record { last, bytes, at, synced: false, damaged: None });
         }
+        newest.size = newest.end();
     }
 
     /// Begins a segment: what the one before holds beyond what is published is void from here on.
@@ -205,7 +208,13 @@ impl RunFile {
         if self.segments.is_empty() {
             self.first = self.published + 1;
         }
-        self.segments.push_back(Segment { prior: self.published, records: VecDeque::new(), torn: None, void: 0 });
+        self.segments.push_back(Segment {
+            prior: self.published,
+            records: VecDeque::new(),
+            torn: None,
+            void: 0,
+            size: SEGMENT_HEAD,
+        });
     }
 
     /// What was written is durable.
@@ -282,7 +291,7 @@ impl RunFile {
         let piece = |(segment, last): (&Segment, u64)| {
             let first = segment.records.iter().find(|record| record.damaged.is_none() && record.last <= self.published);
             let begun = first.and_then(|record| span(&record.bytes).from);
-            Piece { last: Sequence(last), bytes: segment.end(), begun }
+            Piece { last: Sequence(last), bytes: segment.size, begun }
         };
         self.segments.iter().zip(ends).map(piece).collect()
     }
@@ -382,6 +391,7 @@ impl RunFile {
         let torn = newest.records.get(at).filter(|record| record.at < cut);
         newest.torn = torn.map(|record| if cut >= record.at + RECORD_HEAD { record.last } else { 0 });
         newest.records.truncate(at);
+        newest.size = cut;
         newest.torn.is_some()
     }
 
@@ -402,7 +412,11 @@ impl RunFile {
     /// Only what was synced.
     pub(super) fn forget_unsynced(&mut self) {
         for segment in &mut self.segments {
+            let whole = segment.records.len();
             segment.records.retain(|record| record.synced);
+            if segment.records.len() < whole {
+                segment.size = segment.end();
+            }
         }
     }
 }
