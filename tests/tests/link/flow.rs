@@ -30,6 +30,7 @@ impl Satellite {
             masters: vec![master.address.to_string()],
             certificates: forge.slot_directory(),
             congestion: Congestion::default(),
+            linked_before: false,
         };
         let task = tokio::spawn(run(settings, events, Refusals::default().into(), stop.clone()));
         Satellite { told, stop, task }
@@ -191,8 +192,12 @@ async fn a_second_accepted_ca_is_trusted_by_the_master() {
     std::fs::write(certificates.join("slot.key"), key).unwrap();
     let (events, mut told) = mpsc::channel(8);
     let stop = CancellationToken::new();
-    let settings =
-        Settings { masters: vec![master.address.to_string()], certificates, congestion: Congestion::default() };
+    let settings = Settings {
+        masters: vec![master.address.to_string()],
+        certificates,
+        congestion: Congestion::default(),
+        linked_before: false,
+    };
     let task = tokio::spawn(run(settings, events, Refusals::default().into(), stop.clone()));
     let Some(AtSatellite::Connected { link, .. }) = in_time("a link", told.recv()).await else { panic!("no link") };
     link.send(Lane::Control, Bytes::from_static(b"hello")).unwrap();

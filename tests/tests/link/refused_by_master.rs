@@ -205,8 +205,12 @@ async fn a_refused_satellite_knows_why() {
     write_slot(&certificates, &params, &forge);
     let (events, mut told) = mpsc::channel(8);
     let stop = CancellationToken::new();
-    let settings =
-        Settings { masters: vec![master.address.to_string()], certificates, congestion: Congestion::default() };
+    let settings = Settings {
+        masters: vec![master.address.to_string()],
+        certificates,
+        congestion: Congestion::default(),
+        linked_before: false,
+    };
     let task = tokio::spawn(run(settings, events, Refusals::default().into(), stop.clone()));
     let (reason, refusal) = loop {
         if let LinkEvent::Disconnected { reason, refusal, .. } = in_time("an end", told.recv()).await.unwrap() {

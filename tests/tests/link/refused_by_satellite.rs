@@ -35,7 +35,7 @@ impl Satellite {
         let (events, told) = mpsc::channel(8);
         let (refusals, stop) = (Arc::new(Refusals::default()), CancellationToken::new());
         let task = tokio::spawn(run(
-            Settings { masters, certificates, congestion: Congestion::default() },
+            Settings { masters, certificates, congestion: Congestion::default(), linked_before: false },
             events,
             refusals.clone(),
             stop.clone(),

@@ -314,6 +314,7 @@ async fn the_satellite_never_offers_a_session() {
         masters: vec![address.to_string()],
         certificates: forge.slot_directory(),
         congestion: Congestion::default(),
+        linked_before: false,
     };
     let task = tokio::spawn(run(settings, events, Refusals::default().into(), stop.clone()));
     for _ in 0..2 {
