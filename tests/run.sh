@@ -2,15 +2,17 @@
 # Runs every test of the workspace with the cargo flags given, and counts. Progress and logs go to stderr; stdout gets the
 # two closing lines: `N passed, N failed, N skipped` and the same as JSON. A skipped test is one that wrote to the list
 # named by PERIGEE_SKIPPED (tests/src/missing.rs); cargo itself counts it as passed, so it is taken off there. A test that
-# passed at its second try counts as passed and is named loudly before them; what a ledger judges has one try (.config/nextest.toml).
+# passed at its second try counts as passed and is named loudly before them. But what a ledger saw lost or twice stays: a line in the list
+# named by PERIGEE_VIOLATIONS (tests/src/violation.rs) fails the run, whatever the tries after it said.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 
 began=$SECONDS
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-export PERIGEE_SKIPPED="$work/skipped"
+export PERIGEE_SKIPPED="$work/skipped" PERIGEE_VIOLATIONS="$work/violations"
 : >"$PERIGEE_SKIPPED"
+: >"$PERIGEE_VIOLATIONS"
 
 if command -v cargo-nextest >/dev/null; then
   cargo nextest run --no-fail-fast "$@" 2>&1 | tee "$work/log" >&2
@@ -54,6 +56,18 @@ if [[ -n $flaky ]]; then
     echo "FLAKY: $flaky_tests of them failed at the first try, which is said above under \"TRY 1\". Look into each:"
     while read -r name; do echo "  $name"; done <<<"$flaky"
   } >&2
+fi
+if [[ -s $PERIGEE_VIOLATIONS ]]; then
+  {
+    echo "VIOLATED: what must never be was seen, and no later try takes it back:"
+    sed 's/^/  /' "$PERIGEE_VIOLATIONS"
+  } >&2
+  ((result != 0)) || result=1
+  # A second try that found nothing made it a passed test.
+  if ((failed == 0)); then
+    violated=$(cut -f 1 "$PERIGEE_VIOLATIONS" | sort -u | wc -l)
+    passed=$((passed - violated)) failed=$violated
+  fi
 fi
 echo "$passed passed, $failed failed, $skipped skipped"
 printf '{"passed":%d,"failed":%d,"skipped":%d,"flaky":%d,"seconds":%d}\n' \

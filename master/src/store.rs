@@ -13,15 +13,16 @@ mod error;
 mod file;
 mod held;
 mod journal;
+mod keeper;
 mod restoring;
 mod revisions;
 mod tidying;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
@@ -33,7 +34,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
 
 use crate::config::Catalog;
-use crate::entry::{Entry, JOURNAL_AGE, JOURNAL_BYTES};
+use crate::entry::{JOURNAL_AGE, JOURNAL_BYTES};
 use crate::status::Status;
 
 pub use checkpoint::CHECKPOINTS_KEPT;
@@ -46,6 +47,7 @@ pub use revisions::REVISIONS_KEPT;
 pub use tidying::{Beside, Tidying};
 
 use journal::{Job, Writer};
+use keeper::Keeper;
 use revisions::Revisions;
 
 /// A checkpoint is due when this much was written since the last one: replay at start stays within seconds.
@@ -486,56 +488,6 @@ impl Drop for Inner {
                 tracing::error!("a thread of the store has panicked");
             }
         }
-    }
-}
-
-/// Writes checkpoints in a thread of its own: encoding a large state takes seconds.
-struct Keeper {
-    directory: PathBuf,
-    revisions: Revisions,
-    bounds: Arc<Bounds>,
-    kept: watch::Sender<Vec<JournalIndex>>,
-}
-
-impl Keeper {
-    fn run(self, states: &Receiver<Arc<Status>>, tidying: &tidying::Counts) {
-        while let Ok(status) = states.recv() {
-            if self.kept.borrow().last().is_some_and(|newest| *newest >= status.head) {
-                continue;
-            }
-            match tidying.checkpoint(|| checkpoint::write(&self.directory, &status)) {
-                Ok(kept) => {
-                    tracing::debug!(head = %status.head, "checkpoint written");
-                    self.kept.send_replace(kept);
-                }
-                Err(error) => tracing::error!(%error, "no checkpoint could be written; replay grows until one can"),
-            }
-            match self.revisions.sweep(|| self.referenced(&status)) {
-                Ok(0) => {}
-                Ok(removed) => tracing::info!(removed, "old revisions removed"),
-                Err(error) => tracing::warn!(%error, "old revisions could not be removed"),
-            }
-        }
-    }
-
-    /// Digests that a replay from any checkpoint kept may ask for.
-    fn referenced(&self, status: &Status) -> Result<BTreeSet<String>, StoreError> {
-        let kept = self.kept.borrow().clone();
-        let mut digests = BTreeSet::from([status.digest.clone()]);
-        for index in &kept {
-            digests.insert(checkpoint::read(&checkpoint::path(&self.directory, *index), *index)?.digest);
-        }
-        let from = if kept.len() < CHECKPOINTS_KEPT { 0 } else { kept.first().map_or(0, |oldest| oldest.0 + 1) };
-        let mut reader = RowReader::open(&self.bounds, JournalIndex(from))?;
-        while let Some(read) = reader.next()? {
-            if let Read::Rows(rows) = read {
-                digests.extend(rows.into_iter().filter_map(|row| match row.entry {
-                    Entry::Activate(activate) => Some(activate.digest),
-                    _ => None,
-                }));
-            }
-        }
-        Ok(digests)
     }
 }
 

@@ -30,4 +30,5 @@ pub mod slope;
 pub mod storm;
 pub mod syscalls;
 pub mod usage;
+pub mod violation;
 pub mod wait;

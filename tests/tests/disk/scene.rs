@@ -16,6 +16,7 @@ use tests::fakes::Fakes;
 use tests::fleet::Fleet;
 use tests::ledger::Evidence;
 use tests::ledger::account::{Account, account};
+use tests::violation;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 /// How often a ledger that may be long is counted.
@@ -112,6 +113,8 @@ impl Scene {
             settled
         });
         let (verdict, evidence, account) = last.unwrap();
+        let never = verdict.duplicates.is_empty() && verdict.impossible.is_empty();
+        violation::unless(never, || format!("{:?} {:?}", verdict.duplicates, verdict.impossible));
         assert!(settled, "{:?} {:?}, {account:?}\n{}", verdict.duplicates, verdict.impossible, self.fleet.last_words());
         let account = account.unwrap();
         assert_eq!(account.unnumbered, [] as [String; 0], "a check without an answer");

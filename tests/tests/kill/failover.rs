@@ -24,6 +24,7 @@ use tests::ledger::Verdict;
 use tests::ledger::account::account;
 use tests::load::Load;
 use tests::relay::Relay;
+use tests::violation;
 use tests::wait::until;
 
 use crate::claims::told_at;
@@ -230,7 +231,7 @@ impl Stage {
     /// Waits until everything has arrived, ends all of it and judges: by the daemons' ledger, and by the journal.
     fn judged(mut self, deaf: &[Deaf]) -> Judged {
         let (verdict, evidence) = self.audit.verdict(&self.fleet, ARRIVES).unwrap();
-        assert!(verdict.is_clean(), "{verdict:#?}\n{}", self.fleet.last_words());
+        violation::unless(verdict.is_clean(), || format!("{verdict:#?}\n{}", self.fleet.last_words()));
         assert!(verdict.answers > 1000, "no load: {} answers", verdict.answers);
         assert!(evidence.named.is_empty(), "{:#?}", evidence.named);
         assert_eq!(evidence.void, 0, "an answer was thrown away");
@@ -244,7 +245,7 @@ impl Stage {
         ownership.assert_one_living_grant_each();
         let chronicle = Chronicle::read(&self.fleet.master.data);
         let asked = chronicle.judge(&evidence, deaf);
-        assert!(asked.broken.is_empty(), "{:#?}", asked.broken);
+        violation::unless(asked.broken.is_empty(), || format!("{:#?}", asked.broken));
         assert!(asked.answers > 1000, "of {} answers it is known who asked", asked.answers);
         Judged { verdict, ownership, chronicle, asked }
     }

@@ -12,6 +12,7 @@ use shared::name::CheckId;
 use tests::figure::figure;
 use tests::ledger::account::account;
 use tests::ledger::judge;
+use tests::violation;
 use tests::wait::until;
 
 use crate::scene::{PATIENCE, SERVICES, Scene, commands_of, configuration, host_name};
@@ -142,6 +143,8 @@ fn a_fleet_goes_on_after_yesterdays_backup_was_restored() {
         clean
     });
     let (verdict, evidence, account) = judged.unwrap();
+    let never = verdict.duplicates.is_empty() && verdict.impossible.is_empty();
+    violation::unless(never, || format!("{verdict:#?}"));
     assert!(clean, "{account:?}, {verdict:#?}\n{}", scene.fleet.last_words());
     assert!(!verdict.lost.is_empty(), "the checks that the backup does not know were asked before");
     let account = account.unwrap();

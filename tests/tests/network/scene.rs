@@ -17,6 +17,7 @@ use tests::load::Load;
 use tests::network::Machine;
 use tests::relay::Relay;
 use tests::shown::Watch;
+use tests::violation;
 use tests::wait::{until, until_every};
 
 use crate::states::{untold, wrong};
@@ -197,7 +198,7 @@ impl Scene {
             self.fleet.last_words()
         );
         let (verdict, evidence) = self.audit.verdict(&self.fleet, ARRIVES).unwrap();
-        assert!(verdict.is_clean(), "{name}: {verdict:#?}\n{}", self.fleet.last_words());
+        violation::unless(verdict.is_clean(), || format!("{name}: {verdict:#?}\n{}", self.fleet.last_words()));
         // A state that was told after a cut bears no number; the next result of its check does.
         let numbered = |service: &Value| service["perfdata"].as_str().is_some_and(|text| text.contains("serial="));
         let showing = |api: &tests::http::Client| Ok(api.items("services", "")?.iter().all(numbered));

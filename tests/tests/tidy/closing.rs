@@ -56,6 +56,15 @@ fn nextest_is_counted_alike() {
 }
 
 #[test]
+fn what_a_ledger_saw_is_not_taken_back_by_a_second_try() {
+    let script = "printf 'rounds\\tlost: 1\\n' >>\"$PERIGEE_VIOLATIONS\"
+echo '     Summary [  12.3s] 9 tests run: 9 passed (1 flaky), 0 skipped' >&2";
+    let output = run(script, true);
+    closes_with(&output, "8 passed, 1 failed, 0 skipped", "\"passed\":8,\"failed\":1,\"skipped\":0", false);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("VIOLATED"), "{output:?}");
+}
+
+#[test]
 fn a_run_that_does_not_compile_or_tests_nothing_is_not_good() {
     closes_with(
         &run("exit 101", false),

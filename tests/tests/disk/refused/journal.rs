@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use tests::figure::figure;
+use tests::violation;
 use tests::wait::until;
 
 use super::Stage::{Ending, Entering, Running, Starting};
@@ -269,7 +270,7 @@ fn a_journal_whose_disk_refuses_any_call_loses_nothing() {
     restart(&mut scene, Stir::Nothing, |_| vec![]).unwrap();
     scene.fleet.until_connected(PATIENCE).unwrap();
     let (verdict, _) = scene.audit.verdict(&scene.fleet, PATIENCE).unwrap();
-    assert!(verdict.is_clean(), "{verdict:#?}");
+    violation::unless(verdict.is_clean(), || format!("{verdict:#?}"));
     assert!(score.missed.is_empty(), "{} of {} refusals happened: {:#?}", score.hit(), score.all, score.missed);
     figure(
         18,

@@ -1,0 +1,61 @@
+//! What a ledger saw that must never be: a result lost or applied twice, a check with two living grants. It decides nothing; the
+//! ledger does.
+//!
+//! A test with real daemons may have a second try on a busy machine, and these draw a new seed each time: a second try does not repeat
+//! a loss that the first one saw. So a violation is also written to the file named by `PERIGEE_VIOLATIONS`, and `tests/run.sh` fails
+//! whatever the tries after it say.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+
+/// Names the file that `tests/run.sh` reads violations from.
+pub const VIOLATIONS_FILE: &str = "PERIGEE_VIOLATIONS";
+
+/// Ends the test, and the run it is part of, with what was seen, unless the promise `holds`.
+///
+/// # Panics
+/// When it does not.
+#[track_caller]
+pub fn unless(holds: bool, seen: impl FnOnce() -> String) {
+    if holds {
+        return;
+    }
+    let seen = seen();
+    if let Some(path) = std::env::var_os(VIOLATIONS_FILE) {
+        let test = std::env::var("NEXTEST_TEST_NAME").unwrap_or_else(|_| "a test".to_owned());
+        let line = line(&test, &seen);
+        let written = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .and_then(|mut list| list.write_all(line.as_bytes()));
+        assert!(written.is_ok(), "a violation could not be noted ({written:?}): {seen}");
+    }
+    panic!("{seen}");
+}
+
+/// `test<TAB>what was seen`, on one line.
+fn line(test: &str, seen: &str) -> String {
+    format!("{test}\t{}\n", seen.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_violation_fits_into_one_line() {
+        assert_eq!(line("rounds", "lost: [\n  \"host 3\",\n]"), "rounds\tlost: [ \"host 3\", ]\n");
+    }
+
+    #[test]
+    fn a_promise_that_holds_says_nothing() {
+        unless(true, || panic!("asked for what was not seen"));
+    }
+
+    #[test]
+    #[should_panic(expected = "two living grants")]
+    fn a_promise_that_does_not_hold_ends_the_test() {
+        unless(false, || "two living grants".to_owned());
+    }
+}
