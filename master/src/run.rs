@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::figure::as_value;
 use crate::api::{self, Applied, Figure, Request};
+use crate::config::Catalog;
 use crate::coordinator::{Activation, Command, Commanding, Coordinator, Cut, Identity, NoteId, Obeyed, RequestId};
 use crate::entry::Row;
 use crate::history::History;
@@ -64,8 +65,8 @@ impl Clock {
 
 /// Whoever waits for an activation or the end of an order.
 enum Asker {
-    /// The start itself: a log line is enough.
-    Start,
+    /// The start itself: nobody waits, and without it nothing is checked.
+    Start(Arc<Catalog>),
     /// An operator, by API or signal.
     Operator { compiled: Box<Compiled>, reply: Option<oneshot::Sender<Applied>> },
     /// Whoever ordered something about slots.
@@ -160,7 +161,7 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
     };
     match first {
         Some(catalog) => {
-            let request = ask(&mut asked, Asker::Start);
+            let request = ask(&mut asked, Asker::Start(Arc::clone(&catalog)));
             coordinator.handle_activation(request, &catalog, "start", wall::now());
             source_sender.send_replace(Some(false));
         }
@@ -189,7 +190,15 @@ pub async fn serve(settings: Settings, shutdown: CancellationToken, mut reload: 
                         coordinator.handle_commit_failed(clock.now());
                     }
                 }
-                Command::Answer { request, activation } => answer(asked.remove(&request), activation, &source_sender),
+                Command::Answer { request, activation } => match asked.remove(&request) {
+                    // Nobody would ask again: it is part of every commit until one is made.
+                    Some(Asker::Start(catalog)) if activation == Activation::NotCommitted => {
+                        tracing::error!("the first configuration is not in the journal yet; it is tried again");
+                        let request = ask(&mut asked, Asker::Start(Arc::clone(&catalog)));
+                        coordinator.handle_activation(request, &catalog, "start", wall::now());
+                    }
+                    asker => answer(asker, activation, &source_sender),
+                },
                 Command::Obeyed { request, obeyed } => {
                     if let Some(Asker::Order(reply)) = asked.remove(&request) {
                         // Whoever has gone away finds it among the events.
@@ -325,7 +334,7 @@ fn hear(coordinator: &mut Coordinator, event: LinkEvent, clock: Clock) {
 fn answer(asker: Option<Asker>, activation: Activation, differs: &watch::Sender<Option<bool>>) {
     match asker {
         None | Some(Asker::Order(_) | Asker::Command(_)) => {}
-        Some(Asker::Start) => tracing::info!(?activation, "the first configuration"),
+        Some(Asker::Start(_)) => tracing::info!(?activation, "the first configuration"),
         Some(Asker::Operator { compiled, reply }) => {
             differs.send_replace(Some(activation == Activation::NotCommitted));
             revision::tell(compiled.applied(&activation), reply);
