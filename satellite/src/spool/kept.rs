@@ -27,7 +27,13 @@ impl Assignments {
     /// When the directory cannot be made.
     pub fn open(data: &Path) -> Result<Self> {
         let dir = data.join("assignment");
-        fs::create_dir_all(&dir).with_context(|| format!("cannot create the directory {}", dir.display()))?;
+        match fs::create_dir(&dir) {
+            // What stands there is a directory, or says so when it is used: asked, the disk might refuse the answer.
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error).with_context(|| format!("cannot create the directory {}", dir.display()));
+            }
+            _ => {}
+        }
         sealed::sync_directory_of(&dir).with_context(|| format!("cannot sync {}", data.display()))?;
         Ok(Self { dir })
     }
