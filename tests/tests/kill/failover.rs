@@ -42,6 +42,8 @@ const LOAD: Load = Load { hosts: 12, services: 5, interval: Duration::from_secs(
 /// Checks of a host: its services, and its own.
 const CHECKS: usize = LOAD.services + 1;
 const SLOTS: u32 = 3;
+/// Fewer answers than five of each check are no load. Five seconds' worth: the silence alone is three times as long.
+const LOADED: usize = 5 * LOAD.hosts * CHECKS;
 /// So much later may be, on a busy machine, what is due at a moment; the master looks at its slots once a second.
 const BUSY: Duration = Duration::from_secs(3);
 /// Nothing moves for so long where nothing may.
@@ -232,7 +234,7 @@ impl Stage {
     fn judged(mut self, deaf: &[Deaf]) -> Judged {
         let (verdict, evidence) = self.audit.verdict(&self.fleet, ARRIVES).unwrap();
         violation::unless(verdict.is_clean(), || format!("{verdict:#?}\n{}", self.fleet.last_words()));
-        assert!(verdict.answers > 1000, "no load: {} answers", verdict.answers);
+        assert!(verdict.answers > LOADED, "no load: {} answers", verdict.answers);
         assert!(evidence.named.is_empty(), "{:#?}", evidence.named);
         assert_eq!(evidence.void, 0, "an answer was thrown away");
         let account = account(&evidence).unwrap();
@@ -246,7 +248,7 @@ impl Stage {
         let chronicle = Chronicle::read(&self.fleet.master.data);
         let asked = chronicle.judge(&evidence, deaf);
         violation::unless(asked.broken.is_empty(), || format!("{:#?}", asked.broken));
-        assert!(asked.answers > 1000, "of {} answers it is known who asked", asked.answers);
+        assert!(asked.answers > LOADED, "of {} answers it is known who asked", asked.answers);
         Judged { verdict, ownership, chronicle, asked }
     }
 }
