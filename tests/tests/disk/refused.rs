@@ -302,6 +302,20 @@ fn logs(data: &Path) -> Vec<PathBuf> {
     below(&data.join("spool")).iter().flat_map(|process| below(process)).collect()
 }
 
+/// Waits until the newest segment is one that is being written: one that failed is left, and the next made with what comes next.
+fn until_written(data: &Path) {
+    let look = || newest(data, is_segment).map(|path| (fs::metadata(&path).map_or(0, |metadata| metadata.len()), path));
+    let before = look();
+    assert!(until(PATIENCE, || look() != before), "nothing is written: {before:?}");
+}
+
+/// The last lines of a trace, for whoever looks why a site was not reached.
+fn end_of(trace: &Path) -> String {
+    let text = traced(trace);
+    let lines: Vec<&str> = text.lines().collect();
+    lines.iter().skip(lines.len().saturating_sub(40)).map(|line| format!("  {line}\n")).collect()
+}
+
 /// Files of a log that were written after a write or sync of theirs had failed.
 fn trusted_again(trace: &Path) -> Vec<String> {
     let calls = calls(&traced(trace));

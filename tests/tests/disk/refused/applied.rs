@@ -8,7 +8,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use tests::figure::figure;
-use tests::samples::{page, sample, samples};
+use tests::samples::{page, samples};
 use tests::sink::Sink;
 use tests::violation;
 use tests::wait::until;
@@ -70,18 +70,22 @@ fn apply(scene: &Scene) -> Output {
     scene.fleet.master.run(&["apply"], true).unwrap()
 }
 
-fn generation(scene: &Scene) -> f64 {
-    sample(&page(&scene.fleet.master.api()).unwrap(), "perigee_generation").unwrap()
+/// The generation that a successful `apply` tells of.
+fn generation(applied: &Output) -> u64 {
+    let words = String::from_utf8_lossy(&applied.stdout);
+    let number = words.strip_prefix("generation ").and_then(|rest| rest.split(' ').next()?.parse().ok());
+    number.unwrap_or_else(|| panic!("no generation is told: {applied:?}"))
 }
 
-/// Makes the other configuration's revision the newest one, and damages it if `damaged`; the present configuration runs.
-fn make_newest(scene: &Scene, damaged: bool) {
+/// Makes the other configuration's revision the newest one, and damages it if `damaged`; the present configuration runs, and its
+/// generation is given.
+fn make_newest(scene: &Scene, damaged: bool) -> u64 {
     let directory = scene.fleet.master.data.join("revisions");
     configure_anew(scene);
     assert!(apply(scene).status.success());
     let other = newest(&directory, is_whole).unwrap();
     configure_anew(scene);
-    assert!(apply(scene).status.success());
+    let running = generation(&apply(scene));
     let present = newest(&directory, is_whole).unwrap();
     assert_ne!(present, other, "two configurations have one revision");
     if damaged {
@@ -90,13 +94,13 @@ fn make_newest(scene: &Scene, damaged: bool) {
     let later = fs::metadata(&present).unwrap().modified().unwrap() + Duration::from_secs(1);
     File::options().append(true).open(&other).unwrap().set_modified(later).unwrap();
     assert_eq!(newest(&directory, is_whole), Some(other));
+    running
 }
 
 /// Applies the other configuration while a call is refused, and again when none is. Whether the site was reached.
 fn refuse_apply(scene: &Scene, site: &Site, error: &str, trace: &Path) -> bool {
     let data = &scene.fleet.master.data;
-    make_newest(scene, site.stir == Stir::Damaged);
-    let before = generation(scene);
+    let before = make_newest(scene, site.stir == Stir::Damaged);
     let tap = Tap::on(site, error, scene.fleet.master.process_id().unwrap(), trace, &site.paths(data));
     configure_anew(scene);
     let refused = apply(scene);
@@ -104,16 +108,17 @@ fn refuse_apply(scene: &Scene, site: &Site, error: &str, trace: &Path) -> bool {
     let hit = site.was_hit(trace, data);
     // What cannot be read is written once more; what cannot be written is said.
     match refused.status.code() {
-        Some(0) => assert!(generation(scene) > before, "{site:?} {error}: {refused:?}"),
+        Some(0) => assert_eq!(generation(&refused), before + 1, "{site:?} {error}: {refused:?}"),
         Some(NOT_TAKEN) => {
             let words = String::from_utf8_lossy(&refused.stderr);
             assert!(words.contains("os error"), "{site:?} {error}: {words}");
-            assert!((generation(scene) - before).abs() < 0.5, "{site:?} {error}: it runs although it is not kept");
         }
         _ => panic!("{site:?} {error}: {refused:?}"),
     }
+    // What was not kept did not run: it is the next generation, not the one after.
     let again = apply(scene);
-    assert!(again.status.success() && generation(scene) > before, "{site:?} {error}: {again:?}");
+    assert!(again.status.success(), "{site:?} {error}: {again:?}");
+    assert_eq!(generation(&again), before + 1, "{site:?} {error}: {again:?}");
     hit
 }
 

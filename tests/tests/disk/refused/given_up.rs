@@ -11,7 +11,7 @@ use tests::violation;
 use tests::wait::until;
 
 use super::Stage::Running;
-use super::{AGAIN, Place, REACHED_WITHIN, Site, Tap, cases, drawn, score, site, trusted_again};
+use super::{AGAIN, Place, REACHED_WITHIN, Site, Tap, cases, drawn, end_of, score, site, trusted_again};
 use crate::scene::{PATIENCE, Scene, scene};
 
 /// Segments of 512 KiB: one is given up every two seconds.
@@ -33,6 +33,9 @@ pub(super) fn sites() -> Vec<Site> {
         site("openat", BesideAll("")).of("spool/*/*").stage(Running).later(&AGAIN),
         site("fsync", BesideAll("")).of("spool/*/*").stage(Running).later(&AGAIN),
         site("unlink", Place::Anywhere).of("spool/*/*/*.seg").stage(Running).later(&AGAIN),
+        // The next process reads what was named.
+        site("openat", BesideAll("lost")),
+        site("read", BesideAll("lost")),
     ]
 }
 
@@ -44,6 +47,15 @@ pub(super) fn given_up(scene: &mut Scene) -> u64 {
     let told = String::from_utf8(told.stdout).unwrap();
     let told: serde_json::Value = serde_json::from_str(told.lines().next().unwrap_or("{}")).unwrap_or_default();
     told["given_up"].as_u64().unwrap_or(0)
+}
+
+/// Ends the process as it is told to and starts the next one.
+fn restart(scene: &mut Scene, strace: Vec<String>) {
+    let link = scene.fleet.master.link;
+    let satellite = scene.fleet.satellite("eu/1").unwrap();
+    satellite.terminate().unwrap();
+    satellite.through = ["env", SPOOL].map(str::to_owned).into_iter().chain(strace).collect();
+    satellite.start(link).unwrap();
 }
 
 #[test]
@@ -65,12 +77,24 @@ fn a_gap_whose_name_the_disk_refuses_is_named_before_anything_is_deleted() {
         let _ = fs::remove_file(&trace);
         let satellite = scene.fleet.satellite("eu/1").unwrap();
         let (data, pid) = (satellite.data.clone(), satellite.pid().unwrap());
-        let tap = Tap::on(site, error, pid, &trace, &site.paths(&data));
+        let tap = if site.stage == Running {
+            Some(Tap::on(site, error, pid, &trace, &site.paths(&data)))
+        } else {
+            let strace = site.through(error, &trace, &data);
+            restart(&mut scene, strace);
+            None
+        };
         if !until(REACHED_WITHIN, || site.was_hit(&trace, &data)) {
-            eprintln!("not reached: {site:?} {error}");
+            eprintln!("not reached: {site:?} {error}\n{}", end_of(&trace));
             score.missed.push(format!("{site:?} {error}"));
         }
-        tap.off();
+        match tap {
+            Some(tap) => tap.off(),
+            None => {
+                assert!(scene.fleet.satellite("eu/1").unwrap().runs(), "{site:?}\n{}", scene.fleet.last_words());
+                restart(&mut scene, vec![]);
+            }
+        }
         assert_eq!(trusted_again(&trace), [""; 0], "{site:?} {error}");
         // It is tried again, and goes on.
         let before = given_up(&mut scene);

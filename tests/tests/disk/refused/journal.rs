@@ -15,7 +15,8 @@ use tests::wait::until;
 
 use super::Stage::{Ending, Entering, Running, Starting};
 use super::{
-    AGAIN, ANSWERS, OFTEN, Place, REACHED_WITHIN, Site, Stir, Tap, cases, newest, ready, score, trusted_again,
+    AGAIN, ANSWERS, OFTEN, Place, REACHED_WITHIN, Site, Stir, Tap, cases, end_of, newest, ready, score, trusted_again,
+    until_written,
 };
 use crate::damaged::is_segment;
 use crate::scene::{PATIENCE, Scene};
@@ -240,6 +241,7 @@ fn a_journal_whose_disk_refuses_any_call_loses_nothing() {
             }
             Running => {
                 let pid = scene.fleet.master.process_id().unwrap();
+                until_written(&data);
                 let tap = Tap::on(site, error, pid, &trace, &site.paths(&data));
                 let hit = until(REACHED_WITHIN, || site.was_hit(&trace, &data));
                 tap.off();
@@ -262,7 +264,7 @@ fn a_journal_whose_disk_refuses_any_call_loses_nothing() {
         scene.until_answers(ANSWERS);
         assert!(scene.fleet.master.runs(), "{site:?} {error}: it has ended\n{}", scene.fleet.master.last_words());
         if !hit {
-            eprintln!("not reached: {site:?} {error}");
+            eprintln!("not reached: {site:?} {error}\n{}", end_of(&trace));
             score.missed.push(format!("{site:?} {error}"));
         }
         assert_eq!(trusted_again(&trace), [""; 0], "{site:?} {error}");

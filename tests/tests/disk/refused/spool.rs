@@ -10,8 +10,8 @@ use tests::wait::until;
 
 use super::Stage::{Ending, Entering, Running, Starting};
 use super::{
-    AGAIN, ANSWERS, OFTEN, Place, REACHED_WITHIN, Site, Stir, Tap, cases, configure_anew, ready, score, site,
-    trusted_again,
+    AGAIN, ANSWERS, OFTEN, Place, REACHED_WITHIN, Site, Stir, Tap, cases, configure_anew, end_of, ready, score, site,
+    trusted_again, until_written,
 };
 use crate::scene::{PATIENCE, Scene};
 
@@ -231,6 +231,7 @@ fn enter(scene: &mut Scene, volumes: &mut Volumes, site: &Site, error: &str, tra
 fn tap(scene: &mut Scene, site: &Site, error: &str, trace: &Path) -> bool {
     let satellite = scene.fleet.satellite("eu/1").unwrap();
     let (data, pid) = (satellite.data.clone(), satellite.pid().unwrap());
+    until_written(&data);
     let tap = Tap::on(site, error, pid, trace, &site.paths(&data));
     let hit = if site.stir == Stir::Configuration {
         (0..CHANGES).any(|_| {
@@ -287,7 +288,7 @@ fn a_spool_whose_disk_refuses_any_call_loses_nothing() {
         let satellite = scene.fleet.satellite("eu/1").unwrap();
         assert!(satellite.runs(), "{site:?} {error}: it has ended\n{}", satellite.log());
         if !hit {
-            eprintln!("not reached: {site:?} {error}");
+            eprintln!("not reached: {site:?} {error}\n{}", end_of(&trace));
             score.missed.push(format!("{site:?} {error}"));
         }
         assert_eq!(trusted_again(&trace), [""; 0], "{site:?} {error}");
