@@ -134,7 +134,6 @@ pub(super) fn sites() -> Vec<Site> {
         running("rename", Process("status.new")).later(&OFTEN),
         // The assignment: read, replaced, and the first of all.
         site("mkdir", Named("assignment")),
-        site("statx", Named("assignment")),
         site("openat", Data),
         site("fsync", Data),
         site("openat", Named("assignment/current")),
