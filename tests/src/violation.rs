@@ -7,6 +7,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::path::Path;
 
 /// Names the file that `tests/run.sh` reads violations from.
 pub const VIOLATIONS_FILE: &str = "PERIGEE_VIOLATIONS";
@@ -17,19 +18,20 @@ pub const VIOLATIONS_FILE: &str = "PERIGEE_VIOLATIONS";
 /// When it does not.
 #[track_caller]
 pub fn unless(holds: bool, seen: impl FnOnce() -> String) {
+    end_unless(holds, seen, std::env::var_os(VIOLATIONS_FILE).as_deref().map(Path::new));
+}
+
+#[track_caller]
+fn end_unless(holds: bool, seen: impl FnOnce() -> String, list: Option<&Path>) {
     if holds {
         return;
     }
     let seen = seen();
-    if let Some(path) = std::env::var_os(VIOLATIONS_FILE) {
+    if let Some(list) = list {
         let test = std::env::var("NEXTEST_TEST_NAME").unwrap_or_else(|_| "a test".to_owned());
-        let line = line(&test, &seen);
-        let written = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .and_then(|mut list| list.write_all(line.as_bytes()));
-        assert!(written.is_ok(), "a violation could not be noted ({written:?}): {seen}");
+        let noted = OpenOptions::new().create(true).append(true).open(list);
+        let noted = noted.and_then(|mut list| list.write_all(line(&test, &seen).as_bytes()));
+        assert!(noted.is_ok(), "a violation could not be noted ({noted:?}): {seen}");
     }
     panic!("{seen}");
 }
@@ -54,8 +56,13 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "two living grants")]
-    fn a_promise_that_does_not_hold_ends_the_test() {
-        unless(false, || "two living grants".to_owned());
+    fn a_promise_that_does_not_hold_ends_the_test_and_is_noted() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let list = directory.path().join("violations");
+        let ended = std::panic::catch_unwind(|| end_unless(false, || "two living grants".to_owned(), Some(&list)));
+        let said = ended.expect_err("it went on");
+        assert_eq!(said.downcast_ref::<String>().map(String::as_str), Some("two living grants"));
+        let noted = std::fs::read_to_string(&list).expect("a list");
+        assert!(noted.ends_with("\ttwo living grants\n") && noted.lines().count() == 1, "{noted}");
     }
 }
