@@ -120,7 +120,11 @@ impl Ownership {
                     "row {}: result {sequence} of {} under grant {} of {} is current, living is {living:?}",
                     row.index, result.check, result.grant, batch.slot
                 )),
-                Effect::Late if !is_owner => self.observed += 1,
+                Effect::Late | Effect::Observed if !is_owner => self.observed += 1,
+                Effect::Observed => self.broken.push(format!(
+                    "row {}: result {sequence} of {} is an observation, though {} owns it",
+                    row.index, result.check, batch.slot
+                )),
                 _ => {}
             }
         }
