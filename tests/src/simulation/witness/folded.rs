@@ -95,20 +95,21 @@ fn ordered(check: &AssignedCheck, before: CheckState, command: &Commanded) -> Op
     }
 }
 
-/// The states that so many of these commands make one upon the other, if that ends at `wanted`, and the index of the last of them. They
-/// are applied in their order, and none is passed over but by an answer of a daemon.
+/// How so many of these commands may have made states one upon the other that end at `wanted`, and the index of the last of them. They
+/// are applied in their order, and none is passed over but by an answer of a daemon: which were applied when is not always seen, for
+/// others may end at the same state. Each way is given, that of the oldest first.
 fn explained(
     check: &AssignedCheck,
     before: CheckState,
     commands: &[Commanded],
     count: u64,
     wanted: CheckState,
-) -> Option<(Vec<CheckState>, JournalIndex)> {
-    let count = usize::try_from(count).ok()?;
+) -> Vec<(Vec<CheckState>, JournalIndex)> {
+    let Ok(count) = usize::try_from(count) else { return Vec::new() };
     if count == 0 {
-        return (before == wanted).then(|| (Vec::new(), JournalIndex(0)));
+        return if before == wanted { vec![(Vec::new(), JournalIndex(0))] } else { Vec::new() };
     }
-    commands.windows(count).find_map(|together| {
+    let made = |together: &[Commanded]| {
         let mut states = Vec::new();
         let mut state = before;
         for command in together {
@@ -116,7 +117,8 @@ fn explained(
             states.push(state);
         }
         (state == wanted).then_some((states, together.last()?.index))
-    })
+    };
+    commands.windows(count).filter_map(made).collect()
 }
 
 impl Folded {
@@ -241,16 +243,14 @@ impl Witness {
         let waiting = self.folded.knows.get(&id).map(|known| &known.waiting);
         let waiting: Vec<Commanded> =
             waiting.into_iter().flat_map(BTreeMap::values).filter(|waits| waits.check == check.id).cloned().collect();
-        match explained(check, next, &waiting, taken.results - 1, after.state) {
-            Some((later, last)) => {
-                self.applied(id, check.id, last);
-                self.follow(id, check.id, after, std::iter::once(next).chain(later).collect());
-            }
-            None => {
-                let what =
-                    format!("{id} makes {after:?} of answer {number} to {}, {next:?} would be right", check.object);
-                self.violated("I4", what);
-            }
+        let ways = explained(check, next, &waiting, taken.results - 1, after.state);
+        if ways.is_empty() {
+            let what = format!("{id} makes {after:?} of answer {number} to {}, {next:?} would be right", check.object);
+            self.violated("I4", what);
+        }
+        self.applied(id, check.id, ways.first().map_or(JournalIndex(0), |(_, last)| *last));
+        for (later, _) in ways {
+            self.follow(id, check.id, after, std::iter::once(next).chain(later).collect());
         }
     }
 
@@ -274,15 +274,14 @@ impl Witness {
         let taken = &Taken { check, before, after: Some(after), results };
         self.goes_on(id, taken);
         let first = taken.before.map_or_else(|| CheckState::pending(check.policy.max_attempts), |known| known.state);
-        match explained(check, first, std::slice::from_ref(command), taken.results, after.state) {
-            Some((states, last)) => {
-                self.applied(id, check.id, last);
-                self.follow(id, check.id, after, states);
-            }
-            None => {
-                let what = format!("{id} makes {after:?} of {} after {first:?} and {command:?}", check.object);
-                self.violated("I4", what);
-            }
+        let ways = explained(check, first, std::slice::from_ref(command), taken.results, after.state);
+        if ways.is_empty() {
+            let what = format!("{id} makes {after:?} of {} after {first:?} and {command:?}", check.object);
+            self.violated("I4", what);
+        }
+        for (states, last) in ways {
+            self.applied(id, check.id, last);
+            self.follow(id, check.id, after, states);
         }
     }
 
@@ -477,8 +476,19 @@ mod tests {
         let waiting = [command(7, What::CheckNow), reset.clone()];
         let before = CheckState::pending(3).apply(State::Critical, Confirmation { max_attempts: 1 }, at).0;
         let wanted = ordered(&check, before, &reset).unwrap();
-        assert_eq!(explained(&check, before, &waiting, 1, wanted), Some((vec![wanted], reset.index)));
-        assert_eq!(explained(&check, before, &waiting, 1, before), None);
-        assert_eq!(explained(&check, before, &waiting, 0, before), Some((Vec::new(), JournalIndex(0))));
+        assert_eq!(explained(&check, before, &waiting, 1, wanted), [(vec![wanted], reset.index)]);
+        assert_eq!(explained(&check, before, &waiting, 1, before), []);
+        assert_eq!(explained(&check, before, &waiting, 0, before), [(Vec::new(), JournalIndex(0))]);
+    }
+
+    #[test]
+    fn commands_that_end_at_one_state_by_two_ways_are_given_both() {
+        let (check, at) = (check(), Timestamp::from_millis(1000));
+        let command = |index, what| Commanded { index: JournalIndex(index), check: check.id, at, what };
+        let waiting = [7, 8].map(|index| command(index, What::Reset));
+        let before = CheckState::pending(3).apply(State::Critical, Confirmation { max_attempts: 1 }, at).0;
+        let reset = ordered(&check, before, &waiting[0]).unwrap();
+        let ways = explained(&check, before, &waiting, 1, reset);
+        assert_eq!(ways, [(vec![reset], JournalIndex(7)), (vec![reset], JournalIndex(8))]);
     }
 }
