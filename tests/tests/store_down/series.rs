@@ -18,6 +18,8 @@ const LATER: i64 = 2;
 const EXCHANGE_MS: u64 = 250;
 /// One in so many answers is replaced at most, beside each check's first; checks are a second apart.
 const REPLACED: usize = 50;
+/// How far the clock by which a result is timed may be behind the daemon's, on one machine.
+const CLOCK_MS: u64 = 20;
 /// Complaints that are shown.
 const SHOWN: usize = 20;
 
@@ -44,10 +46,14 @@ fn second(answer: &Answer) -> i64 {
     i64::try_from(answer.at / 1000).unwrap_or(i64::MAX)
 }
 
+/// The first second that its point may have: a satellite knows the master's time to half a round trip, which is less than this.
+fn earliest(answer: &Answer) -> i64 {
+    i64::try_from(answer.at.saturating_sub(CLOCK_MS) / 1000).unwrap_or(i64::MAX)
+}
+
 /// First and last second of these answers' points.
 pub(crate) fn seconds(answers: &[Answer]) -> Option<(i64, i64)> {
-    let seconds = || answers.iter().map(second);
-    Some((seconds().min()?, seconds().max()? + LATER))
+    Some((answers.iter().map(earliest).min()?, answers.iter().map(second).max()? + LATER))
 }
 
 /// What the store holds otherwise than the ledger says: how much, and the first of it.
@@ -68,7 +74,7 @@ pub(crate) fn differences(found: &Series, answers: &[Answer]) -> (usize, Vec<Str
             // Numbers are small: the store's floating points hold them exactly.
             let serial = *serial as u64;
             match given.get(&serial) {
-                Some(answer) if (second(answer)..=second(answer) + LATER).contains(at) => {
+                Some(answer) if (earliest(answer)..=second(answer) + LATER).contains(at) => {
                     held.insert(serial, *at);
                 }
                 answer => wrong.push(format!("{} at {at}: number {serial}, given {answer:?}", name(any, "serial"))),
